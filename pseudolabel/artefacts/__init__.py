@@ -1,0 +1,33 @@
+"""Artefacts: one HDF5 file each, stamped, versioned, written whole or not at all. ``docs/format.md`` is the specification.
+
+Nothing here imports torch.
+"""
+
+from pseudolabel.artefacts.header import Header, Input, child_header
+from pseudolabel.artefacts.maps import Images, MapsReader, MapsWriter, StalePartialError
+from pseudolabel.artefacts.store import (
+    Artefact,
+    check_output,
+    data_digest,
+    open_artefact,
+    partial_path,
+    read_header,
+    write_artefact,
+)
+
+__all__ = [
+    "Artefact",
+    "Header",
+    "Images",
+    "Input",
+    "MapsReader",
+    "MapsWriter",
+    "StalePartialError",
+    "check_output",
+    "child_header",
+    "data_digest",
+    "open_artefact",
+    "partial_path",
+    "read_header",
+    "write_artefact",
+]

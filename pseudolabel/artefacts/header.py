@@ -1,0 +1,173 @@
+"""What an artefact says about itself: who made it, from what, how, at what cost."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pseudolabel import __version__
+from pseudolabel.options import StageOptions
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing that a stage read.
+
+    Attributes:
+        kind: An artefact kind, ``dataset`` or ``weights``.
+        path: Where it lay: relative to the artefact's own folder for artefacts, absolute for data sets.
+        digest: SHA-256 of its data.
+    """
+
+    kind: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """The root attributes of an artefact as plain data.
+
+    Attributes:
+        kind: ``cams``, ``soft-labels``, ``masks``, ``thresholds``, ``scores``, ``checkpoint`` or ``training-state``.
+        stage: The command that wrote it.
+        options: Its settings, fully resolved.
+        classes: Class names, background first.
+        dataset: What ``pseudolabel.data.load_dataset`` needs to find the images again.
+        network: Backbone, normalisation and crop of the network behind the labels.
+        protocol: What a score must state (scales, flip, CRF, threshold ...), gathered along the chain.
+        oracle: Why pixel masks were used before evaluation; empty when they were not.
+        facts: What a reader of this kind needs to know, for instance a checkpoint's architecture.
+        environment, cost, digest, created, version: Stamped when the artefact is finished.
+    """
+
+    kind: str
+    stage: str
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    seed: int = 0
+    inputs: tuple[Input, ...] = ()
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    oracle: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    ignore_value: int = 255
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+    created: str = ""
+    version: str = ""
+
+
+def child_header(
+    kind: str,
+    stage: str,
+    options: StageOptions,
+    parents: Mapping[Path, Header],
+    *,
+    inputs: tuple[Input, ...] = (),
+    protocol: Mapping[str, Any] | None = None,
+    oracle: tuple[str, ...] = (),
+    **overrides: Any,
+) -> Header:
+    """Make the header of an artefact from those it is made of.
+
+    Classes, data set and network come from the first parent that has them; protocols and oracle reasons add up.
+
+    Args:
+        kind: Kind of the new artefact.
+        stage: The command that writes it.
+        options: That command's settings.
+        parents: Artefact path to header, for every artefact that was read, the main one first.
+        inputs: What was read besides artefacts.
+        protocol: Facts that this stage adds for the scores to state.
+        oracle: Reasons that this stage adds.
+        **overrides: Any other field of Header.
+    """
+    folder = options.out.parent if options.out is not None else Path()
+    headers = list(parents.values())
+    read = tuple(Input(h.kind, os.path.relpath(path, folder), h.digest) for path, h in parents.items())
+    merged: dict[str, Any] = {}
+    for h in reversed(headers):
+        merged |= h.protocol
+    reasons = dict.fromkeys([reason for h in headers for reason in h.oracle] + list(oracle))
+    base = Header(
+        kind=kind,
+        stage=stage,
+        options=options.resolved(),
+        classes=next((h.classes for h in headers if h.classes), ()),
+        seed=options.seed,
+        inputs=read + inputs,
+        dataset=next((h.dataset for h in headers if h.dataset), {}),
+        network=next((h.network for h in headers if h.network), {}),
+        protocol=merged | dict(protocol or {}),
+        oracle=tuple(reasons),
+        ignore_value=headers[0].ignore_value if headers else 255,
+    )
+    return replace(base, **overrides)
+
+
+def environment(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
+    """Versions and hardware of this process; torch and timm are named only if they were used."""
+    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "timm", "numpy", "h5py")}
+    threads = sys.modules["torch"].get_num_threads() if versions["torch"] else None
+    return {
+        "python": platform.python_version(),
+        **{name: str(version) for name, version in versions.items() if version},
+        "machine": platform.machine(),
+        "device": device,
+        "dtype": dtype,
+        "cores": os.cpu_count(),
+        "threads": threads,
+    }
+
+
+class CostMeter:
+    """Wall time, processor time and peak memory since its making, added to what an interrupted run already spent."""
+
+    def __init__(self, spent: Mapping[str, Any] | None = None) -> None:
+        self._spent = dict(spent or {})
+        self._wall = time.perf_counter()
+        self._cpu = _cpu_seconds()
+
+    def read(self, images: int) -> dict[str, Any]:
+        """The cost so far, in seconds, bytes and images per second; child processes count once they have ended."""
+        wall = time.perf_counter() - self._wall + self._spent.get("wall_seconds", 0.0)
+        cpu = _cpu_seconds() - self._cpu + self._spent.get("cpu_seconds", 0.0)
+        return {
+            "wall_seconds": round(wall, 3),
+            "cpu_seconds": round(cpu, 3),
+            "peak_memory_bytes": max(_peak_memory(), self._spent.get("peak_memory_bytes", 0)),
+            "images": images,
+            "images_per_second": round(images / wall, 3) if wall > 0 else None,
+        }
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def package_version() -> str:
+    """The version that stamps new artefacts."""
+    return __version__
+
+
+def _cpu_seconds() -> float:
+    both = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def _peak_memory() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
+    both = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return max(usage.ru_maxrss for usage in both) * unit

@@ -1,0 +1,117 @@
+"""One data set, whatever its layout: class names, records, image tags, and ground truth where there is any."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudolabel.artefacts.header import Input
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.options import DatasetOptions
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image.
+
+    Attributes:
+        id: Its name, unique in the data set; may contain ``/`` but never leads out of a folder.
+        image: Path of the photograph.
+        tags: Class indices from 1 that occur, ascending; None where nobody said.
+        mask: Path of the ground-truth mask file, if the layout keeps one a file.
+    """
+
+    id: str
+    image: Path
+    tags: tuple[int, ...] | None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Records of one split, in list order.
+
+    Attributes:
+        name: ``voc``, ``coco``, ``folder`` or ``synthetic``.
+        root: Absolute folder.
+        split: Name or path of the list.
+        classes: Names, background first.
+        records: The images.
+        tag_source: Where the tags came from: ``xml``, ``csv``, ``folders``, ``instances`` or ``masks``.
+        tags_file: The CSV that they came from, if any.
+        read_mask: Record to ground truth, uint8 (H, W), 255 = ignore. Raises DatasetError where there is none.
+    """
+
+    name: str
+    root: Path
+    split: str
+    classes: tuple[str, ...]
+    records: tuple[Record, ...]
+    tag_source: str
+    read_mask: Callable[[Record], np.ndarray] = field(repr=False)
+    tags_file: Path | None = None
+
+    @property
+    def oracle(self) -> tuple[str, ...]:
+        """Why this data set's tags are not weak labels, if they are not."""
+        return ("image tags read from pixel masks",) if self.tag_source == "masks" else ()
+
+    def spec(self) -> dict[str, Any]:
+        """What ``load_dataset`` needs to find this data set again, as JSON data."""
+        return {
+            "dataset": self.name,
+            "root": str(self.root),
+            "split": self.split,
+            "tag_source": self.tag_source,
+            "tags_file": str(self.tags_file) if self.tags_file else None,
+        }
+
+    def as_input(self) -> Input:
+        """This data set as one input of an artefact. Its digest covers ids, tags and the image files' sizes."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for record in self.records:
+            size = record.image.stat().st_size if record.image.exists() else -1
+            digest.update(f"{record.id}\t{record.tags}\t{size}\n".encode())
+        return Input("dataset", str(self.root), digest.hexdigest())
+
+
+def open_dataset(options: DatasetOptions) -> Dataset:
+    """Open the data set that a stage's own options name.
+
+    Raises:
+        DatasetError: Something of the layout is missing or inconsistent; the message names file and cause.
+    """
+    spec = {name: getattr(options, name) for name in ("dataset", "root", "split", "tag_source", "tags_file")}
+    return load_dataset(spec)
+
+
+def load_dataset(spec: Mapping[str, Any], *, split: str | None = None, root: Path | None = None) -> Dataset:
+    """Open a data set from a stored ``spec()``, perhaps another split of it, perhaps in another place.
+
+    Args:
+        spec: ``dataset``, ``root``, ``split``, ``tag_source``, ``tags_file``.
+        split: List to use instead of the spec's.
+        root: Folder to use instead of the spec's.
+
+    Raises:
+        DatasetError: As ``open_dataset``.
+    """
+    if not spec.get("dataset"):
+        raise InputError("the artefact names no data set (it was imported without one); pass --dataset and --root")
+    name = spec["dataset"]
+    place = Path(root or spec["root"]).resolve() if root or spec.get("root") else None
+    if name != "synthetic":
+        if place is None:
+            raise InputError(f"--root is required for --dataset {name}: the folder that holds the data set")
+        if not place.is_dir():
+            raise DatasetError(f"data set folder {place} does not exist; pass --root with the folder's place now")
+    tags_file = Path(spec["tags_file"]) if spec.get("tags_file") else None
+    layout = importlib.import_module(f"pseudolabel.data.{name}")
+    dataset: Dataset = layout.load(place, split or spec["split"], spec.get("tag_source") or "auto", tags_file)
+    return dataset
