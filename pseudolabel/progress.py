@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 
 class Progress:
@@ -41,6 +43,9 @@ class RichProgress(Progress):
 
         self._console = Console(stderr=True)
         self._quiet = quiet
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(RichProgress, quiet=self._quiet), ()  # in another process it opens that process's own stderr
 
     def log(self, message: str) -> None:
         """Print one line on stderr unless quiet."""

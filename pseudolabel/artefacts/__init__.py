@@ -1,10 +1,10 @@
-"""Artefacts: one HDF5 file each, stamped, versioned, written whole or not at all. ``docs/format.md`` is the specification.
+"""Artefacts: one HDF5 file each, stamped, versioned, written whole or not at all, as ``docs/format.md`` specifies.
 
 Nothing here imports torch.
 """
 
 from pseudolabel.artefacts.header import Header, Input, child_header
-from pseudolabel.artefacts.maps import Images, MapsReader, MapsWriter, StalePartialError
+from pseudolabel.artefacts.maps import Images, MapsReader
 from pseudolabel.artefacts.store import (
     Artefact,
     check_output,
@@ -14,6 +14,7 @@ from pseudolabel.artefacts.store import (
     read_header,
     write_artefact,
 )
+from pseudolabel.artefacts.writer import MapsWriter, StalePartialError
 
 __all__ = [
     "Artefact",

@@ -7,14 +7,15 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pseudolabel import __version__
-from pseudolabel.options import StageOptions
+from pseudolabel.fields import role_of
+from pseudolabel.options import STAGES, StageOptions
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def child_header(
         oracle: Reasons that this stage adds.
         **overrides: Any other field of Header.
     """
-    folder = options.out.parent if options.out is not None else Path()
+    folder = options.artefact.parent
     headers = list(parents.values())
     read = tuple(Input(h.kind, os.path.relpath(path, folder), h.digest) for path, h in parents.items())
     merged: dict[str, Any] = {}
@@ -118,7 +119,9 @@ def child_header(
 
 def environment(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
     """Versions and hardware of this process; torch and timm are named only if they were used."""
-    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "timm", "numpy", "h5py")}
+    versions = {
+        name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "timm", "numpy", "h5py")
+    }
     threads = sys.modules["torch"].get_num_threads() if versions["torch"] else None
     return {
         "python": platform.python_version(),
@@ -129,6 +132,23 @@ def environment(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": threads,
     }
+
+
+def made_differently(options: Mapping[str, Any], inputs: Sequence[Input], header: Header) -> str | None:
+    """The first thing in which an earlier making differs from a new header's, in words; None if nothing does.
+
+    Args:
+        options: The earlier making's settings.
+        inputs: The earlier making's inputs.
+        header: What would be made now, by the same stage.
+    """
+    model = STAGES[header.stage]
+    for name, value in header.options.items():
+        if role_of(model, name) == "option" and options.get(name) != value:
+            return f"--{name.replace('_', '-')} ({options.get(name)!r}, now {value!r})"
+    if [(item.kind, item.digest) for item in inputs] != [(item.kind, item.digest) for item in header.inputs]:
+        return "input (" + ", ".join(item.kind for item in header.inputs) + " differ by digest)"
+    return None
 
 
 class CostMeter:

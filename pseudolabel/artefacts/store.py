@@ -1,8 +1,9 @@
-"""Opening, checking, digesting and finishing artefact files. ``docs/format.md`` states the same in MUST and MAY lines."""
+"""Opening, checking, digesting and finishing artefact files, as ``docs/format.md`` states in MUST and MAY lines."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,30 +15,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pseudolabel.artefacts.header import CostMeter, Header, Input, environment, now, package_version
+from pseudolabel.artefacts.checks import FORMAT_VERSION, JSON_ATTRIBUTES, PREFIX, a_kind, checked_header
+from pseudolabel.artefacts.header import CostMeter, Header, environment, now, package_version
+from pseudolabel.artefacts.journal import MAGIC
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 
-FORMAT_VERSION = 1
-PREFIX = "pseudolabel/"
-
-_MAPS = ("images/id", "images/height", "images/width", "maps/values", "maps/offset", "maps/image", "maps/height", "maps/width")
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "cams": (*_MAPS, "maps/class"),
-    "soft-labels": (*_MAPS, "maps/class"),
-    "masks": _MAPS,
-    "thresholds": ("thresholds/value", "thresholds/low", "thresholds/high"),
-    "scores": ("confusion",),
-    "checkpoint": ("weights",),
-    "training-state": ("weights", "optimiser"),
-}
-"""Every kind of artefact and what it must hold."""
-
-_JSON = ("options", "inputs", "dataset", "network", "protocol", "oracle", "facts", "environment", "cost")
 _DIGESTED = ("encoding-type", "encoding-version", "ignore-value", "facts")
-_FILTERS = {"gzip", "shuffle", "fletcher32"}  # in every HDF5 build
+_LIBRARY = ("v110", "v110")  # checksums on all metadata, so that damage is found and not followed
 _WRITE_FAILURES = (
     "No space left on device", "File too large", "Disk quota exceeded", "Read-only file system", "Permission denied",
 )  # fmt: skip
+_READ_FAILURES = ("synchronously read", "visitation failed", "checksum")
 _SLAB = 1 << 24  # bytes read at a time while digesting
 
 
@@ -76,16 +64,21 @@ def open_artefact(path: Path, *kinds: str) -> Iterator[Artefact]:
     """
     if not path.is_file():
         what = "is a folder, not an artefact" if path.is_dir() else "does not exist"
-        raise ArtefactError(f"{path} {what}; wanted {_a_kind(kinds)}")
+        raise ArtefactError(f"{path} {what}; wanted {a_kind(kinds)}")
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
-        cause = "is truncated" if "truncated" in str(error) else "is not an HDF5 file"
-        raise ArtefactError(f"{path} {cause}; wanted {_a_kind(kinds)}: make it again") from error
+    except PermissionError as error:
+        raise ArtefactError(f"{path} may not be read: permission denied") from error
+    except (OSError, RuntimeError) as error:
+        raise ArtefactError(f"{path} {_what_it_is(path, error)}; wanted {a_kind(kinds)}") from error
     with file:
-        header = _checked_header(path, file, kinds)
-        _check_contents(path, file, header.kind)
-        yield Artefact(path, file, header)
+        artefact = Artefact(path, file, checked_header(path, file, kinds))
+        try:
+            yield artefact
+        except (OSError, RuntimeError) as error:
+            if not any(text in str(error) for text in _READ_FAILURES):
+                raise
+            raise ArtefactError(f"{path} is damaged ({error}); make it again") from error
 
 
 def read_header(path: Path, *kinds: str) -> Header:
@@ -94,8 +87,10 @@ def read_header(path: Path, *kinds: str) -> Header:
         return artefact.header
 
 
-def write_artefact(out: Path, header: Header, arrays: Mapping[str, np.ndarray], cost: CostMeter, *, images: int = 0) -> Path:
-    """Write a small artefact at once: into the partial file, then renamed, so that a file that exists is complete.
+def write_artefact(
+    out: Path, header: Header, arrays: Mapping[str, np.ndarray], cost: CostMeter, *, images: int = 0
+) -> Path:
+    """Write a small artefact at once; a file that exists is complete.
 
     Args:
         out: Path of the artefact; replaced if it exists.
@@ -104,13 +99,62 @@ def write_artefact(out: Path, header: Header, arrays: Mapping[str, np.ndarray], 
         cost: The meter started with the stage.
         images: How many images the stage handled.
     """
-    partial = partial_path(out)
-    with writing(partial), h5py.File(partial, "w") as file:
-        write_header(file, header)
+    with new_file(out, header) as file:
         for name, array in arrays.items():
             write_array(file, name, np.asarray(array))
         stamp(file, header, cost.read(images))
-    return publish(partial, out)
+    return out
+
+
+@contextmanager
+def new_file(out: Path, header: Header) -> Iterator[h5py.File]:
+    """A new HDF5 file with this header, which takes the name ``out`` once the block has filled and stamped it.
+
+    Raises:
+        PseudolabelError: It cannot be written. Nothing is left behind, and an earlier ``out`` is untouched.
+    """
+    unfinished = out.with_name(out.name + ".new.partial")
+    try:
+        with writing(out), _Sink(unfinished, "w+b") as sink:
+            try:
+                with h5py.File(sink, "w", libver=_LIBRARY) as file:
+                    write_header(file, header)
+                    yield file
+            finally:
+                if sink.failure is not None:
+                    raise sink.failure
+            os.fsync(sink.fileno())
+        _publish(unfinished, out)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+class _Sink(io.FileIO):
+    """A file that takes every write, and remembers the first one that failed.
+
+    HDF5 cannot close a file whose last bytes cannot be written, and crashes the process when that ends (seen with 2.0).
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write all of the data, if nothing has failed yet."""
+        view = memoryview(data).cast("B")
+        try:
+            while view and self.failure is None:
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.failure = error
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Set the file's size, if that can be done."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
 
 
 def write_header(file: h5py.File, header: Header) -> None:
@@ -121,10 +165,10 @@ def write_header(file: h5py.File, header: Header) -> None:
     file.attrs["stage"] = header.stage
     file.attrs["seed"] = header.seed
     file.attrs["ignore-value"] = header.ignore_value
-    values = {name: getattr(header, name) for name in _JSON}
+    values = {name: getattr(header, name) for name in JSON_ATTRIBUTES}
     values["inputs"] = [vars(item) for item in header.inputs]
     for name, value in values.items():
-        file.attrs[name] = json.dumps(value, sort_keys=True)
+        file.attrs[name] = json.dumps(value)
     if "classes" not in file:
         write_array(file, "classes/name", np.asarray(header.classes, dtype=object))
 
@@ -145,37 +189,33 @@ def write_array(file: h5py.File, name: str, array: np.ndarray) -> None:
 def stamp(file: h5py.File, header: Header, cost: Mapping[str, Any]) -> None:
     """Write what is known only at the end: environment, cost, digest, time."""
     known = dict(header.environment) or environment()
-    file.attrs["environment"] = json.dumps(known, sort_keys=True)
-    file.attrs["cost"] = json.dumps(cost, sort_keys=True)
+    file.attrs["environment"] = json.dumps(known)
+    file.attrs["cost"] = json.dumps(cost)
     file.attrs["created"] = now()
     file.attrs["digest"] = data_digest(file)
 
 
-def publish(partial: Path, out: Path) -> Path:
-    """Make a partial file durable and give it its name, in one step that a crash cannot split."""
-    with partial.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    partial.replace(out)
+def _publish(unfinished: Path, out: Path) -> None:
+    """Give a file its name, in one step that a crash cannot split."""
+    unfinished.replace(out)
     folder = os.open(out.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return out
 
 
 @contextmanager
-def writing(partial: Path) -> Iterator[None]:
-    """Turn a failed write (a full disk, a read-only folder) into one line; the artefact of that name is untouched."""
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failed write (a full disk, a read-only folder) into one line that names the file."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # HDF5 reports a failed write as either, with the cause in its text
-        known = [text for text in _WRITE_FAILURES if text in str(error)]
-        if not known and not isinstance(error, PermissionError):
+        cause = next((text for text in _WRITE_FAILURES if text in str(error)), None)
+        if cause is None:
             raise
-        cause = known[0] if known else "Permission denied"
         raise PseudolabelError(
-            f"cannot write {partial}: {cause}; free some space or choose another --out, and run again"
+            f"cannot write {path}: {cause}; free some space or choose another --out, and run again"
         ) from error
 
 
@@ -186,7 +226,7 @@ def data_digest(file: h5py.File) -> str:
     """
     digest = hashlib.sha256()
     for name in _DIGESTED:
-        digest.update(f"{name}={file.attrs.get(name)}\n".encode())
+        digest.update(f"{name}={file.attrs.get(name)}\n".encode(errors="surrogateescape"))
     for name, dataset in sorted(_datasets(file)):
         digest.update(f"{name}:{dataset.dtype.str}:{dataset.shape}\n".encode())
         if dataset.shape == ():
@@ -205,81 +245,10 @@ def _datasets(file: h5py.File) -> list[tuple[str, h5py.Dataset]]:
     return found
 
 
-def _checked_header(path: Path, file: h5py.File, kinds: tuple[str, ...]) -> Header:
-    encoding = file.attrs.get("encoding-type")
-    if not isinstance(encoding, str) or not encoding.startswith(PREFIX):
-        raise ArtefactError(f"{path} is an HDF5 file of another program (no encoding-type); wanted {_a_kind(kinds)}")
-    version = int(file.attrs.get("encoding-version", 0))
-    if version != FORMAT_VERSION:
-        newer = "newer than this pseudolabel reads: upgrade it" if version > FORMAT_VERSION else "not supported"
-        raise ArtefactError(f"{path} has format version {version}, {newer} (supported: {FORMAT_VERSION})")
-    kind = encoding.removeprefix(PREFIX)
-    if kind not in REQUIRED:
-        raise ArtefactError(f"{path} holds {kind!r}, which is no known kind; known: {', '.join(REQUIRED)}")
-    if kinds and kind not in kinds:
-        raise ArtefactError(f"{path} holds {kind} (made by {file.attrs.get('stage')}); wanted {_a_kind(kinds)}")
-    if not file.attrs.get("digest"):
-        raise ArtefactError(f"{path} was never finished (it has no digest); run '{file.attrs.get('stage')}' again")
-    values: dict[str, Any] = {}
-    for name in _JSON:
-        try:
-            values[name] = json.loads(file.attrs[name])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path}: attribute {name!r} is missing or not JSON; make it again") from error
-    if "classes/name" not in file:
-        raise ArtefactError(f"{path}: dataset 'classes/name' is missing; make it again")
-    values["inputs"] = tuple(Input(**item) for item in values["inputs"])
-    values["oracle"] = tuple(values["oracle"])
-    return Header(
-        kind=kind,
-        stage=str(file.attrs["stage"]),
-        seed=int(file.attrs["seed"]),
-        classes=tuple(file["classes/name"].asstr()[:]),
-        ignore_value=int(file.attrs["ignore-value"]),
-        digest=str(file.attrs["digest"]),
-        created=str(file.attrs["created"]),
-        version=str(file.attrs["pseudolabel-version"]),
-        **values,
-    )
-
-
-def _check_contents(path: Path, file: h5py.File, kind: str) -> None:
-    _check_links(path, file, "")
-    for name, dataset in _datasets(file):
-        _check_storage(path, name, dataset)
-    for name in REQUIRED[kind]:
-        if name not in file:
-            raise ArtefactError(f"{path}: dataset {name!r} is missing from this {kind} artefact; make it again")
-    if "maps/offset" in file:
-        maps = file["maps"]
-        count = maps["image"].shape[0]
-        lengths = {name: maps[name].shape[0] for name in ("height", "width", "class") if name in maps}
-        if maps["offset"].shape != (count + 1,) or any(length != count for length in lengths.values()):
-            raise ArtefactError(f"{path}: 'maps/offset' and 'maps/image' disagree about the number of maps; make it again")
-        if int(maps["offset"][-1]) != maps["values"].shape[0]:
-            raise ArtefactError(f"{path}: 'maps/values' is not as long as 'maps/offset' says; make it again")
-
-
-def _check_links(path: Path, group: h5py.Group, prefix: str) -> None:
-    for name in group:
-        link = group.get(name, getlink=True)
-        key = f"{prefix}{name}"
-        if not isinstance(link, h5py.HardLink):
-            raise ArtefactError(f"{path}: {key!r} is a link out of place ({type(link).__name__}); such files are refused")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _check_links(path, item, key + "/")
-
-
-def _check_storage(path: Path, name: str, dataset: h5py.Dataset) -> None:
-    properties = dataset.id.get_create_plist()
-    if dataset.external or dataset.is_virtual:
-        raise ArtefactError(f"{path}: the data of {name!r} lies in another file; such files are refused")
-    for index in range(properties.get_nfilters()):
-        code = properties.get_filter(index)[0]
-        if code not in (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32):
-            raise ArtefactError(f"{path}: {name!r} uses HDF5 filter {code}; only {', '.join(sorted(_FILTERS))} are read")
-
-
-def _a_kind(kinds: tuple[str, ...]) -> str:
-    return " or ".join(kinds) + " artefact" if kinds else "a pseudolabel artefact"
+def _what_it_is(path: Path, error: Exception) -> str:
+    with path.open("rb") as handle:
+        if handle.read(len(MAGIC)) == MAGIC:
+            return "is half-finished (run its stage again)"
+    if "truncated" in str(error):
+        return "is truncated (make it again)"
+    return "is locked by a program that writes it" if "lock" in str(error) else "is not an HDF5 file"
