@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pseudolabel.artefacts.header import Input
+from pseudolabel.data.faults import Fault, stop
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DatasetOptions
 
@@ -62,6 +63,26 @@ class Dataset:
         """Why this data set's tags are not weak labels, if they are not."""
         return ("image tags read from pixel masks",) if self.tag_source == "masks" else ()
 
+    def find(self, ids: Iterable[str], source: Path) -> list[Record]:
+        """The records of the images that an artefact names, in its order.
+
+        Args:
+            ids: Names of images.
+            source: The artefact's path, for the message.
+
+        Raises:
+            DatasetError: Some are not in this split.
+        """
+        known = {record.id: record for record in self.records}
+        wanted = list(ids)
+        absent = [name for name in wanted if name not in known]
+        if absent:
+            raise DatasetError(
+                f"{len(absent)} images of {source} are not in split {self.split} of {self.root} "
+                f"(first: {absent[0]!r}); pass --root with the folder that it was made from"
+            )
+        return [known[name] for name in wanted]
+
     def spec(self) -> dict[str, Any]:
         """What ``load_dataset`` needs to find this data set again, as JSON data."""
         return {
@@ -91,13 +112,16 @@ def open_dataset(options: DatasetOptions) -> Dataset:
     return load_dataset(spec)
 
 
-def load_dataset(spec: Mapping[str, Any], *, split: str | None = None, root: Path | None = None) -> Dataset:
+def load_dataset(
+    spec: Mapping[str, Any], *, split: str | None = None, root: Path | None = None, fault: Fault = stop
+) -> Dataset:
     """Open a data set from a stored ``spec()``, perhaps another split of it, perhaps in another place.
 
     Args:
         spec: ``dataset``, ``root``, ``split``, ``tag_source``, ``tags_file``.
         split: List to use instead of the spec's.
         root: Folder to use instead of the spec's.
+        fault: Told of everything wrong with single images, which are then left out. The default raises the first.
 
     Raises:
         DatasetError: As ``open_dataset``.
@@ -106,12 +130,12 @@ def load_dataset(spec: Mapping[str, Any], *, split: str | None = None, root: Pat
         raise InputError("the artefact names no data set (it was imported without one); pass --dataset and --root")
     name = spec["dataset"]
     place = Path(root or spec["root"]).resolve() if root or spec.get("root") else None
-    if name != "synthetic":
-        if place is None:
-            raise InputError(f"--root is required for --dataset {name}: the folder that holds the data set")
-        if not place.is_dir():
-            raise DatasetError(f"data set folder {place} does not exist; pass --root with the folder's place now")
+    if place is None:
+        raise InputError(f"--root is required for --dataset {name}: the folder that holds the data set")
+    if name != "synthetic" and not place.is_dir():  # the synthetic set is made where it is missing
+        raise DatasetError(f"data set folder {place} does not exist; pass --root with the folder's place now")
     tags_file = Path(spec["tags_file"]) if spec.get("tags_file") else None
     layout = importlib.import_module(f"pseudolabel.data.{name}")
-    dataset: Dataset = layout.load(place, split or spec["split"], spec.get("tag_source") or "auto", tags_file)
+    source = spec.get("tag_source") or "auto"
+    dataset: Dataset = layout.load(place, split or spec["split"], source, tags_file, fault)
     return dataset

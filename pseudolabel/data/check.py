@@ -1,0 +1,95 @@
+"""``data check``: everything that is wrong with a data set, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pseudolabel.data.dataset import Dataset, Record, load_dataset
+from pseudolabel.data.faults import passing_on
+from pseudolabel.data.images import read_image
+from pseudolabel.data.instances import InstanceMasks
+from pseudolabel.options import DataCheckOptions
+from pseudolabel.parallel import ordered_map
+from pseudolabel.progress import Progress
+
+
+def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - no state
+    """Read every file of a split and say what is wrong.
+
+    Found are: unsafe and repeated ids, ids without an image, unreadable lists, annotations and tables, unknown classes,
+    images without tags among tagged ones, unreadable images and masks, masks of another size than their image, and
+    labels outside the classes.
+
+    Args:
+        options: The data set and how many processes read it.
+        progress: Where to report.
+
+    Returns:
+        ``root``, ``split``, ``classes`` (how many, without background), ``images``, ``tagged`` and ``masks`` (how many
+        images have them), ``tag_source``, ``oracle``, and ``problems``: one line each, naming file and cause.
+
+    Raises:
+        InputError: The split or the tag source does not exist.
+    """
+    problems: list[str] = []
+    dataset: Dataset | None = None
+    with passing_on(problems.append):
+        dataset = load_dataset(options.model_dump(), fault=problems.append)
+    if dataset is None:
+        return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
+    records = dataset.records
+    tagged = sum(record.tags is not None for record in records)
+    if 0 < tagged < len(records):
+        untagged = [record.id for record in records if record.tags is None]
+        problems += [
+            f"{dataset.root}: id {name!r} has no tags in {dataset.tag_source}, but others have" for name in untagged
+        ]
+    drawn = isinstance(dataset.read_mask, InstanceMasks)
+    check = partial(problems_of, read_mask=dataset.read_mask)
+    with (
+        progress.track(len(records), "images") as advance,
+        closing(ordered_map(check, records, workers=options.workers)) as results,
+    ):
+        for found in results:
+            problems += found
+            advance(1)
+    return {
+        "root": str(dataset.root),
+        "split": dataset.split,
+        "classes": len(dataset.classes) - 1,
+        "images": len(records),
+        "tagged": tagged,
+        "masks": sum(drawn or record.mask is not None for record in records),
+        "tag_source": dataset.tag_source,
+        "oracle": list(dataset.oracle),
+        "problems": list(dict.fromkeys(problems)),  # a mask that tags are read from has been read twice
+    }
+
+
+def problems_of(record: Record, read_mask: Callable[[Record], np.ndarray]) -> list[str]:
+    """What is wrong with the files of one image.
+
+    Args:
+        record: The image.
+        read_mask: Its data set's reader of ground truth.
+
+    Returns:
+        One line for each fault.
+    """
+    found: list[str] = []
+    sizes: list[tuple[int, ...]] = []
+    with passing_on(found.append):
+        sizes.append(read_image(record.image).shape[:2])
+    if record.mask is not None or isinstance(read_mask, InstanceMasks):
+        with passing_on(found.append):
+            sizes.append(read_mask(record).shape)
+    if len(sizes) == 2 and sizes[0] != sizes[1]:
+        (tall, wide), (high, broad) = sizes
+        mask = f"{record.mask}" if record.mask else f"the ground truth of {record.image}"
+        found.append(f"{mask} is {broad} x {high} pixels, its image {wide} x {tall}")
+    return found

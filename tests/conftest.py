@@ -1,0 +1,29 @@
+"""Fixtures that several test files share: a tiny synthetic data set, and the real photographs where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pseudolabel.data.synthetic import synth
+from pseudolabel.options import SynthOptions
+
+
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set of 8 + 4 images of 64 pixels, in VOC layout. Read it, but change nothing in it."""
+    root = tmp_path_factory.mktemp("data") / "synthetic"
+    synth(SynthOptions(out=root, train=8, val=4, size=64))
+    return root
+
+
+@pytest.fixture(scope="session")
+def voc_mini() -> Path:
+    """The folder of 600 real photographs in VOC layout."""
+    repository = Path(__file__).parents[1]
+    root = Path(os.environ.get("PSEUDOLABEL_VOC_MINI", repository / "../shared/voc-mini")).resolve()
+    if not root.is_dir():
+        pytest.skip(f"needs real photographs in {root}; set PSEUDOLABEL_VOC_MINI to their folder")
+    return root

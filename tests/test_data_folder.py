@@ -1,0 +1,131 @@
+"""Folders of images: tags from a table or from the folders, masks if there are any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.errors import InputError
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (3, 2)).save(path)
+
+
+def load(root: Path, **changes: object) -> Dataset:
+    return load_dataset({"dataset": "folder", "root": root, "split": "train"} | changes)
+
+
+def refusal(root: Path, **changes: object) -> str:
+    with pytest.raises(InputError) as caught:
+        load(root, **changes)
+    return str(caught.value).replace(f"{root}/", "").replace(str(root), "ROOT")
+
+
+def tags(dataset: Dataset) -> dict[str, tuple[str, ...] | None]:
+    names = dataset.classes
+    return {r.id: None if r.tags is None else tuple(names[tag] for tag in r.tags) for r in dataset.records}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Three images and a table that names two of them."""
+    for name in ("b.png", "a.jpg", "deep/c.webp"):
+        picture(tmp_path / name)
+    (tmp_path / "tags.csv").write_text("id,tags\na,dog;cat\ndeep/c,\n")
+    return tmp_path
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """One folder a class, below ``images``."""
+    for name in ("dog/1.png", "cat/1.png", "cat/more/2.png", "loose.png"):
+        picture(tmp_path / "images" / name)
+    return tmp_path
+
+
+def test_a_table(table: Path) -> None:
+    dataset = load(table)
+    assert dataset.classes == ("background", "cat", "dog")
+    assert tags(dataset) == {"a": ("cat", "dog"), "b": None, "deep/c": ()}
+    assert (dataset.tag_source, dataset.tags_file, dataset.split) == ("csv", None, "train")
+    assert load_dataset(dataset.spec()).records == dataset.records
+
+
+def test_a_table_that_names_no_image_is_refused(table: Path) -> None:
+    (table / "tags.csv").write_text("id,tags\na,dog\nd,cat\n")
+    looked = "(looked for .jpg, .jpeg, .png, .webp, .tif, .tiff)"
+    assert refusal(table) == f"tags.csv, line 3: id 'd' has no image in ROOT {looked}"
+
+
+def test_classes_are_named_by_their_file(table: Path) -> None:
+    (table / "classes.txt").write_text("dog\nhorse\ncat\n")
+    dataset = load(table)
+    assert dataset.classes == ("background", "dog", "horse", "cat")
+    assert dataset.records[0].tags == (1, 3)
+    (table / "classes.txt").write_text("dog\ncta\n")
+    assert refusal(table) == "tags.csv, line 2: unknown class 'cat' (did you mean 'cta'?)"
+
+
+def test_one_folder_a_class(folders: Path) -> None:
+    dataset = load(folders)
+    assert tags(dataset) == {"cat/1": ("cat",), "cat/more/2": ("cat",), "dog/1": ("dog",), "loose": None}
+    assert (dataset.classes, dataset.tag_source) == (("background", "cat", "dog"), "folders")
+    (folders / "classes.txt").write_text("cat\nhog\n")
+    assert refusal(folders) == "images/dog: unknown class 'dog' (did you mean 'hog'?)"
+
+
+def test_masks(folders: Path) -> None:
+    (folders / "masks/cat").mkdir(parents=True)
+    Image.fromarray(np.array([[0, 1, 255]], dtype=np.uint8)).save(folders / "masks/cat/1.png")
+    dataset = load(folders)
+    np.testing.assert_array_equal(dataset.read_mask(dataset.records[0]), [[0, 1, 255]])
+    assert [record.mask is not None for record in dataset.records] == [True, False, False, False]
+    wanted = "--tag-source masks needs classes.txt, which names the labels in the masks"
+    assert refusal(folders, tag_source="masks") == wanted
+    (folders / "classes.txt").write_text("cat\ndog\n")
+    oracle = load(folders, tag_source="masks")
+    assert [record.tags for record in oracle.records] == [(1,), None, None, None]
+    assert oracle.oracle
+
+
+def test_masks_beside_the_images_are_no_images(table: Path) -> None:
+    picture(table / "masks/a.png")
+    assert [record.id for record in load(table).records] == ["a", "b", "deep/c"]
+
+
+def test_images_that_nobody_described(tmp_path: Path) -> None:
+    picture(tmp_path / "x.png")
+    dataset = load(tmp_path)
+    assert (dataset.classes, dataset.records[0].tags) == (("background",), None)
+
+
+def test_splits(table: Path) -> None:
+    assert len(load(table, split="all").records) == 3
+    (table / "val.txt").write_text("b\n")
+    assert [record.id for record in load(table, split="val").records] == ["b"]
+    assert len(load(table, split="all").records) == 3
+    assert refusal(table) == "--split train: no such list in ROOT, and no file of that name; known here: val, all"
+    assert (
+        refusal(table, split="classes")
+        == "--split classes: no such list in ROOT, and no file of that name; known here: val, all"
+    )
+    (table / "val.txt").write_text("b\nbb\n")
+    looked = "(looked for .jpg, .jpeg, .png, .webp, .tif, .tiff)"
+    assert refusal(table, split="val") == f"id 'bb' has no image in ROOT {looked}"
+
+
+def test_refusals(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert refusal(tmp_path) == "ROOT holds no image; wanted JPEG, PNG, WebP or TIFF files"
+    picture(tmp_path / "a.png")
+    assert (
+        refusal(tmp_path, tag_source="xml")
+        == "--tag-source xml is not for --dataset folder; wanted auto, folders, csv, masks"
+    )
+    assert refusal(tmp_path, tag_source="csv") == "--tag-source csv needs --tags-file, or a tags.csv in ROOT"
