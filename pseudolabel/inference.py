@@ -1,0 +1,199 @@
+"""Running a network over a data set: images of one size in one batch, at several scales, and mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pseudolabel.artefacts import Images, MapsWriter
+from pseudolabel.data import Dataset, Record, image_size, read_image
+from pseudolabel.data.views import network_size, resized, round_to
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.parallel import cores
+from pseudolabel.progress import Progress
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which images are seen together, and at which size.
+
+    Attributes:
+        images: Ids and sizes of the photographs, in list order.
+        batches: Indices of the images of each batch.
+        sizes: (height, width) at scale 1 of each batch, multiples of the network's stride.
+        unreadable: Index to reason of images whose header cannot be read.
+    """
+
+    images: Images
+    batches: tuple[tuple[int, ...], ...]
+    sizes: tuple[tuple[int, int], ...]
+    unreadable: dict[int, str]
+
+
+def make_plan(dataset: Dataset, *, long_side: int, multiple: int, batch_size: int, skip: bool) -> Plan:
+    """Read every image's size and put images of equal network size together, in a fixed order.
+
+    Args:
+        dataset: The images.
+        long_side: Of the network's input at scale 1, pixels.
+        multiple: Both sides of the input become multiples of it.
+        batch_size: Most images in a batch.
+        skip: Record unreadable images instead of stopping at them.
+
+    Raises:
+        DatasetError: An image is unreadable and ``skip`` is not set.
+        InputError: There is no image.
+    """
+    if not dataset.records:
+        raise InputError(f"split {dataset.split} of {dataset.root} is empty; pass another --split")
+    sizes: list[tuple[int, int]] = []
+    unreadable: dict[int, str] = {}
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, record in enumerate(dataset.records):
+        try:
+            sizes.append(image_size(record.image))
+        except DatasetError as error:
+            if not skip:
+                raise
+            sizes.append((0, 0))
+            unreadable[index] = str(error)
+            continue
+        groups.setdefault(network_size(*sizes[-1], long_side, multiple), []).append(index)
+    batches, seen = [], []
+    for size in sorted(groups):
+        members = groups[size]
+        for start in range(0, len(members), batch_size):
+            batches.append(tuple(members[start : start + batch_size]))
+            seen.append(size)
+    table = np.asarray(sizes, dtype=np.int32).reshape(-1, 2)
+    images = Images(tuple(record.id for record in dataset.records), table[:, 0], table[:, 1])
+    return Plan(images, tuple(batches), tuple(seen), unreadable)
+
+
+Compute = Callable[[Tensor, list[Record]], list[dict[int, np.ndarray]]]
+"""Photographs uint8 (B, H, W, 3) of one size and their records to the maps of each: class index to array (h, w)."""
+
+
+def compute_maps(
+    writer: MapsWriter,
+    dataset: Dataset,
+    plan: Plan,
+    compute: Compute,
+    *,
+    skip: bool,
+    workers: int | None,
+    progress: Progress,
+) -> int:
+    """Run a network over all batches that are not wholly written yet.
+
+    Args:
+        writer: Where the maps go; what an interrupted run wrote is not computed again, but for a half-written batch.
+        dataset: The images of the plan.
+        plan: Which images are seen together.
+        compute: The network.
+        skip: Record images that cannot be decoded instead of stopping at the first.
+        workers: Processes that decode.
+        progress: Where to report.
+
+    Returns:
+        How many images were handled in this run.
+
+    Raises:
+        DatasetError: An image cannot be decoded and ``skip`` is not set.
+    """
+    if not writer.done:
+        for index, reason in plan.unreadable.items():
+            writer.skip(index, reason)
+        writer.commit()
+    done = writer.done
+    ends = len(plan.unreadable) + np.cumsum([len(members) for members in plan.batches])
+    numbers = [number for number, end in enumerate(ends) if end > done]
+    with progress.track(len(dataset.records), "images", done=done) as advance:
+        for number, pixels, good, failed in _decode(dataset, plan, numbers, workers):
+            members = plan.batches[number]
+            found = dict(zip(good, compute(pixels, [dataset.records[index] for index in good]), strict=True))
+            written = max(0, done - int(ends[number]) + len(members))  # of this batch, by an interrupted run
+            for index in members[written:]:
+                if index in found:
+                    writer.add(index, found[index])
+                elif skip:
+                    writer.skip(index, failed[index])
+                else:
+                    raise DatasetError(failed[index])
+            advance(len(members) - written)
+    return len(dataset.records) - done
+
+
+class _Decoder:
+    """Reads and resizes the photographs of a batch; runs in loader processes."""
+
+    def __init__(self, records: Sequence[Record], plan: Plan, numbers: Sequence[int]) -> None:
+        self._records, self._plan, self._numbers = records, plan, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, position: int) -> tuple[int, list[np.ndarray | str]]:
+        number = self._numbers[position]
+        found: list[np.ndarray | str] = []
+        for index in self._plan.batches[number]:
+            try:
+                found.append(resized(read_image(self._records[index].image), self._plan.sizes[number]))
+            except DatasetError as error:
+                found.append(str(error))
+        return number, found
+
+
+def _decode(
+    dataset: Dataset, plan: Plan, numbers: Sequence[int], workers: int | None
+) -> Iterator[tuple[int, Tensor, list[int], dict[int, str]]]:
+    """Decode batches in worker processes, in order.
+
+    Yields:
+        The batch's number; its photographs uint8 (B, H, W, 3); the B image indices; index to reason of the others.
+    """
+    count = cores() if workers is None else workers
+    loader: DataLoader[Any] = DataLoader(
+        _Decoder(dataset.records, plan, numbers),  # type: ignore[arg-type]  # has the two methods that are used
+        batch_size=None,
+        num_workers=count,
+        prefetch_factor=2 if count else None,
+    )
+    for number, found in loader:
+        members = plan.batches[number]
+        arrays = {i: item for i, item in zip(members, found, strict=True) if not isinstance(item, str)}
+        failed = {i: item for i, item in zip(members, found, strict=True) if isinstance(item, str)}
+        empty = np.zeros((0, *plan.sizes[number], 3), dtype=np.uint8)
+        yield number, torch.from_numpy(np.stack(list(arrays.values())) if arrays else empty), list(arrays), failed
+
+
+def scaled_views(images: Tensor, scales: Sequence[float], *, flip: bool, multiple: int) -> Iterator[Tensor]:
+    """The inputs of a multi-scale pass.
+
+    Args:
+        images: Normalised (B, 3, H, W).
+        scales: Factors on H and W.
+        flip: Append the mirrored images.
+        multiple: Sides are rounded to it.
+
+    Yields:
+        For each scale (B, 3, h, w), or (2B, 3, h, w) with flip, the mirrored ones last.
+    """
+    height, width = images.shape[2:]
+    for scale in scales:
+        size = (round_to(height * scale, multiple), round_to(width * scale, multiple))
+        view = images if size == (height, width) else F.interpolate(images, size, mode="bilinear", antialias=True)
+        yield torch.cat([view, view.flip(3)]) if flip else view
+
+
+def split_mirrored(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Part (2B, C, h, w) into the maps of the images and the un-mirrored maps of their mirror images."""
+    straight, mirrored = maps.chunk(2)
+    return straight, mirrored.flip(3)

@@ -1,0 +1,1 @@
+"""Networks on timm backbones, and their checkpoints."""

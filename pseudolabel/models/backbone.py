@@ -1,0 +1,207 @@
+"""Any timm backbone as a feature extractor: its last feature map and, for plain ViTs, an earlier one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+
+from pseudolabel.artefacts import Input, open_artefact, read_header
+from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
+from pseudolabel.fields import nearest
+
+VIT_MODULES = ("vision_transformer", "deit", "eva")
+"""The modules of timm that define plain ViTs: one width, one patch grid, blocks in a row."""
+
+TIMM_PREFIXES = ("backbone.model.", "network.encoder.model.")
+"""Where the networks of this package keep their timm model among their weights."""
+
+
+class Backbone(nn.Module):
+    """A timm model without its classifier.
+
+    Args:
+        name: Name of a timm model.
+        output_stride: Stride of a CNN's last map, by dilation; None keeps the model's own.
+        auxiliary_block: Negative index of the ViT block whose tokens are given out too; None gives none.
+        pretrained: Let timm download its weights.
+
+    Attributes:
+        channels: Channels of the last map.
+        auxiliary_channels: Channels of the earlier map, or None.
+        stride: Pixels of the image per cell of the last map.
+        mean, std: The normalisation that the pretrained weights expect, for pixels in [0, 1].
+
+    Raises:
+        InputError: No such model, or it cannot do what is asked.
+        PseudolabelError: The weights could not be downloaded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        output_stride: int | None = None,
+        auxiliary_block: int | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(name.split(".")[0]):
+            raise InputError(f"timm has no model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
+        self.is_vit = timm.models.is_model_in_modules(name.split(".")[0], VIT_MODULES)
+        settings: dict[str, Any] = {"dynamic_img_size": True} if self.is_vit else {}
+        if output_stride is not None and self.is_vit:
+            raise InputError(f"--output-stride is for CNNs; {name} is a plain ViT with a fixed patch size")
+        if output_stride is not None:
+            settings["output_stride"] = output_stride
+        model: Any = _create(name, pretrained=pretrained, settings=settings)
+        self.model = model
+        if not hasattr(model, "forward_intermediates"):
+            raise InputError(f"{name} gives no feature maps (no forward_intermediates in this timm); choose another")
+        depth = len(model.blocks) if self.is_vit else 0
+        if auxiliary_block is not None and self.is_vit and not -depth <= auxiliary_block < -1:
+            raise InputError(
+                f"--auxiliary-block {auxiliary_block} is not an earlier block of {name}, which has {depth}"
+            )
+        earlier = auxiliary_block is not None and self.is_vit
+        self._indices = [depth + auxiliary_block, depth - 1] if earlier and auxiliary_block else [-1]
+        try:
+            self.channels, self.stride = self._probe()
+        except (AssertionError, RuntimeError) as error:
+            cause = str(error).split("\n", 1)[0]
+            raise InputError(
+                f"{name} takes only one input size in timm ({cause}); choose a CNN or a plain ViT"
+            ) from error
+        self.auxiliary_channels = self.channels if earlier else None
+        self.mean = tuple(float(value) for value in model.pretrained_cfg["mean"])
+        self.std = tuple(float(value) for value in model.pretrained_cfg["std"])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features of normalised images.
+
+        Args:
+            images: float (B, 3, H, W), H and W multiples of the stride for a ViT.
+
+        Returns:
+            The last map (B, C, h, w) and the earlier one (B, C, h, w) or None.
+        """
+        maps = self.model.forward_intermediates(
+            images, indices=self._indices, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps[-1], maps[0] if len(maps) > 1 else None
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[int, int]:
+        side = 64 if not self.is_vit else self.model.patch_embed.patch_size[0] * 2
+        self.model.eval()
+        features, _ = self.forward(torch.zeros(1, 3, side, side))
+        self.model.train()
+        return int(features.shape[1]), side // int(features.shape[2])
+
+
+def require_multiple(crop: int, multiple: int, name: str) -> None:
+    """Refuse a training view whose side a network cannot take.
+
+    Args:
+        crop: The side, in pixels.
+        multiple: What the network's inputs are multiples of, in pixels.
+        name: The network, for the message.
+
+    Raises:
+        InputError: The side is no multiple.
+    """
+    if crop % multiple:
+        below = crop - crop % multiple
+        nearest_sides = f"{below} or {below + multiple}" if below else str(multiple)
+        raise InputError(f"--crop {crop} is no multiple of {multiple}, as {name} needs; use {nearest_sides}")
+
+
+def freeze(model: nn.Module, share: float) -> None:
+    """Stop training a timm model's first parameters, up to a share of their number."""
+    parameters = list(model.parameters())
+    budget = share * sum(parameter.numel() for parameter in parameters)
+    for parameter in parameters:
+        budget -= parameter.numel()
+        if budget < 0:
+            break
+        parameter.requires_grad = False
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a timm model from a .safetensors file of timm's keys or from a checkpoint artefact of this package.
+
+    Raises:
+        ArtefactError: The file lacks parameters of this model or has them in other shapes.
+    """
+    stored = _read_weights(path)
+    wanted = _without_classifier(model)
+    # timm wraps some feature extractors in a module called model
+    source = {name: name if name in stored else name.removeprefix("model.") for name in wanted}
+    missing = [name for name in wanted if source[name] not in stored]
+    if missing:
+        raise ArtefactError(
+            f"{path} lacks {len(missing)} of the backbone's {len(wanted)} weights (first: {missing[0]}); "
+            "is it for another --backbone?"
+        )
+    for name, tensor in wanted.items():
+        shape = tuple(stored[source[name]].shape)
+        if shape != tuple(tensor.shape):
+            raise ArtefactError(
+                f"{path}: {name} has shape {shape}, the backbone wants {tuple(tensor.shape)}; "
+                "is it for another --backbone?"
+            )
+    model.load_state_dict({name: stored[source[name]] for name in wanted}, strict=False)  # all but the classifier
+
+
+def _without_classifier(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a timm model but for its classifier, which some decoders leave in and nobody uses."""
+    settings: Any = getattr(model, "pretrained_cfg", None) or {}
+    heads = settings.get("classifier") or ()
+    prefixes = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(prefixes)}
+
+
+def weights_input(path: Path) -> Input:
+    """A weights file as one input of an artefact."""
+    if not path.is_file():
+        raise InputError(f"weights file {path} does not exist; pass --weights FILE.safetensors or a checkpoint .h5")
+    if path.suffix == ".h5":
+        return Input("checkpoint", str(path.resolve()), read_header(path, "checkpoint").digest)
+    with path.open("rb") as handle:
+        return Input("weights", str(path.resolve()), hashlib.file_digest(handle, "sha256").hexdigest())
+
+
+def _read_weights(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".h5":
+        with open_artefact(path, "checkpoint") as artefact:
+            group = artefact.file["weights"]
+            found = [(name, prefix) for name in group for prefix in TIMM_PREFIXES if name.startswith(prefix)]
+            return {name.removeprefix(prefix): torch.from_numpy(np.asarray(group[name][()])) for name, prefix in found}
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path} is neither .safetensors nor a checkpoint .h5; pickled weights are not read")
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(f"{path} is not a readable .safetensors file: {error}") from error
+
+
+def _create(name: str, *, pretrained: bool, settings: Mapping[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **settings)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pretrained:
+            raise
+        cause = str(error).split("\n", 1)[0][:160]
+        raise PseudolabelError(
+            f"timm could not load its weights for {name} ({cause}); pass --weights FILE.safetensors or --no-pretrained"
+        ) from error
+    return model

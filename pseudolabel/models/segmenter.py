@@ -1,0 +1,125 @@
+"""The segmentation network: a timm backbone with DeepLab's LargeFOV head, or with a decoder of a library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pseudolabel.errors import InputError
+from pseudolabel.models.backbone import Backbone
+
+GRID = 4  # pixels per cell to which finer decoders' logits are reduced before they are kept
+
+
+class LargeFov(nn.Module):
+    """Two dilated 3x3 convolutions (rate 5, 512 channels) and a 1x1 classifier: DeepLab-LargeFOV as CoSA uses it.
+
+    Args:
+        channels: Channels of the feature map.
+        classes: Output channels, background included.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, 512, 3, padding=5, dilation=5)
+        self.second = nn.Conv2d(512, 512, 3, padding=5, dilation=5)
+        self.classifier = nn.Conv2d(512, classes, 1)
+        for layer in (self.first, self.second):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None  # Conv2d makes one unless told not to
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, classes, h, w) of features (B, channels, h, w)."""
+        logits: Tensor = self.classifier(F.relu(self.second(F.relu(self.first(features)))))
+        return logits
+
+
+class Segmenter(nn.Module):
+    """Backbone and LargeFOV head. Logits come at the backbone's stride."""
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = LargeFov(backbone.channels, classes)
+        self.multiple = backbone.stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes, h, w) of normalised images (B, 3, H, W)."""
+        logits: Tensor = self.head(self.backbone(images)[0])
+        return logits
+
+    def heads(self) -> list[nn.Module]:
+        """The parts that start from nothing and learn at the head rate."""
+        return [self.head]
+
+
+class DecoderSegmenter(nn.Module):
+    """A decoder of segmentation_models_pytorch on a timm encoder. Logits come at a quarter of the image's size.
+
+    Args:
+        backbone: Name of a timm model.
+        decoder: Name of the decoder.
+        classes: Output channels, background included.
+        pretrained: Let timm download the encoder's weights.
+
+    Raises:
+        InputError: This decoder does not work on this encoder.
+    """
+
+    def __init__(self, backbone: str, decoder: str, classes: int, *, pretrained: bool = False) -> None:
+        super().__init__()
+        import segmentation_models_pytorch as smp
+
+        weights = "imagenet" if pretrained else None  # smp: any value makes timm load its own
+        try:
+            self.network = smp.create_model(
+                decoder, encoder_name=f"tu-{backbone}", encoder_weights=weights, classes=classes
+            )
+        except (ValueError, TypeError, RuntimeError, NotImplementedError, KeyError, AttributeError) as error:
+            cause = str(error).split("\n", 1)[0][:160]
+            raise InputError(
+                f"decoder {decoder} does not work on {backbone} ({cause}); use --decoder largefov"
+            ) from error
+        self.name = backbone
+        self.multiple = 32
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes, H / 4, W / 4) of normalised images (B, 3, H, W)."""
+        logits = self.network(images).float()  # torch antialiases in bfloat16 on no processor
+        size = (images.shape[2] // GRID, images.shape[3] // GRID)
+        return logits if logits.shape[2:] == size else F.interpolate(logits, size, mode="bilinear", antialias=True)
+
+    def heads(self) -> list[nn.Module]:
+        """The parts that start from nothing and learn at the head rate."""
+        return [self.network.decoder, self.network.segmentation_head]
+
+
+AnySegmenter = Segmenter | DecoderSegmenter
+
+
+def build_segmenter(architecture: Mapping[str, Any], *, pretrained: bool = False) -> AnySegmenter:
+    """Build the network that an ``architecture`` attribute describes; ``classes`` counts the background."""
+    name, decoder, classes = architecture["backbone"], architecture["decoder"], architecture["classes"]
+    if decoder != "largefov":
+        return DecoderSegmenter(name, decoder, classes, pretrained=pretrained)
+    return Segmenter(Backbone(name, output_stride=architecture["output_stride"], pretrained=pretrained), classes)
+
+
+def timm_model(network: AnySegmenter) -> nn.Module:
+    """The timm model inside, for loading weights into it."""
+    inner: nn.Module = network.backbone.model if isinstance(network, Segmenter) else network.network.encoder.model
+    return inner
+
+
+def normalisation(network: AnySegmenter) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that the encoder's pretrained weights expect, for pixels in [0, 1]."""
+    if isinstance(network, Segmenter):
+        return network.backbone.mean, network.backbone.std
+    import timm
+
+    settings: Any = timm.get_pretrained_cfg(network.name)
+    return tuple(map(float, settings.mean)), tuple(map(float, settings.std))

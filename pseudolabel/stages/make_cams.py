@@ -1,0 +1,163 @@
+"""``make-cams``: a CAM network and photographs in, class activation maps out.
+
+Per scale the maximum of the map and its un-mirrored mirror, ReLU, summed over scales (the auxiliary head's maps too,
+over all scales); then per class minus the minimum and over the maximum (CoSA's and ToCo's released code), or only over
+the maximum (IRN's).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pseudolabel.artefacts import MapsWriter, check_output, child_header
+from pseudolabel.artefacts.header import CostMeter, environment
+from pseudolabel.data import Record, load_dataset
+from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.inference import compute_maps, make_plan, scaled_views, split_mirrored
+from pseudolabel.models.cam import CamNetwork
+from pseudolabel.models.checkpoint import load_network
+from pseudolabel.options import MakeCamsOptions
+from pseudolabel.progress import Progress
+
+
+def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
+    """Compute the CAMs of a split and write them at the network's grid resolution.
+
+    Args:
+        options: Checkpoint, split, head, scales.
+        progress: Where to report.
+
+    Returns:
+        ``out``, ``images``, ``skipped``, ``images_per_second``.
+
+    Raises:
+        InputError: The checkpoint has no such head, or images have no tags and ``tags`` is ``dataset``.
+    """
+    cost = CostMeter()
+    check_output(options.out, overwrite=options.overwrite)
+    network, parent = load_network(options.checkpoint, "cam")
+    assert isinstance(network, CamNetwork)  # load_network checked the architecture's type
+    dataset = load_dataset(parent.dataset, split=options.split, root=options.root)
+    head = pick_head(network, options)
+    untagged = [record.id for record in dataset.records if record.tags is None]
+    if untagged and options.tags == "dataset":
+        raise DatasetError(
+            f"{len(untagged)} images have no tags (first: {untagged[0]}); pass --tags predicted, or tag them"
+        )
+    device = pick_device(options.device)
+    dtype = pick_dtype(options.precision, device)
+    network.to(device).to(memory_format=torch.channels_last).eval()
+    backbone, skip = network.backbone, options.on_error == "skip"
+    long_side = options.size or 2 * int(parent.network["crop"])
+    plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=options.batch_size, skip=skip)
+    protocol = {
+        "split": dataset.split,
+        "tag_filter": "image tags" if options.tags == "dataset" else "predicted tags",
+        "head": head,
+        "scales": list(options.scales),
+        "flip": options.flip,
+        "size": long_side,
+    }
+    header = child_header(
+        "cams",
+        "make-cams",
+        options,
+        {options.checkpoint: parent},
+        inputs=(dataset.as_input(),),
+        protocol=protocol,
+        oracle=dataset.oracle if options.tags == "dataset" else (),
+        dataset=dataset.spec(),
+        environment=environment(str(device), str(dtype).removeprefix("torch.")),
+    )
+
+    def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
+        if not records:
+            return []
+        with autocast(device, dtype), torch.inference_mode():
+            maps, logits = cams(network, normalise(pixels.to(device), backbone.mean, backbone.std), head, options)
+        wanted = [present(record, row, options) for record, row in zip(records, logits, strict=True)]
+        return [normalised(row, classes, options.normalise) for row, classes in zip(maps, wanted, strict=True)]
+
+    writer = MapsWriter(options.out, header, plan.images, dtype="float16", cost=cost, overwrite=options.overwrite)
+    with writer:
+        handled = compute_maps(writer, dataset, plan, compute, skip=skip, workers=options.workers, progress=progress)
+    return {
+        "out": str(options.out),
+        "images": len(dataset.records) - len(writer.skipped),
+        "skipped": len(writer.skipped),
+        "images_per_second": cost.read(handled)["images_per_second"],
+    }
+
+
+def pick_head(network: CamNetwork, options: MakeCamsOptions) -> str:
+    """The head to read: the one asked for, else the auxiliary one where there is one."""
+    if options.head in ("auxiliary", "mean") and network.auxiliary is None:
+        raise InputError(f"--head {options.head}: {options.checkpoint} has no auxiliary head; use --head main")
+    return options.head or ("main" if network.auxiliary is None else "auxiliary")
+
+
+def cams(network: CamNetwork, images: Tensor, head: str, options: MakeCamsOptions) -> tuple[Tensor, Tensor]:
+    """Multi-scale, mirrored CAMs before normalisation, and class logits.
+
+    Args:
+        network: In evaluation mode.
+        images: Normalised (B, 3, H, W).
+        head: ``main``, ``auxiliary`` or ``mean`` (each head's maps divided by their own maximum, then averaged).
+        options: Scales and flip.
+
+    Returns:
+        float32 (B, C, H / stride, W / stride), non-negative; float32 (B, C), averaged over the scales.
+    """
+    stride = network.backbone.stride
+    grid = (images.shape[2] // stride, images.shape[3] // stride)
+    sums: dict[str, Tensor] = {}
+    logits = []
+    for view in scaled_views(images, options.scales, flip=options.flip, multiple=stride):
+        output = network(view)
+        by_head = (
+            {"main": output.maps} if output.auxiliary is None else {"main": output.maps, "auxiliary": output.auxiliary}
+        )
+        logits.append(network.pool(by_head.get(head, output.maps)).float()[: len(images)])
+        for name in ("main", "auxiliary") if head == "mean" else (head,):
+            maps = by_head[name].float()
+            maps = torch.maximum(*split_mirrored(maps)) if options.flip else maps
+            maps = F.interpolate(maps.relu(), grid, mode="bilinear") if maps.shape[2:] != grid else maps.relu()
+            sums[name] = sums[name] + maps if name in sums else maps
+    if head == "mean":
+        peak = [maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in sums.values()]
+        return torch.stack(peak).mean(dim=0), torch.stack(logits).mean(dim=0)
+    return sums[head], torch.stack(logits).mean(dim=0)
+
+
+def present(record: Record, logits: Tensor, options: MakeCamsOptions) -> list[int]:
+    """Class indices to make maps for: the record's tags, or the predictions above the threshold and the best one."""
+    if options.tags == "dataset":
+        return list(record.tags or ())
+    chosen = (logits.sigmoid() >= options.tag_threshold).nonzero().flatten().tolist() or [int(logits.argmax())]
+    return [index + 1 for index in chosen]
+
+
+def normalised(maps: Tensor, classes: list[int], how: str) -> dict[int, np.ndarray]:
+    """Each class's map scaled to [0, 1]; an all-zero map stays zero.
+
+    Args:
+        maps: (C, h, w), non-negative.
+        classes: Class indices from 1.
+        how: ``minmax`` or ``max``.
+
+    Returns:
+        Class index to float16 (h, w).
+    """
+    found = {}
+    for label in classes:
+        array = maps[label - 1].cpu().numpy()
+        low = float(array.min()) if how == "minmax" else 0.0
+        span = float(array.max()) - low
+        found[label] = ((array - low) / span if span > 1e-6 else np.zeros_like(array)).astype(np.float16)
+    return found

@@ -1,0 +1,115 @@
+"""IRN-style .npy dictionaries as CAMs, read without running what is in them."""
+
+import os
+
+import numpy as np
+import pytest
+
+from pseudolabel.artefacts import MapsReader, open_artefact
+from pseudolabel.data import open_dataset
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.options import ImportCamsOptions
+from pseudolabel.stages.import_cams import import_cams, read_arrays, reduced
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("created-by-a-pickle",))
+
+
+def settings(root, tmp_path, **values):
+    return ImportCamsOptions(
+        dataset="voc", root=root, cams=tmp_path / "npy", out=tmp_path / "cams.h5", split="val", **values
+    )
+
+
+@pytest.fixture
+def folder(synthetic_root, tmp_path):
+    """A .npy dictionary for every image of the synthetic val split: the first tag's map is 0.75 on its left half."""
+    (tmp_path / "npy").mkdir()
+    dataset = open_dataset(settings(synthetic_root, tmp_path))
+    for record in dataset.records:
+        height, width = dataset.read_mask(record).shape
+        maps = np.zeros((len(record.tags), height, width), dtype=np.float32)
+        maps[0, :, : width // 2] = 0.75
+        keys = np.array(record.tags) - 1
+        np.save(tmp_path / "npy" / f"{record.id}.npy", {"keys": keys, "high_res": maps, "cam": maps}, allow_pickle=True)
+    return dataset
+
+
+def test_import_makes_a_cams_artefact(folder, synthetic_root, tmp_path):
+    result = import_cams(settings(synthetic_root, tmp_path, grid=None))
+    assert result["images"] == len(folder.records)
+    with open_artefact(tmp_path / "cams.h5", "cams") as artefact:
+        reader = MapsReader(artefact)
+        assert reader.images.ids == tuple(record.id for record in folder.records)
+        for index, record in enumerate(folder.records):
+            labels, maps = reader.full_size(index)
+            assert tuple(labels) == record.tags
+            assert np.all(maps[0, :, : maps.shape[2] // 2] == 0.75)
+
+
+def test_maps_are_reduced_to_the_grid(folder, synthetic_root, tmp_path):
+    import_cams(settings(synthetic_root, tmp_path, grid=8))
+    with open_artefact(tmp_path / "cams.h5", "cams") as artefact:
+        assert max(next(iter(MapsReader(artefact).maps(0).values())).shape) == 8
+
+
+def test_reducing_averages_areas():
+    assert reduced(np.array([[0, 1], [1, 1]], dtype=np.float32), 1).tolist() == [[0.75]]
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "x.npy", {"keys": Evil()}, allow_pickle=True)
+    with pytest.raises(
+        DatasetError, match=r"x.npy is not an .npy dictionary of arrays: it names posix.mkdir, and only"
+    ):
+        read_arrays(tmp_path / "x.npy")
+    assert not (tmp_path / "created-by-a-pickle").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00"])
+def test_files_that_are_no_npy(tmp_path, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"x.npy is not an .npy dictionary of arrays"):
+        read_arrays(tmp_path / "x.npy")
+
+
+def test_a_plain_array_is_no_dictionary(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(DatasetError) as error:
+        read_arrays(tmp_path / "x.npy")
+    assert str(error.value) == f"{tmp_path / 'x.npy'} holds an array (3,) of float64, not a dictionary of arrays"
+
+
+def test_a_missing_file_is_named_or_skipped(folder, synthetic_root, tmp_path):
+    gone = tmp_path / "npy" / f"{folder.records[1].id}.npy"
+    gone.unlink()
+    with pytest.raises(DatasetError) as error:
+        import_cams(settings(synthetic_root, tmp_path))
+    assert str(error.value) == f"{gone} does not exist; one .npy file is wanted for every image of the split"
+    result = import_cams(settings(synthetic_root, tmp_path, on_error="skip", overwrite=True))
+    assert result["skipped"] == 1
+    with open_artefact(tmp_path / "cams.h5", "cams") as artefact:
+        assert list(MapsReader(artefact).skipped) == [folder.records[1].id]
+
+
+def test_another_key_is_asked_for_by_name(folder, synthetic_root, tmp_path):
+    with pytest.raises(
+        DatasetError, match=r"has no entry 'maps', only 'keys', 'high_res', 'cam'; pass --array and --keys"
+    ):
+        import_cams(settings(synthetic_root, tmp_path, array="maps"))
+
+
+def test_class_numbers_out_of_range(folder, synthetic_root, tmp_path):
+    path = tmp_path / "npy" / f"{folder.records[0].id}.npy"
+    np.save(path, {"keys": np.array([99]), "high_res": np.zeros((1, 4, 4))}, allow_pickle=True)
+    with pytest.raises(DatasetError, match=r"keys \[99\] are not within 0 to \d+, the object classes from 0"):
+        import_cams(settings(synthetic_root, tmp_path))
+
+
+def test_a_missing_folder(synthetic_root, tmp_path):
+    with pytest.raises(InputError) as error:
+        import_cams(settings(synthetic_root, tmp_path))
+    assert str(error.value) == f"{tmp_path / 'npy'} is not a folder of ID.npy files"

@@ -1,0 +1,163 @@
+"""Backbones, CAM networks, segmenters and their checkpoints, on timm's tiny test models."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pseudolabel.artefacts import Header, write_artefact
+from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.errors import ArtefactError, InputError
+from pseudolabel.models.backbone import Backbone, freeze, load_weights
+from pseudolabel.models.cam import CamNetwork, build_cam_network
+from pseudolabel.models.checkpoint import load_network, weight_arrays
+from pseudolabel.models.segmenter import build_segmenter, normalisation, timm_model
+
+CAM = {
+    "type": "cam",
+    "backbone": "test_vit",
+    "output_stride": None,
+    "auxiliary_block": -2,
+    "pooling": "gap",
+    "classes": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "stride"),
+    [
+        ("test_vit", {}, 16),
+        ("test_resnet", {}, 32),
+        ("test_resnet", {"output_stride": 16}, 16),
+        ("test_efficientnet", {}, 32),
+    ],
+)
+def test_a_backbone_states_its_channels_and_stride(name, settings, stride):
+    backbone = Backbone(name, **settings)
+    features, earlier = backbone(torch.zeros(2, 3, 96, 64))
+    assert backbone.stride == stride
+    assert features.shape == (2, backbone.channels, 96 // stride, 64 // stride)
+    assert earlier is None
+
+
+def test_an_auxiliary_block_of_a_vit_gives_an_earlier_map():
+    features, earlier = Backbone("test_vit", auxiliary_block=-2)(torch.randn(1, 3, 64, 64))
+    assert earlier.shape == features.shape
+    assert not torch.equal(earlier, features)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("resnet19", {}, "timm has no model 'resnet19' (did you mean 'resnet18'?); see timm.list_models()"),
+        (
+            "test_vit",
+            {"output_stride": 8},
+            "--output-stride is for CNNs; test_vit is a plain ViT with a fixed patch size",
+        ),
+        ("test_vit", {"auxiliary_block": -1}, "--auxiliary-block -1 is not an earlier block of test_vit, which has 6"),
+    ],
+)
+def test_a_backbone_that_cannot_do_what_is_asked(name, settings, message):
+    with pytest.raises(InputError) as error:
+        Backbone(name, **settings)
+    assert str(error.value) == message
+
+
+def test_freezing_half_of_a_backbone_stops_its_first_parameters_only():
+    backbone = Backbone("test_resnet")
+    freeze(backbone.model, 0.5)
+    frozen = [not parameter.requires_grad for parameter in backbone.parameters()]
+    assert frozen[0]
+    assert not frozen[-1]
+    assert frozen == sorted(frozen, reverse=True)
+    kept = sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
+    assert 0.25 < kept / sum(p.numel() for p in backbone.parameters()) <= 0.5
+
+
+def test_a_cam_is_the_weighted_sum_of_features_and_its_pool_the_logit():
+    network = build_cam_network(CAM).eval()
+    images = torch.randn(2, 3, 64, 64)
+    features, _ = network.backbone(images)
+    output = network(images)
+    by_hand = torch.einsum("kc,bchw->bkhw", network.classifier.weight[:, :, 0, 0], features)
+    torch.testing.assert_close(output.maps, by_hand, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network.pool(output.maps), output.maps.flatten(2).mean(2))
+    gmp = CamNetwork(network.backbone, 3, "gmp")
+    torch.testing.assert_close(gmp.pool(output.maps), output.maps.flatten(2).max(2).values)
+
+
+def test_weights_travel_by_safetensors_and_by_checkpoint(tmp_path):
+    source = build_cam_network(CAM)
+    save_file(source.backbone.model.state_dict(), tmp_path / "weights.safetensors")
+    header = Header("checkpoint", "train-cam", {}, ("background", "a", "b", "c"), facts={"architecture": CAM})
+    write_artefact(tmp_path / "cam.h5", header, weight_arrays(source.state_dict()), CostMeter())
+    for name in ("weights.safetensors", "cam.h5"):
+        target = Backbone("test_vit")
+        load_weights(target.model, tmp_path / name)
+        for key, value in source.backbone.model.state_dict().items():
+            assert torch.equal(target.model.state_dict()[key], value)
+    network, stored = load_network(tmp_path / "cam.h5", "cam")
+    assert stored.classes == ("background", "a", "b", "c")
+    for key, value in source.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value)
+
+
+def test_weights_of_another_backbone_are_named(tmp_path):
+    path = tmp_path / "resnet.safetensors"
+    save_file({"conv1.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(ArtefactError, match=r"lacks \d+ of the backbone's \d+ weights \(first: "):
+        load_weights(Backbone("test_vit").model, path)
+
+
+def test_a_text_file_as_weights(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_text("not weights")
+    with pytest.raises(ArtefactError, match=r"is not a readable \.safetensors file"):
+        load_weights(Backbone("test_vit").model, path)
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"x")
+    with pytest.raises(InputError, match=r"neither .safetensors nor a checkpoint .h5; pickled weights are not read"):
+        load_weights(Backbone("test_vit").model, path)
+
+
+def test_a_checkpoint_of_another_kind_of_network(tmp_path):
+    network = build_cam_network(CAM)
+    header = Header("checkpoint", "train-cam", {}, ("background",), facts={"architecture": CAM})
+    write_artefact(tmp_path / "cam.h5", header, weight_arrays(network.state_dict()), CostMeter())
+    with pytest.raises(ArtefactError) as error:
+        load_network(tmp_path / "cam.h5", "segmenter")
+    path = tmp_path / "cam.h5"
+    assert str(error.value) == f"{path} holds a cam network (made by train-cam); wanted a segmenter network"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "decoder", "size"),
+    [
+        ("test_vit", "largefov", 6),
+        ("test_vit", "dpt", 24),
+        ("test_resnet", "deeplabv3plus", 24),
+        ("test_resnet", "fpn", 24),
+    ],
+)
+def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, size, tmp_path):
+    architecture = {"type": "segmenter", "backbone": backbone, "decoder": decoder, "output_stride": None, "classes": 4}
+    network = build_segmenter(architecture).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 3, 96, 96)).shape == (1, 4, size, size)
+    assert len(normalisation(network)[0]) == 3
+    cam = build_cam_network({**CAM, "backbone": backbone, "auxiliary_block": None})
+    header = Header("checkpoint", "train-cam", {}, ("background",), facts={"architecture": CAM})
+    write_artefact(tmp_path / "cam.h5", header, weight_arrays(cam.state_dict()), CostMeter())
+    load_weights(timm_model(network), tmp_path / "cam.h5")
+    ours, theirs = timm_model(network).state_dict(), cam.backbone.model.state_dict()
+    assert np.allclose(ours[next(iter(ours))], theirs[next(iter(ours))])
+
+
+def test_a_decoder_that_does_not_work_on_a_plain_vit():
+    architecture = {"type": "segmenter", "backbone": "test_vit", "decoder": "unet", "output_stride": None, "classes": 4}
+    with pytest.raises(InputError, match=r"decoder unet does not work on test_vit \(.*\); use --decoder largefov"):
+        build_segmenter(architecture)

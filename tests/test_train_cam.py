@@ -1,0 +1,243 @@
+"""train-cam and make-cams on the synthetic set, with timm's tiny test models."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pseudolabel.artefacts import MapsReader, open_artefact, read_header
+from pseudolabel.data import open_dataset, read_image
+from pseudolabel.data.views import resized
+from pseudolabel.devices import normalise
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.models.checkpoint import load_network
+from pseudolabel.options import MakeCamsOptions, TrainCamOptions
+from pseudolabel.stages.make_cams import make_cams, normalised, present
+from pseudolabel.stages.train_cam import classification_losses, tag_vector, train_cam
+from pseudolabel.training import state_path
+
+
+def cam_options(root, out, **values):
+    settings = {
+        "backbone": "test_vit",
+        "auxiliary_block": -2,
+        "pretrained": False,
+        "crop": 32,
+        "epochs": 2,
+        "batch_size": 4,
+        "precision": "float32",
+        "device": "cpu",
+        "workers": 0,
+        "holdout": 0.25,
+        **values,
+    }
+    return TrainCamOptions(dataset="voc", root=root, out=out, **settings)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(synthetic_root, tmp_path_factory):
+    """A CAM network trained for two epochs."""
+    path = tmp_path_factory.mktemp("cam") / "cam.h5"
+    train_cam(cam_options(synthetic_root, path))
+    return path
+
+
+def make_options(checkpoint, out, **values):
+    settings = {"precision": "float32", "device": "cpu", "workers": 0, "size": 64, "scales": (1, 0.5), **values}
+    return MakeCamsOptions(checkpoint=checkpoint, out=out, **settings)
+
+
+def read_all(path):
+    with open_artefact(path, "cams") as artefact:
+        reader = MapsReader(artefact)
+        return {name: reader.maps(index) for index, name in enumerate(reader.images.ids)}
+
+
+def test_a_checkpoint_says_all_that_later_stages_need(checkpoint, synthetic_root):
+    header = read_header(checkpoint, "checkpoint")
+    assert header.dataset["root"] == str(synthetic_root)
+    assert header.network["backbone"] == "test_vit"
+    assert header.facts["architecture"]["classes"] == len(header.classes) - 1
+    assert len(header.facts["held_out"]) == 2
+    assert 0 <= header.facts["tag_map"] <= 1
+    assert header.oracle == ()
+    assert not state_path(checkpoint).exists()
+    with open_artefact(checkpoint, "checkpoint") as artefact:
+        assert artefact.file["curves/loss"].shape == (2,)  # 6 images, batches of 4, 2 epochs
+
+
+def test_the_same_seed_trains_the_same_network(checkpoint, synthetic_root, tmp_path):
+    again = tmp_path / "again.h5"
+    train_cam(cam_options(synthetic_root, again, workers=2))
+    assert read_header(again).digest == read_header(checkpoint).digest
+
+
+def test_tags_from_masks_are_marked_oracle(synthetic_root, tmp_path):
+    train_cam(cam_options(synthetic_root, tmp_path / "cam.h5", tag_source="masks", epochs=1))
+    assert read_header(tmp_path / "cam.h5").oracle == ("image tags read from pixel masks",)
+    make_cams(make_options(tmp_path / "cam.h5", tmp_path / "cams.h5"))
+    assert read_header(tmp_path / "cams.h5").oracle == ("image tags read from pixel masks",)
+
+
+def test_an_output_that_exists_is_not_replaced(checkpoint, synthetic_root):
+    with pytest.raises(InputError) as error:
+        train_cam(cam_options(synthetic_root, checkpoint))
+    assert str(error.value) == f"{checkpoint} exists already; pass --overwrite to replace it, or another --out"
+
+
+def test_losses_by_hand():
+    class Net:
+        def __call__(self, images):
+            maps = torch.tensor([[[[2.0, 0.0]], [[-1.0, -1.0]]]])
+            return type("Output", (), {"maps": maps, "auxiliary": None})()
+
+        def pool(self, maps):
+            return maps.mean(dim=(2, 3))
+
+    losses = classification_losses(Net(), torch.zeros(1), torch.tensor([[1.0, 0.0]]))
+    # logits (1, -1), tags (1, 0): both terms are log(1 + e^-1)
+    assert losses["loss"].item() == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6)
+
+
+@pytest.mark.parametrize("head", ["main", "auxiliary"])
+def test_cams_equal_a_plain_loop_over_images_scales_and_flips(checkpoint, synthetic_root, tmp_path, head):
+    scales = (1, 0.5, 1.5)
+    make_cams(make_options(checkpoint, tmp_path / "cams.h5", head=head, scales=scales, batch_size=3))
+    stored = read_all(tmp_path / "cams.h5")
+    network, header = load_network(checkpoint, "cam")
+    network.eval()
+    dataset = open_dataset(cam_options(synthetic_root, tmp_path / "x.h5"))
+    for record in dataset.records:
+        image = read_image(record.image)
+        scale = 64 / max(image.shape[:2])
+        size = tuple(max(1, round(side * scale / 16)) * 16 for side in image.shape[:2])
+        pixels = torch.from_numpy(resized(image, size).copy())[None]
+        base = normalise(pixels, network.backbone.mean, network.backbone.std)
+        total = torch.zeros(len(header.classes) - 1, size[0] // 16, size[1] // 16)
+        for factor in scales:
+            shape = tuple(max(16, int(side * factor / 16 + 0.5) * 16) for side in size)
+            view = base if shape == size else F.interpolate(base, shape, mode="bilinear", antialias=True)
+            with torch.no_grad():
+                straight = getattr(network(view), "maps" if head == "main" else "auxiliary")[0]
+                mirrored = getattr(network(view.flip(3)), "maps" if head == "main" else "auxiliary")[0].flip(2)
+            best = torch.maximum(straight, mirrored).relu()[None]
+            total += F.interpolate(best, total.shape[1:], mode="bilinear")[0]
+        assert set(stored[record.id]) == set(record.tags)
+        for tag in record.tags:
+            array = total[tag - 1].numpy()
+            expected = (array - array.min()) / (array.max() - array.min())
+            np.testing.assert_allclose(stored[record.id][tag], expected, atol=2e-3)  # stored as float16
+
+
+def test_only_present_classes_are_stored_and_within_0_and_1(checkpoint, tmp_path):
+    result = make_cams(make_options(checkpoint, tmp_path / "cams.h5", split="val"))
+    stored = read_all(tmp_path / "cams.h5")
+    assert result["images"] == len(stored) == 4
+    for maps in stored.values():
+        for array in maps.values():
+            assert array.dtype == np.float16
+            assert array.min() >= 0
+            assert array.max() <= 1
+
+
+def test_predicted_tags_need_no_tags(checkpoint, tmp_path):
+    make_cams(make_options(checkpoint, tmp_path / "cams.h5", tags="predicted", tag_threshold=1.0))
+    assert all(len(maps) == 1 for maps in read_all(tmp_path / "cams.h5").values())
+    assert read_header(tmp_path / "cams.h5").protocol["tag_filter"] == "predicted tags"
+
+
+def test_the_best_tag_always_counts():
+    logits = torch.tensor([-3.0, -1.0, -2.0])
+    options = MakeCamsOptions(checkpoint="c.h5", out="o.h5", tags="predicted", tag_threshold=0.5)
+    assert present(None, logits, options) == [2]
+    assert present(None, torch.tensor([1.0, -1.0, 2.0]), options) == [1, 3]
+
+
+def test_a_flat_map_stays_zero_and_others_fill_the_range():
+    maps = torch.stack([torch.zeros(2, 2), torch.tensor([[1.0, 2.0], [3.0, 5.0]])])
+    found = normalised(maps, [1, 2], "minmax")
+    assert found[1].tolist() == [[0, 0], [0, 0]]
+    assert found[2].tolist() == [[0, 0.25], [0.5, 1]]
+    np.testing.assert_allclose(normalised(maps, [2], "max")[2], [[0.2, 0.4], [0.6, 1]], atol=1e-3)
+
+
+def test_an_auxiliary_head_that_is_not_there(synthetic_root, tmp_path):
+    train_cam(cam_options(synthetic_root, tmp_path / "cam.h5", auxiliary_block=None, epochs=1))
+    with pytest.raises(InputError) as error:
+        make_cams(make_options(tmp_path / "cam.h5", tmp_path / "cams.h5", head="auxiliary"))
+    assert str(error.value) == f"--head auxiliary: {tmp_path / 'cam.h5'} has no auxiliary head; use --head main"
+
+
+def test_a_crop_that_patches_do_not_fill(synthetic_root, tmp_path):
+    with pytest.raises(InputError) as error:
+        train_cam(cam_options(synthetic_root, tmp_path / "cam.h5", crop=40))
+    assert str(error.value) == "--crop 40 is no multiple of 16, as test_vit needs; use 32 or 48"
+    assert list(tmp_path.iterdir()) == []
+    train_cam(cam_options(synthetic_root, tmp_path / "cnn.h5", backbone="test_resnet", crop=40, epochs=1))
+
+
+def test_a_cnn_trains_too(synthetic_root, tmp_path):
+    options = cam_options(
+        synthetic_root,
+        tmp_path / "cam.h5",
+        backbone="test_resnet",
+        output_stride=16,
+        freeze=0.3,
+        pooling="gmp",
+        epochs=1,
+    )
+    result = train_cam(options)
+    assert np.isfinite(result["loss"])
+    make_cams(make_options(tmp_path / "cam.h5", tmp_path / "cams.h5", head=None))
+    assert read_header(tmp_path / "cams.h5").protocol["head"] == "main"
+
+
+def test_a_killed_make_cams_goes_on_with_the_same_result(checkpoint, tmp_path, monkeypatch):
+    whole = tmp_path / "whole.h5"
+    make_cams(make_options(checkpoint, whole, batch_size=2))
+
+    class KilledError(Exception):
+        pass
+
+    calls = []
+    from pseudolabel.artefacts import MapsWriter
+
+    add = MapsWriter.add
+
+    def dies_at_the_fourth(writer, image, maps):
+        calls.append(image)
+        if len(calls) == 4:
+            raise KilledError
+        add(writer, image, maps)
+        writer.commit()
+
+    monkeypatch.setattr(MapsWriter, "add", dies_at_the_fourth)
+    with pytest.raises(KilledError):
+        make_cams(make_options(checkpoint, tmp_path / "broken.h5", batch_size=2))
+    monkeypatch.setattr(MapsWriter, "add", add)
+    make_cams(make_options(checkpoint, tmp_path / "broken.h5", batch_size=2))
+    assert read_header(tmp_path / "broken.h5").digest == read_header(whole).digest
+
+
+def test_an_unreadable_image_stops_or_is_recorded(synthetic_root, checkpoint, tmp_path):
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    dataset = open_dataset(cam_options(root, tmp_path / "x.h5"))
+    victim = dataset.records[2].image
+    victim.write_bytes(victim.read_bytes()[:-200])  # the header stays whole, the pixels do not
+    with pytest.raises(DatasetError, match=victim.name):
+        make_cams(make_options(checkpoint, tmp_path / "cams.h5", root=root))
+    result = make_cams(make_options(checkpoint, tmp_path / "skip.h5", root=root, on_error="skip"))
+    assert result["skipped"] == 1
+    with open_artefact(tmp_path / "skip.h5", "cams") as artefact:
+        assert list(MapsReader(artefact).skipped) == [dataset.records[2].id]
+
+
+def test_tag_vectors():
+    from pathlib import Path
+
+    from pseudolabel.data import Record
+
+    assert tag_vector(Record("a", Path("a.jpg"), (1, 3)), 4).tolist() == [1, 0, 1, 0]

@@ -1,0 +1,208 @@
+"""The shared training loop: schedule, order, accumulation, averaging, resuming."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pseudolabel.artefacts import Header, StalePartialError
+from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.data import Record
+from pseudolabel.errors import PseudolabelError
+from pseudolabel.options import TrainCamOptions
+from pseudolabel.progress import Progress
+from pseudolabel.training import (
+    Run,
+    epoch_order,
+    make_optimiser,
+    rate_factor,
+    sample_rng,
+    split_records,
+    state_path,
+    train,
+    training_mode,
+)
+
+
+class Line(nn.Module):
+    """A linear model with dropout, so that a resumed run also needs torch's random state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Linear(3, 4)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(self.drop(torch.tanh(self.body(x))))
+
+    def heads(self):
+        return [self.head]
+
+
+class Points:
+    """Twelve points; the noise depends on epoch and index alone."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, key):
+        rng = sample_rng(0, *key)
+        x = rng.normal(size=3).astype(np.float32)
+        return {"id": f"p{key[1]}", "x": x, "y": np.float32([x.sum() + key[1]])}
+
+
+def squared(network, batch):
+    return {"loss": (network(batch["x"]) - batch["y"]).square().mean()}
+
+
+def make_run(tmp_path: Path, **settings) -> Run:
+    tmp_path.mkdir(exist_ok=True)
+    out = tmp_path / "net.h5"
+    values = {"epochs": 4, "batch_size": 4, "learning_rate": 0.05, "save_every": 1, "precision": "float32", **settings}
+    options = TrainCamOptions(out=out, root=tmp_path, **values)
+    header = Header("checkpoint", "train-cam", options.resolved(), ("background", "a"))
+    return Run(Line(), Points(), squared, options, header, out, torch.device("cpu"), torch.float32, workers=0)
+
+
+def finish(run: Run, *, overwrite: bool = False):
+    return train(run, Progress(), CostMeter(), overwrite=overwrite)
+
+
+def test_the_rate_rises_linearly_and_falls_to_zero():
+    factors = [rate_factor(step, 10, warmup=0.2, power=1.0) for step in range(10)]
+    expected = [1 / 3, 2 / 3] + [1 - k / 8 for k in range(8)]
+    assert factors == pytest.approx(expected)
+    assert rate_factor(5, 10, warmup=0.0, power=2.0) == 0.25
+
+
+def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own():
+    first, second = epoch_order(50, 3, 0), epoch_order(50, 3, 1)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, epoch_order(50, 3, 0))
+
+
+def test_heads_learn_faster_and_biases_do_not_decay(tmp_path):
+    run = make_run(tmp_path, head_rate=10, weight_decay=0.1)
+    groups = make_optimiser(run.network, run.options).param_groups
+    found = {
+        (group["peak"], group["weight_decay"], parameter.shape) for group in groups for parameter in group["params"]
+    }
+    assert found == {
+        (0.05, 0.1, (4, 3)),
+        (0.05, 0.0, (4,)),
+        (0.5, 0.1, (1, 4)),
+        (0.5, 0.0, (1,)),
+    }
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path, ema):
+    whole = finish(make_run(tmp_path / "a", ema=ema))
+
+    class KilledError(Exception):
+        pass
+
+    def dies_at_step_8(network, batch):
+        if broken.step == 7:
+            raise KilledError
+        return squared(network, batch)
+
+    broken = make_run(tmp_path / "b", ema=ema)
+    broken.loss = dies_at_step_8
+    with pytest.raises(KilledError):
+        finish(broken)
+    again = make_run(tmp_path / "b", ema=ema)
+    resumed = finish(again)
+    assert again.step == again.total_steps == 12
+    assert len(again.curves["loss"]) == 12
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_resuming_with_another_option_is_refused_by_name(tmp_path):
+    run = make_run(tmp_path)
+    finish(run)
+    assert state_path(run.out).exists()
+    with pytest.raises(StalePartialError) as error:
+        finish(make_run(tmp_path, learning_rate=0.1))
+    state = state_path(run.out)
+    assert str(error.value) == (
+        f"{state} was begun with another --learning-rate (0.05, now 0.1); "
+        "pass --overwrite to start anew, or another --out"
+    )
+    finish(make_run(tmp_path, learning_rate=0.1), overwrite=True)
+
+
+def test_micro_batches_add_up_to_the_whole_batch(tmp_path):
+    runs = [make_run(tmp_path / str(micro), micro_batch=micro, save_every=1000) for micro in (None, 1, 2)]
+    for run in runs:
+        run.network.drop.p = 0.0
+    whole, *parts = [finish(run) for run in runs]
+    for part in parts:
+        for name, tensor in whole.items():
+            torch.testing.assert_close(part[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_lags_behind_the_network(tmp_path):
+    run = make_run(tmp_path, ema=0.9, epochs=1, save_every=1000)
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    average = finish(run)
+    # by hand for the three steps: decay min(0.9, s / (s + 10)), starting from the first weights
+    assert not torch.equal(average["body.weight"], run.network.state_dict()["body.weight"])
+    assert not torch.equal(average["body.weight"], before["body.weight"])
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_images_and_last_state(tmp_path):
+    run = make_run(tmp_path)
+    run.loss = lambda network, batch: {
+        "loss": squared(network, batch)["loss"] * (float("nan") if run.step == 2 else 1.0)
+    }
+    with pytest.raises(PseudolabelError) as error:
+        finish(run)
+    names = ", ".join(f"p{index}" for index in epoch_order(12, 0, 0)[8:12])
+    state = state_path(run.out)
+    assert str(error.value) == (
+        f"the loss is nan at step 3 (images {names}); the last good state is {state}: "
+        "lower --learning-rate or pass --precision float32"
+    )
+    assert state.exists()
+
+
+def test_a_batch_size_other_than_the_recipes_is_warned_about(tmp_path, capsys):
+    run = make_run(tmp_path, recipe_batch=8, epochs=1)
+    finish(run)
+    assert capsys.readouterr().err == (
+        "warning: effective batch 4 differs from the recipe's 8, for which the learning rate 0.05 was chosen; "
+        "results will differ\n"
+    )
+
+
+def test_records_are_parted_at_random_but_always_alike():
+    records = tuple(Record(str(index), Path("x"), (1,)) for index in range(10))
+    kept, held_out = split_records(records, 0.3, seed=5)
+    assert len(held_out) == 3
+    assert sorted([*kept, *held_out], key=lambda record: int(record.id)) == list(records)
+    assert split_records(records, 0.3, seed=5) == (kept, held_out)
+    assert split_records(records, 0.3, seed=6) != (kept, held_out)
+    assert split_records(records, 0.0, seed=5) == (records, ())
+    assert len(split_records(records, 1.0, seed=5)[0]) == 1
+
+
+def test_frozen_normalisations_keep_their_statistics():
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2), nn.BatchNorm2d(2, affine=False))
+    network[0].weight.requires_grad = False
+    training_mode(network)
+    assert [module.training for module in network] == [False, True, True]
+
+
+def test_workers_do_not_change_the_result(tmp_path):
+    alone = finish(make_run(tmp_path / "a", save_every=1000))
+    helped = finish(replace(make_run(tmp_path / "b", save_every=1000), workers=2))
+    for name, tensor in alone.items():
+        assert torch.equal(tensor, helped[name]), name
