@@ -1,0 +1,207 @@
+"""``evaluate-masks``: masks and ground truth in, scores out, with everything beside them that they depend on.
+
+Every image of the split must have exactly one mask of its size. An image that an earlier stage says it has skipped is
+not scored and is listed in the result; every other missing, superfluous, misshapen or unreadable mask is an error.
+
+Soft labels of every class are scored twice: unfiltered, which are the top-level figures, and with the classes that the
+image tags exclude removed before the argmax. Masks that were made with the image tags only have a filtered score, and
+those of unknown making have neither name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pseudolabel.artefacts import Header, check_output, child_header, write_artefact
+from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.data import Dataset, Record, load_dataset
+from pseudolabel.errors import InputError
+from pseudolabel.metrics.scores import rounded
+from pseudolabel.options import EvaluateMasksOptions
+from pseudolabel.parallel import ordered_map
+from pseudolabel.predictions import Predictions, open_predictions
+from pseudolabel.progress import Progress
+from pseudolabel.scoring import Scoring, count_images
+from pseudolabel.truth import complain, records_of
+
+Item = TypeVar("Item")
+BLOCK = {"png": 32, "masks": 8, "soft-labels": 1}
+"""Images that a worker gets at a time: paths weigh nothing, maps of every class much."""
+FEW = {"png": 1000, "masks": 1000, "soft-labels": 50}
+"""Up to so many images, worker processes start more slowly than one process counts."""
+MAIN = (
+    "miou", "iou", "precision", "recall", "pixel_accuracy", "mean_accuracy", "boundary_iou", "labelled_share",
+    "interval",
+)  # fmt: skip
+"""Scores that are given for the unfiltered and for the tag-filtered label maps."""
+
+
+def evaluate_masks(
+    options: EvaluateMasksOptions,
+    progress: Progress = Progress(),  # noqa: B008 - has no state
+) -> dict[str, Any]:
+    """Score masks against ground truth.
+
+    Args:
+        options: Masks, data set where the masks do not name it, policy, boundary distance, resamples.
+        progress: Where to report.
+
+    Returns:
+        ``out``; the keys of ``metrics.scores.summarise``; ``interval`` (of mIoU, 95 %); ``images`` and ``skipped``
+        (their numbers); ``worst`` (``id`` and ``miou`` of the worst images); ``unfiltered`` and ``tag_filtered`` (the
+        main keys once more for each, None where there is no such score); ``oracle``; ``protocol``.
+
+    Raises:
+        InputError: Masks or options do not say which images to score.
+        DatasetError: Masks are missing, superfluous, of another size, unreadable, or hold labels that are no class.
+    """
+    cost = CostMeter()
+    out = options.artefact
+    with open_predictions(options.masks) as predictions:
+        check_output(out, overwrite=options.overwrite)
+        dataset = open_truth(options, predictions)
+        records = records_of(dataset, predictions.places, predictions.skipped, options.masks)
+        filtered = predictions.filterable and all(record.tags is not None for record in records)
+        if predictions.skipped:
+            progress.warn(f"{len(predictions.skipped)} images that an earlier stage has skipped are not scored")
+        if predictions.filterable and not filtered:
+            progress.warn("there is no tag-filtered score: some images have no tags")
+        scoring = Scoring(options, dataset.classes, label_maps=1 + filtered)
+        work = partial(
+            count_images,
+            read_mask=dataset.read_mask,
+            classes=len(dataset.classes),
+            options=options,
+            filtered=filtered,
+        )
+        tasks = blocks(((record, predictions.read(record.id)) for record in records), BLOCK[predictions.kind])
+        few = options.workers is None and len(records) <= FEW[predictions.kind]
+        results = ordered_map(work, tasks, workers=0 if few else options.workers)
+        with progress.track(len(records), "images") as advance, closing(results):
+            for counts in results:
+                scoring.add(counts)
+                advance(len(counts.ids))
+        complain(f"{options.masks} does not fit the ground truth of split {dataset.split}", scoring.faults)
+        facts = describe(options, predictions, dataset, records, scoring)
+        header = make_header(options, predictions, dataset, facts)
+        arrays = scoring.arrays()
+        if predictions.skipped:
+            arrays["skipped/id"] = np.array(list(predictions.skipped), dtype=object)
+            arrays["skipped/reason"] = np.array(list(predictions.skipped.values()), dtype=object)
+    write_artefact(out, header, arrays, cost, images=len(records))
+    return {"out": str(out), **facts}
+
+
+def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Dataset:
+    """The data set whose masks are the truth: what the options name, else what the masks say.
+
+    Raises:
+        InputError: Neither names a data set, a folder or a split, or it has other classes than the masks.
+    """
+    header = predictions.header
+    spec = dict(header.dataset) if header else {}
+    if options.dataset and options.dataset != spec.get("dataset"):
+        spec = {"dataset": options.dataset, "split": spec.get("split")}
+    unsaid = [f"--{name}" for name in ("dataset", "root", "split") if not (getattr(options, name) or spec.get(name))]
+    if unsaid:
+        raise InputError(f"{options.masks} does not say what it was made of; pass {' and '.join(unsaid)}")
+    if not predictions.filterable:
+        spec |= {"tag_source": "none", "tags_file": None}
+    dataset = load_dataset(spec, split=options.split, root=options.root)
+    if header and header.classes != dataset.classes:
+        raise InputError(
+            f"{options.masks} has {len(header.classes)} classes ({', '.join(header.classes[:3])} ...), "
+            f"{dataset.root} has {len(dataset.classes)} ({', '.join(dataset.classes[:3])} ...); "
+            "pass --dataset and --root of the data set that they were made from"
+        )
+    return dataset
+
+
+def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Items in lists of ``size``, drawn one list at a time."""
+    source = iter(items)
+    while block := list(islice(source, size)):
+        yield block
+
+
+def describe(
+    options: EvaluateMasksOptions,
+    predictions: Predictions,
+    dataset: Dataset,
+    records: Sequence[Record],
+    scoring: Scoring,
+) -> dict[str, Any]:
+    """The result, less where it is written."""
+    main, *second = scoring.summaries()
+    constructed = predictions.tag_filter == "image tags"
+    unknown = predictions.tag_filter == "unknown"
+    header = predictions.header
+    return main | {
+        "images": len(records),
+        "skipped": len(predictions.skipped),
+        "worst": [{"id": name, "miou": rounded(score)} for score, name in scoring.worst],
+        "unfiltered": None if constructed or unknown else main_scores(main),
+        "tag_filtered": main_scores(main) if constructed else main_scores(second[0]) if second else None,
+        "oracle": list(header.oracle) if header else [],
+        "protocol": make_protocol(options, predictions, dataset, records, filtered=bool(second)),
+    }
+
+
+def main_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that stand side by side for several label maps."""
+    return {name: scores[name] for name in MAIN}
+
+
+def make_protocol(
+    options: EvaluateMasksOptions,
+    predictions: Predictions,
+    dataset: Dataset,
+    records: Sequence[Record],
+    *,
+    filtered: bool,
+) -> dict[str, Any]:
+    """Everything that a score depends on."""
+    header = predictions.header
+    stated = dict.fromkeys(("scales", "flip", "crf", "threshold", "threshold_fitted_on")) | dict(
+        header.protocol if header else {}
+    )
+    source = "image tags read from pixel masks (oracle)" if dataset.oracle else f"image tags ({dataset.tag_source})"
+    resampling = f"95 %, Poisson bootstrap over images, {options.resamples} resamples, seed {options.seed}"
+    return stated | {
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "ids_sha256": hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest(),
+        "scored": predictions.path.name,
+        "tag_filter": predictions.tag_filter,
+        "tag_filtered_by": source if filtered else None,
+        "predicted_255": options.ignored,
+        "true_255": "never counted",
+        "absent_classes": "not in any mean",
+        "boundary_distance": options.boundary and f"{options.boundary:g} of the diagonal",
+        "interval": resampling if options.resamples else None,
+        "oracle": list(header.oracle) if header else [],
+    }
+
+
+def make_header(
+    options: EvaluateMasksOptions, predictions: Predictions, dataset: Dataset, facts: dict[str, Any]
+) -> Header:
+    """What the scores say about themselves; their facts are the whole result."""
+    return child_header(
+        "scores",
+        "evaluate-masks",
+        options.model_copy(update={"out": options.artefact}),
+        predictions.parents,
+        inputs=(dataset.as_input(),),
+        protocol=facts["protocol"],
+        classes=dataset.classes,
+        dataset=dataset.spec(),
+        facts=facts,
+    )

@@ -1,0 +1,58 @@
+"""Which images are compared with ground truth, and what to say where they do not match."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from pseudolabel.data import Dataset, Record
+from pseudolabel.errors import DatasetError
+
+_NAMED = 5  # how many of a long list an error names
+
+
+def records_of(dataset: Dataset, found: Collection[str], skipped: Mapping[str, str], source: Path) -> list[Record]:
+    """The records of a split, once it is sure that each has a mask and that there are no others.
+
+    Args:
+        dataset: The split.
+        found: Ids of the masks.
+        skipped: Ids of images that an earlier stage says it could not use, which are left out.
+        source: Where the masks are, for the message.
+
+    Raises:
+        DatasetError: Masks are missing or superfluous; the line counts both and names the first of each.
+    """
+    wanted = [record for record in dataset.records if record.id not in skipped]
+    known = {record.id for record in wanted}
+    missing = [record.id for record in wanted if record.id not in found]
+    extra = [name for name in found if name not in known]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} of {len(wanted)} images have no mask ({named(missing)})")
+    if extra:
+        faults.append(f"{len(extra)} masks are of no image of the split ({named(extra)})")
+    if faults:
+        raise DatasetError(
+            f"{source} does not match split {dataset.split} of {dataset.root}: {'; '.join(faults)}; "
+            "make what is missing, remove what is too much, or pass the --split that the masks are of"
+        )
+    if not wanted:
+        raise DatasetError(f"{source} has no image to score: earlier stages have skipped all {len(skipped)}")
+    return wanted
+
+
+def complain(what: str, faults: Sequence[str]) -> None:
+    """Raise an error that counts the faults and names the first of them, if there are any.
+
+    Raises:
+        DatasetError: There are.
+    """
+    if faults:
+        raise DatasetError(f"{what}: {len(faults)} faults: {named(faults, '; ')}")
+
+
+def named(items: Sequence[str], separator: str = ", ") -> str:
+    """The first few items of a list, and how many more there are."""
+    more = f"{separator}and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return separator.join(items[:_NAMED]) + more
