@@ -1,0 +1,142 @@
+"""What refine-crf and export-masks share: maps with their thresholds, photographs, and the loop over images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact
+from pseudolabel.data import read_image
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.labels import Thresholds, matching_thresholds
+from pseudolabel.parallel import ordered_map
+from pseudolabel.progress import Progress
+
+Task = TypeVar("Task")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image as a worker process gets it.
+
+    Attributes:
+        size: Height and width, pixels.
+        maps: Class index to stored map.
+        skipped: Why an earlier stage could not use it, if so.
+    """
+
+    size: tuple[int, int]
+    maps: Mapping[int, np.ndarray]
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open artefact of maps.
+
+    Attributes:
+        reader: Its maps.
+        thresholds: What cuts them into labels; None unless they are CAMs.
+        parents: Path to header of the artefact and of its thresholds.
+    """
+
+    reader: MapsReader
+    thresholds: Thresholds | None
+    parents: Mapping[Path, Header]
+
+    @property
+    def header(self) -> Header:
+        """The header of the maps."""
+        return self.reader.header
+
+    @property
+    def images(self) -> Images:
+        """The images that the maps are of."""
+        return self.reader.images
+
+    def item(self, image: int) -> Item:
+        """All that a worker needs to know of one image's maps."""
+        reason = self.reader.skipped.get(self.images.ids[image])
+        return Item(self.reader.size(image), self.reader.maps(image), reason)
+
+
+@contextmanager
+def open_source(path: Path, threshold: Path | None, *kinds: str) -> Iterator[Source]:
+    """Open maps of any of these kinds; CAMs together with their thresholds.
+
+    Args:
+        path: The artefact of maps.
+        threshold: The ``thresholds`` artefact, where the maps are CAMs.
+        *kinds: What the caller can use.
+
+    Raises:
+        ArtefactError: Either file is not what it should be.
+        InputError: CAMs come without thresholds or with those of other classes, or other maps come with any.
+    """
+    with open_artefact(path, *kinds) as artefact:
+        parents = {path: artefact.header}
+        thresholds = None
+        if artefact.header.kind == "cams":
+            thresholds, parent = matching_thresholds(threshold, path, artefact.header)
+            if threshold is not None:
+                parents[threshold] = parent
+        elif threshold is not None:
+            raise InputError(f"{path} holds {artefact.header.kind}, which --threshold cannot cut; leave it out")
+        yield Source(MapsReader(artefact), thresholds, parents)
+
+
+def read_photograph(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Read a photograph that must have the size its maps were made for.
+
+    Args:
+        path: The image file.
+        size: Height and width, pixels.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        DatasetError: It is unreadable, or of another size.
+    """
+    image = read_image(path)
+    if image.shape[:2] != size:
+        raise DatasetError(
+            f"{path} is {image.shape[1]} x {image.shape[0]} pixels, but its maps were made for {size[1]} x {size[0]}; "
+            "pass --root with the folder that they were made from, or make them again"
+        )
+    return image
+
+
+def write_maps(
+    writer: MapsWriter,
+    work: Callable[[Task], Mapping[int, np.ndarray] | np.ndarray | str],
+    tasks: Iterable[Task],
+    total: int,
+    *,
+    workers: int | None,
+    progress: Progress,
+) -> None:
+    """Write what ``work`` makes of every image that an interrupted run has not written, in parallel over processes.
+
+    Args:
+        writer: Of the new artefact.
+        work: Task to the image's maps, or to the reason why it has none; as of ``ordered_map``.
+        tasks: Of the images from ``writer.done`` on, in order.
+        total: How many images there are.
+        workers: As of ``ordered_map``.
+        progress: Where to report.
+    """
+    todo = range(writer.done, total)
+    results = ordered_map(work, tasks, workers=workers)
+    with progress.track(total, "images", done=writer.done) as advance, closing(results):
+        for index, found in zip(todo, results, strict=True):
+            if isinstance(found, str):
+                writer.skip(index, found)
+            else:
+                writer.add(index, found)
+            advance(1)

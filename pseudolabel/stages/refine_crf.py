@@ -1,0 +1,213 @@
+"""``refine-crf``: CAMs or soft labels and the photographs in, soft labels that follow the photographs' edges out.
+
+The labels that a CRF starts from are background and the classes present only. Two rules leave unsure pixels unlabelled:
+
+* ``irn`` (IRN's released code): one CRF over labels made with the high threshold, one with the low. A pixel keeps its
+  class of the high run; it is background where both runs say so, and unlabelled where only the low run sees an object.
+* ``cosa`` (CoSA's released code): a pixel whose strongest map lies between the two thresholds is unlabelled, whatever
+  the one CRF over the middle threshold's labels makes of it.
+
+Probabilities are stored as uint8 (``labels.quantise``: no label changes), at image size, one map for background and
+each class present; with a rule, a map of class 255 is 255 where a pixel is unlabelled. ``labels.from_soft`` reads that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
+from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.artefacts.maps import at_size
+from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.labels import IGNORE, Thresholds, assign_confident, probabilities, quantise
+from pseudolabel.options import RefineCrfOptions
+from pseudolabel.pairwise import CrfSettings, dense_crf, describe, require_engine, resolve
+from pseudolabel.progress import Progress
+from pseudolabel.sources import Item, Source, open_source, read_photograph, write_maps
+
+
+def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
+    """Refine every image's maps with a mean-field dense CRF on its photograph, in parallel over processes.
+
+    Args:
+        options: Maps, thresholds, the CRF's settings, the confidence rule.
+        progress: Where to report.
+
+    Returns:
+        ``out``, ``images``, ``skipped``, ``crf``, ``confidence``, ``images_per_second``.
+
+    Raises:
+        InputError: Thresholds are missing, superfluous or of other classes.
+        DatasetError: A photograph is missing, unreadable or of another size than its maps.
+    """
+    cost = CostMeter()
+    check_output(options.out, overwrite=options.overwrite)
+    require_engine()
+    with open_source(options.cams, options.threshold, "cams", "soft-labels") as source:
+        check_confidence(options, source)
+        dataset = load_dataset(source.header.dataset, root=options.root)
+        records = dataset.find(source.images.ids, options.cams)
+        header = make_header(options, source, dataset)
+        work = partial(
+            refine,
+            settings=resolve(options),
+            thresholds=source.thresholds,
+            confidence=options.confidence,
+            skip=options.on_error == "skip",
+        )
+        writer = MapsWriter(options.out, header, source.images, dtype="uint8", cost=cost, overwrite=options.overwrite)
+        with writer:
+            todo = range(writer.done, len(records))
+            tasks = ((source.item(index), records[index].image) for index in todo)
+            write_maps(writer, work, tasks, len(records), workers=options.workers, progress=progress)
+    skipped = len(writer.skipped)
+    return {
+        "out": str(options.out),
+        "images": len(records) - skipped,
+        "skipped": skipped,
+        "crf": describe(options),
+        "confidence": options.confidence,
+        "images_per_second": cost.read(len(todo))["images_per_second"],
+    }
+
+
+def check_confidence(options: RefineCrfOptions, source: Source) -> None:
+    """Refuse a confidence rule that lacks its thresholds.
+
+    Raises:
+        InputError: The maps are no CAMs, or the thresholds have no low or no high one.
+    """
+    if options.confidence == "none":
+        return
+    if source.thresholds is None:
+        raise InputError(
+            f"--confidence {options.confidence} compares CAMs with thresholds; {options.cams} holds soft-labels"
+        )
+    missing = [name for name in ("low", "high") if getattr(source.thresholds, name) is None]
+    if missing:
+        flags = " and ".join(f"--{name}" for name in missing)
+        raise InputError(
+            f"--confidence {options.confidence} needs a low and a high threshold; {options.threshold} lacks "
+            f"{' and '.join(missing)}: pass {flags} to search-threshold"
+        )
+
+
+def make_header(options: RefineCrfOptions, source: Source, dataset: Dataset) -> Header:
+    """What the soft labels say about themselves."""
+    protocol = {"crf": describe(options)}
+    if options.confidence != "none" and source.thresholds is not None:
+        low, high = (_text(getattr(source.thresholds, name)) for name in ("low", "high"))
+        protocol["confidence"] = f"{options.confidence}, low {low}, high {high}"
+    return child_header(
+        "soft-labels",
+        "refine-crf",
+        options,
+        source.parents,
+        inputs=(dataset.as_input(),),
+        protocol=protocol,
+        dataset=dataset.spec(),
+        facts={"crf": asdict(resolve(options))},
+    )
+
+
+def refine(
+    task: tuple[Item, Path], *, settings: CrfSettings, thresholds: Thresholds | None, confidence: str, skip: bool
+) -> dict[int, np.ndarray] | str:
+    """One image's soft labels, or why there are none; runs in a worker process.
+
+    Args:
+        task: The image's maps, CAMs where ``thresholds`` are given, else soft labels; and where its photograph lies.
+        settings: The CRF's.
+        thresholds: By class index.
+        confidence: ``none``, ``irn`` or ``cosa``.
+        skip: Whether an unreadable photograph is a reason instead of an error.
+
+    Returns:
+        Class index to uint8 (H, W), 0-255.
+
+    Raises:
+        DatasetError: The photograph is unreadable or of another size, and ``skip`` is false.
+    """
+    item, photograph = task
+    if item.skipped is not None:
+        return item.skipped
+    try:
+        image = read_photograph(photograph, item.size)
+    except DatasetError as error:
+        if skip:
+            return str(error)
+        raise
+    labels, maps = at_size(item.maps, item.size)
+    if thresholds is None:
+        refined, unlabelled = refine_soft(image, labels, maps, settings)
+        labels = labels[labels != IGNORE]
+    else:
+        refined, unlabelled = refine_cams(image, labels, maps, thresholds, settings, confidence)
+        labels = np.concatenate([[0], labels])
+    found = dict(zip(labels.tolist(), quantise(refined), strict=True))
+    if unlabelled is not None:
+        found[IGNORE] = unlabelled * np.uint8(255)
+    return found
+
+
+def refine_soft(
+    image: np.ndarray, labels: np.ndarray, maps: np.ndarray, settings: CrfSettings
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Class probabilities after the CRF; pixels that were unlabelled stay so.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        labels: int (P,), the class index of each map, from 0; 255 for a map of unlabelled pixels.
+        maps: float32 (P, H, W) in [0, 1].
+        settings: The CRF's.
+
+    Returns:
+        float32 (K, H, W) for the labels other than 255, summing to 1; bool (H, W), or None.
+    """
+    ignored, kept = maps[labels == IGNORE], maps[labels != IGNORE]
+    return dense_crf(image, kept / kept.sum(axis=0), settings), ignored[0] > 0.5 if len(ignored) else None
+
+
+def refine_cams(
+    image: np.ndarray,
+    labels: np.ndarray,
+    maps: np.ndarray,
+    thresholds: Thresholds,
+    settings: CrfSettings,
+    confidence: str,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Class probabilities after the CRF, and which pixels stay unlabelled.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        labels: int (P,), the class index of each map, from 1.
+        maps: float32 (P, H, W) in [0, 1].
+        thresholds: By class index; low and high ones where a rule needs them.
+        settings: The CRF's.
+        confidence: ``none``, ``irn`` or ``cosa``.
+
+    Returns:
+        float32 (P + 1, H, W), background first, summing to 1; bool (H, W), or None without a rule.
+    """
+
+    def run(threshold: np.ndarray) -> np.ndarray:
+        return dense_crf(image, probabilities(labels, maps, threshold), settings)
+
+    if confidence == "none" or thresholds.low is None or thresholds.high is None:
+        return run(thresholds.value), None
+    if confidence == "cosa":
+        return run(thresholds.value), assign_confident(labels, maps, thresholds.low, thresholds.high) == IGNORE
+    sure, likely = run(thresholds.high), run(thresholds.low)
+    return sure, (sure.argmax(axis=0) == 0) & (likely.argmax(axis=0) > 0)
+
+
+def _text(threshold: np.ndarray) -> str:
+    """One number for thresholds by class, if they are one."""
+    values = np.unique(threshold[1:])
+    return f"{values[0]:.3g}" if len(values) == 1 else "per class"

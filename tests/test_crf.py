@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from pseudolabel.errors import MissingExtraError
+from pseudolabel.options import CrfOptions, CrfPreset
+from pseudolabel.pairwise import PRESETS, CrfSettings, dense_crf, describe, require_engine, resolve
+
+ENGINE = "pydensecrf.densecrf"
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Two flat halves of different colour under a little noise."""
+    image = np.full((height, width, 3), 60, dtype=np.int64)
+    image[:, width // 2 :] = (180, 120, 90)
+    noise = np.random.default_rng(seed).integers(-6, 7, image.shape)
+    return (image + noise).astype(np.uint8)
+
+
+def random_probabilities(count: int, height: int, width: int, seed: int = 1) -> np.ndarray:
+    drawn = np.random.default_rng(seed).dirichlet(np.ones(count), size=(height, width))
+    return np.ascontiguousarray(np.moveaxis(drawn, -1, 0), dtype=np.float32)
+
+
+def exact_mean_field(image: np.ndarray, probabilities: np.ndarray, settings: CrfSettings) -> np.ndarray:
+    """The formula of the module's docstring with whole N x N matrices."""
+    count, height, width = probabilities.shape
+    rows, columns = np.mgrid[:height, :width]
+    place = np.stack([rows, columns], axis=-1).reshape(-1, 2).astype(float)
+    colour = image.reshape(-1, 3).astype(float)
+    places = ((place[:, None] - place[None]) ** 2).sum(axis=-1)
+    colours = ((colour[:, None] - colour[None]) ** 2).sum(axis=-1)
+    spatial = np.exp(-places / (2 * settings.spatial_xy**2))
+    bilateral = np.exp(-places / (2 * settings.bilateral_xy**2) - colours / (2 * settings.bilateral_rgb**2))
+    start = probabilities.reshape(count, -1).astype(float)
+    if settings.unary == "hard":
+        hard = np.full_like(start, (1 - settings.gt_prob) / (count - 1))
+        hard[start.argmax(axis=0), np.arange(start.shape[1])] = settings.gt_prob
+        start = hard
+    unary = -np.log(np.maximum(start, 1e-5))
+    q = softmax(-unary)
+    for _ in range(settings.iterations):
+        message = np.zeros_like(q)
+        for weight, kernel in ((settings.spatial_weight, spatial), (settings.bilateral_weight, bilateral)):
+            scale = 1 / np.sqrt(kernel.sum(axis=1))
+            message += weight * (scale * (kernel @ (scale * q).T).T)
+        q = softmax(-unary + message)
+    return q.reshape(probabilities.shape)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    raised = np.exp(scores - scores.max(axis=0))
+    return raised / raised.sum(axis=0)
+
+
+@pytest.mark.parametrize(
+    ("preset", "numbers"),
+    [  # docs/methods.md, section 3: iterations / spatial s, w / bilateral s_xy, s_rgb, w
+        ("deeplab", (10, 1, 3, 67, 3, 4, "soft")),
+        ("toco", (10, 1, 1, 121, 5, 4, "soft")),
+        ("cosa", (1, 1, 1, 121, 5, 4, "soft")),
+        ("afa", (10, 3, 3, 64, 5, 4, "soft")),
+        ("toco-labels", (10, 3, 3, 36, 3, 4, "soft")),
+        ("psa", (10, 3, 3, 80, 13, 10, "soft")),
+        ("irn", (10, 3, 3, 50, 5, 10, "hard")),
+    ],
+)
+def test_presets_are_those_of_the_published_systems(preset: str, numbers: tuple[object, ...]) -> None:
+    found = resolve(CrfOptions(preset=preset))
+    assert tuple(vars(found).values())[:-1] == numbers
+    assert found.gt_prob == 0.7
+
+
+def test_every_preset_of_the_options_has_settings() -> None:
+    assert set(PRESETS) == set(get_args(CrfPreset))
+
+
+def test_each_number_overrides_its_preset_and_is_told() -> None:
+    values = {
+        "iterations": 2,
+        "spatial_xy": 4.0,
+        "spatial_weight": 0.0,
+        "bilateral_xy": 5.5,
+        "bilateral_rgb": 6.0,
+        "bilateral_weight": 7.0,
+        "unary": "hard",
+        "gt_prob": 0.9,
+    }
+    for name, value in values.items():
+        options = CrfOptions(preset="deeplab", **{name: value})
+        expected = vars(PRESETS["deeplab"]) | {name: value}
+        assert vars(resolve(options)) == expected
+        assert describe(options) == f"deeplab, {name.replace('_', ' ')} {value}"
+    assert describe(CrfOptions(preset="psa")) == "psa"
+
+
+@pytest.fixture
+def engine() -> None:
+    pytest.importorskip(ENGINE, reason="the extra crf is not installed")
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_one_iteration_is_close_to_the_exact_sum(preset: str, count: int) -> None:
+    image, start = photograph(12, 10), random_probabilities(count, 12, 10)
+    settings = replace(PRESETS[preset], iterations=1)
+    difference = np.abs(dense_crf(image, start, settings) - exact_mean_field(image, start, settings))
+    # The lattice's own error, a few per cent of each kernel, times weights up to 10, in a softmax.
+    assert difference.max() < 0.1
+    assert difference.mean() < 0.02
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_all_iterations_are_close_to_the_exact_sum(preset: str) -> None:
+    image, noise = photograph(12, 10), random_probabilities(2, 12, 10)
+    square = np.zeros((12, 10), dtype=bool)
+    square[2:9, 5:] = True
+    start = (0.5 * np.where([~square, square], 0.7, 0.3) + 0.5 * noise).astype(np.float32)
+    found, exact = (refine(image, start, PRESETS[preset]) for refine in (dense_crf, exact_mean_field))
+    # Looser than 1e-5 for the same reason; iterations pull both to the same clear answer.
+    np.testing.assert_allclose(found, exact, atol=0.05)
+    assert np.abs(found - exact).mean() < 0.01
+    np.testing.assert_array_equal(found.argmax(axis=0), exact.argmax(axis=0))
+
+
+@pytest.mark.usefixtures("engine")
+def test_probabilities_come_out_as_probabilities() -> None:
+    found = dense_crf(photograph(31, 17), random_probabilities(4, 31, 17), PRESETS["deeplab"])
+    assert (found.dtype, found.shape) == (np.float32, (4, 31, 17))
+    assert found.min() >= 0
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.usefixtures("engine")
+def test_on_a_uniform_image_a_constant_start_keeps_its_order_everywhere() -> None:
+    image = np.full((20, 30, 3), 128, dtype=np.uint8)
+    start = np.broadcast_to(np.array([0.2, 0.5, 0.3], dtype=np.float32)[:, None, None], (3, 20, 30))
+    found = dense_crf(image, start, PRESETS["psa"])
+    assert (found.argmax(axis=0) == 1).all()
+    equal = dense_crf(image, np.full((3, 20, 30), 1 / 3, dtype=np.float32), PRESETS["psa"])
+    np.testing.assert_allclose(equal, 1 / 3, atol=1e-6)
+
+
+@pytest.mark.usefixtures("engine")
+def test_labels_snap_to_the_edge_of_the_photograph() -> None:
+    image = photograph(24, 24)
+    start = np.full((2, 24, 24), 0.3, dtype=np.float32)
+    start[0, :, :9], start[1, :, 9:] = 0.7, 0.7  # the photograph's edge is at column 12
+    found = dense_crf(image, start, PRESETS["irn"]).argmax(axis=0)
+    assert (found[:, :12] == 0).all()
+    assert (found[:, 12:] == 1).all()
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_order_of_the_classes_does_not_matter() -> None:
+    image, start = photograph(20, 16), random_probabilities(3, 20, 16)
+    settings = PRESETS["cosa"]
+    turned = dense_crf(image, start[[2, 0, 1]], settings)
+    np.testing.assert_allclose(turned, dense_crf(image, start, settings)[[2, 0, 1]], atol=1e-5)
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_same_input_gives_the_same_bits_and_stays_untouched() -> None:
+    image, start = photograph(40, 30), random_probabilities(3, 40, 30)
+    kept = image.copy(), start.copy()
+    first, second = (dense_crf(image, start, PRESETS["irn"]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(image, kept[0])
+    np.testing.assert_array_equal(start, kept[1])
+
+
+@pytest.mark.usefixtures("engine")
+def test_memory_order_does_not_matter() -> None:
+    image, start = photograph(12, 20), random_probabilities(2, 12, 20)
+    found = dense_crf(np.asfortranarray(image), np.asfortranarray(start), PRESETS["psa"])
+    np.testing.assert_array_equal(found, dense_crf(image, start, PRESETS["psa"]))
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2000, 3)])
+def test_odd_sizes(size: tuple[int, int]) -> None:
+    found = dense_crf(np.zeros((*size, 3), dtype=np.uint8), random_probabilities(2, *size), PRESETS["irn"])
+    assert found.shape == (2, *size)
+    assert np.isfinite(found).all()
+
+
+def test_one_class_needs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, ENGINE, None)
+    found = dense_crf(photograph(3, 4), np.ones((1, 3, 4), dtype=np.float32), PRESETS["irn"])
+    np.testing.assert_array_equal(found, np.ones((1, 3, 4), dtype=np.float32))
+
+
+def test_the_absent_extra_is_one_line_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, ENGINE, None)
+    with pytest.raises(MissingExtraError) as caught:
+        require_engine()
+    assert str(caught.value) == (
+        'the dense CRF needs pydensecrf, which is not installed; run: pip install "pseudolabel[crf]"'
+    )
+
+
+def test_an_image_of_another_size_or_type_is_refused() -> None:
+    start = random_probabilities(2, 6, 5)
+    with pytest.raises(ValueError, match=r"^image must be uint8 \(6, 5, 3\), found uint8 \(5, 6, 3\)$"):
+        dense_crf(photograph(5, 6), start, PRESETS["irn"])
+    with pytest.raises(ValueError, match=r"found float32 \(6, 5, 3\)$"):
+        dense_crf(photograph(6, 5).astype(np.float32), start, PRESETS["irn"])
