@@ -1,0 +1,242 @@
+"""``train-segmenter``: masks in, a segmentation network out. Pixels of the ignore value teach nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pseudolabel.artefacts import Header, Input, MapsReader, check_output, child_header, open_artefact
+from pseudolabel.artefacts.header import CostMeter, environment
+from pseudolabel.data import Record, load_dataset, read_image
+from pseudolabel.data.views import random_view, resized
+from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.labels import IGNORE
+from pseudolabel.metrics.confusion import PixelCounter
+from pseudolabel.metrics.scores import summarise
+from pseudolabel.models.backbone import freeze, load_weights, require_multiple, weights_input
+from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
+from pseudolabel.options import TrainSegmenterOptions
+from pseudolabel.progress import Progress
+from pseudolabel.training import Batch, Run, sample_rng, save_checkpoint, split_records, train
+
+
+class MaskViews:
+    """Random views of photographs with their masks; sample (epoch, index) is always the same.
+
+    The masks artefact is opened in each loader process when it is first needed.
+    """
+
+    def __init__(
+        self, masks: Path, rows: dict[str, int], records: tuple[Record, ...], options: TrainSegmenterOptions
+    ) -> None:
+        self._masks, self._rows, self._records, self._options = masks, rows, records, options
+        self._reader: MapsReader | None = None
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}  # an open HDF5 file does not travel to another process
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        record, options = self._records[index], self._options
+        view, labels = random_view(
+            *self.pair(record),
+            sample_rng(options.seed, epoch, index),
+            crop=options.crop,
+            area=options.view_area,
+            jitter=options.jitter,
+        )
+        return {"id": record.id, "image": view, "labels": labels}
+
+    def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        """Photograph uint8 (H, W, 3) and mask uint8 (H, W) of one record."""
+        if self._reader is None:
+            self._context = open_artefact(self._masks, "masks")
+            self._reader = MapsReader(self._context.__enter__())
+        image, labels = read_image(record.image), self._reader.labels(self._rows[record.id])
+        if image.shape[:2] != labels.shape:
+            raise DatasetError(
+                f"{record.image} is {image.shape[0]} x {image.shape[1]} pixels, its mask in {self._masks} "
+                f"{labels.shape[0]} x {labels.shape[1]}; has the photograph changed since?"
+            )
+        return image, labels
+
+
+def train_segmenter(
+    options: TrainSegmenterOptions,
+    progress: Progress = Progress(),  # noqa: B008 - has no state
+) -> dict[str, Any]:
+    """Train a segmenter on masks and write its checkpoint.
+
+    Args:
+        options: Masks, network and schedule.
+        progress: Where to report.
+
+    Returns:
+        ``out``, ``loss`` (mean of the last epoch), ``agreement`` (mIoU with the masks of the held-out part, in [0, 1],
+        or None), ``images``, ``held_out``, ``unlabelled`` (images without a labelled pixel, left out), ``steps``.
+
+    Raises:
+        InputError: The masks, the photographs, the backbone or the weights are not what the options promise.
+        PseudolabelError: The loss is no longer finite.
+    """
+    cost = CostMeter()
+    check_output(options.out, overwrite=options.overwrite)
+    path = options.masks / "masks.h5" if options.masks.is_dir() else options.masks
+    parent, rows = labelled_rows(path)
+    dataset = load_dataset(parent.dataset, root=options.root)
+    records = tuple(record for record in dataset.records if record.id in rows)
+    if len(records) < 2:
+        raise InputError(f"{path} labels {len(records)} images of split {dataset.split}; training needs two")
+    kept, held_out = split_records(records, options.holdout, options.seed)
+    device = pick_device(options.device)
+    dtype = pick_dtype(options.precision, device)
+    architecture, weights = choose_network(options, parent, path)
+    network, inputs = make_network(options, architecture, weights, parent)
+    mean, std = normalisation(network)
+    network.to(device).to(memory_format=torch.channels_last if options.channels_last else torch.contiguous_format)
+    network_facts = {"backbone": architecture["backbone"], "mean": mean, "std": std, "crop": options.crop}
+    header = child_header(
+        "checkpoint",
+        "train-segmenter",
+        options,
+        {path: parent},
+        inputs=inputs,
+        protocol={"trained_on": f"{len(kept)} masks of split {dataset.split}"},
+        network={**parent.network, **network_facts},
+        facts={"architecture": architecture},
+        environment=environment(str(device), str(dtype).removeprefix("torch.")),
+    )
+    samples = MaskViews(path, rows, kept, options)
+
+    def loss(net: AnySegmenter, batch: Batch) -> dict[str, Tensor]:
+        logits = net(normalise(batch["image"], mean, std, channels_last=options.channels_last))
+        return {"loss": segmentation_loss(logits, batch["labels"], balanced=options.balanced)}
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(resized(image, (options.crop, options.crop))[None]).to(device)
+        with autocast(device, dtype), torch.inference_mode():
+            logits = network(normalise(pixels, mean, std)).float()
+        best = F.interpolate(logits, image.shape[:2], mode="bilinear")[0].argmax(dim=0)
+        return best.cpu().numpy().astype(np.uint8)
+
+    run = Run(
+        network=network,
+        samples=samples,
+        loss=loss,
+        options=options,
+        header=header,
+        out=options.out,
+        device=device,
+        dtype=dtype,
+        workers=options.workers,
+        validate=(lambda _: {"agreement": agreement(samples, held_out, predict, parent.classes)}) if held_out else None,
+    )
+    trained = train(run, progress, cost, overwrite=options.overwrite)
+    score = run.curves.get("epoch/agreement", [None])[-1]
+    result = save_checkpoint(run, trained, cost, agreement=score)
+    unlabelled = len(dataset.records) - len(records)
+    return {**result, "agreement": score, "held_out": len(held_out), "unlabelled": unlabelled}
+
+
+def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -> tuple[dict[str, Any], Path | None]:
+    """The architecture, and the file of initial weights: what the options say, else what made the masks.
+
+    Raises:
+        InputError: Neither names a backbone.
+    """
+    made_by = parent.network.get("backbone")
+    backbone = options.backbone or made_by
+    if backbone is None:
+        raise InputError(f"{path} names no network that made it; pass --backbone")
+    known = parent.network if backbone == made_by else {}
+    architecture = {
+        "type": "segmenter",
+        "backbone": backbone,
+        "decoder": options.decoder,
+        "output_stride": known.get("output_stride"),
+        "classes": len(parent.classes),
+    }
+    stored = known.get("weights")
+    return architecture, options.weights or (Path(stored) if stored else None)
+
+
+def make_network(
+    options: TrainSegmenterOptions, architecture: dict[str, Any], weights: Path | None, parent: Header
+) -> tuple[AnySegmenter, tuple[Input, ...]]:
+    """Build the network with its initial weights, the first part of it frozen if asked; and what it was read from."""
+    torch.manual_seed(options.seed)
+    same = architecture["backbone"] == parent.network.get("backbone")
+    downloads = options.pretrained and weights is None and (not same or parent.network.get("pretrained", True))
+    network = build_segmenter(architecture, pretrained=downloads)
+    if isinstance(network, DecoderSegmenter) or network.backbone.is_vit:
+        require_multiple(options.crop, network.multiple, f"{options.decoder} on {architecture['backbone']}")
+    inputs: tuple[Input, ...] = ()
+    if weights is not None:
+        inputs = (weights_input(weights),)
+        load_weights(timm_model(network), weights)
+    freeze(timm_model(network), options.freeze)
+    return network, inputs
+
+
+def agreement(
+    samples: MaskViews,
+    records: tuple[Record, ...],
+    predict: Callable[[np.ndarray], np.ndarray],
+    classes: tuple[str, ...],
+) -> float:
+    """mIoU of predictions with the masks of some records, which may be as wrong as pseudo labels are.
+
+    Args:
+        samples: Gives photograph and mask of a record.
+        records: Those held out from training.
+        predict: Photograph uint8 (H, W, 3) to labels uint8 (H, W).
+        classes: Names, background first.
+    """
+    counter = PixelCounter(len(classes), boundary=None, ignored="background")
+    table = np.zeros((len(classes) + 1, len(classes) + 1, 4))
+    for record in records:
+        image, labels = samples.pair(record)
+        table += counter.table(labels, predict(image))
+    return float(summarise(table, classes, "background", boundary=False)["miou"] or 0.0)
+
+
+def labelled_rows(path: Path) -> tuple[Header, dict[str, int]]:
+    """The header of a masks artefact, and the row of every image in which some pixel is labelled."""
+    with open_artefact(path, "masks") as artefact:
+        reader = MapsReader(artefact)
+        ids = reader.images.ids
+        usable = (row for row, name in enumerate(ids) if name not in reader.skipped)
+        return artefact.header, {ids[row]: row for row in usable if (reader.labels(row) != IGNORE).any()}
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor, *, balanced: bool) -> Tensor:
+    """Cross entropy over labelled pixels, at the labels' resolution.
+
+    Args:
+        logits: (B, K, h, w), enlarged bilinearly to the labels' size.
+        labels: uint8 (B, H, W), 255 = ignore.
+        balanced: Half the mean over background pixels plus half the mean over foreground pixels (CoSA's c2s form).
+
+    Returns:
+        A scalar; 0 where no pixel is labelled.
+    """
+    logits = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear")
+    pixels = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
+    if not balanced:
+        return _mean(pixels, labels != IGNORE)
+    foreground = (labels != 0) & (labels != IGNORE)
+    return 0.5 * _mean(pixels, labels == 0) + 0.5 * _mean(pixels, foreground)
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp_min(1)
