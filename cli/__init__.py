@@ -1,0 +1,1 @@
+"""The command line: flags generated from ``pseudolabel.options``, results as tables or JSON, errors in one line."""

