@@ -1,0 +1,182 @@
+"""What each choice of the CAM stages brings on voc-mini: made on four fifths of train.txt, scored on the other fifth.
+
+    python benchmarks/choices.py --root ../shared/voc-mini --weights ../shared/weights/vit_tiny_patch16_224.safetensors
+
+val.txt is not touched: choices are made here, and the chosen pipeline is scored on val.txt once. Masks of the held-out
+fifth serve only to score. Writes benchmarks/results/choices.csv, one row a choice, and can be stopped and run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudolabel.artefacts import read_header
+from pseudolabel.options import (
+    EvaluateMasksOptions,
+    ExportMasksOptions,
+    MakeCamsOptions,
+    RefineCrfOptions,
+    SearchThresholdOptions,
+    TrainCamOptions,
+)
+from pseudolabel.progress import RichProgress
+from pseudolabel.stages.evaluate_masks import evaluate_masks
+from pseudolabel.stages.export_masks import export_masks
+from pseudolabel.stages.make_cams import make_cams
+from pseudolabel.stages.refine_crf import refine_crf
+from pseudolabel.stages.search_threshold import search_threshold
+from pseudolabel.stages.train_cam import train_cam
+
+BASE: dict[str, Any] = {"epochs": 8, "batch_size": 5, "learning_rate": 6e-5, "auxiliary_block": -3, "crop": 224}
+TRAININGS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "epochs 4": {"epochs": 4},
+    "epochs 14": {"epochs": 14},
+    "gmp": {"pooling": "gmp"},
+    "view area from 0.1": {"view_area": (0.1, 1.0)},
+    "crop 320": {"crop": 320},
+    "ema 0.999": {"ema": 0.999},
+    "batch 20": {"batch_size": 20},
+    "auxiliary block -4": {"auxiliary_block": -4},
+}
+CAMS: dict[str, dict[str, Any]] = {
+    "head main": {"head": "main"},
+    "head mean": {"head": "mean"},
+    "scales 1": {"scales": (1,)},
+    "scales 1, 0.5, 1.5, 0.75, 1.25": {"scales": (1, 0.5, 1.5, 0.75, 1.25)},
+    "no flip": {"flip": False},
+    "size 320": {"size": 320},
+    "size 672": {"size": 672},
+    "normalise max": {"normalise": "max"},
+}
+CRFS: dict[str, dict[str, Any] | None] = {
+    "no crf": None,
+    **{f"crf {name}": {"preset": name} for name in ("irn", "deeplab", "toco", "toco-labels", "afa", "psa")},
+    "crf irn, soft unary": {"preset": "irn", "unary": "soft"},
+    "crf toco-labels, hard unary": {"preset": "toco-labels", "unary": "hard"},
+}
+STANDARD: dict[str, Any] = {"size": 448, "scales": (1, 0.5, 1.5)}
+COLUMNS = ("choice", "kind", "tag_map", "miou", "best_threshold", "mixture_threshold", "miou_at_mixture", "seconds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("work/choices"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/choices.csv")
+    arguments = parser.parse_args()
+    fit, dev = split_lists(arguments.root, arguments.work)
+    rows = list(csv.DictReader(arguments.out.open())) if arguments.out.exists() else []
+    done = {row["choice"] for row in rows}
+    for name, changes in TRAININGS.items():
+        checkpoint = arguments.work / f"{name.replace(' ', '_').replace(',', '')}.h5"
+        if name not in done:
+            started = time.perf_counter()
+            if not checkpoint.exists():
+                train(checkpoint, fit, arguments, changes)
+            rows.append(score(name, "training", checkpoint, dev, {}, started))
+            write(arguments.out, rows)
+        if name == "base":
+            for choice, settings in CAMS.items():
+                if choice not in done:
+                    rows.append(score(choice, "cams", checkpoint, dev, settings, time.perf_counter()))
+                    write(arguments.out, rows)
+            for choice, crf in CRFS.items():
+                if choice not in done:
+                    rows.append(score_crf(choice, checkpoint, dev, crf))
+                    write(arguments.out, rows)
+
+
+def split_lists(root: Path, work: Path) -> tuple[Path, Path]:
+    """Write two lists of ids: four fifths of train.txt to train on, one fifth to choose on."""
+    ids = (root / "ImageSets/Segmentation/train.txt").read_text().split()
+    order = np.random.default_rng(0).permutation(len(ids))
+    work.mkdir(parents=True, exist_ok=True)
+    paths = work / "fit.txt", work / "dev.txt"
+    cut = len(ids) // 5
+    for path, chosen in zip(paths, (order[cut:], order[:cut]), strict=True):
+        path.write_text("\n".join(sorted(ids[index] for index in chosen)) + "\n")
+    return paths
+
+
+def train(out: Path, split: Path, arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    options = TrainCamOptions(
+        root=arguments.root,
+        split=str(split),
+        backbone="vit_tiny_patch16_224",
+        weights=arguments.weights,
+        out=out,
+        **{**BASE, **changes},
+    )
+    train_cam(options, RichProgress())
+
+
+def score(name: str, kind: str, checkpoint: Path, dev: Path, changes: dict[str, Any], started: float) -> dict[str, Any]:
+    out = checkpoint.with_name("cams.h5")
+    settings = {**STANDARD, **changes}
+    make_cams(MakeCamsOptions(checkpoint=checkpoint, split=str(dev), out=out, overwrite=True, **settings))
+    seconds = time.perf_counter() - started
+    found, curve = {}, checkpoint.with_name("threshold.h5")
+    for method in ("mixture", "sweep"):
+        options = SearchThresholdOptions(cams=out, out=curve, method=method, overwrite=True, workers=1)
+        found[method] = search_threshold(options)
+    at_mixture = miou_at(curve, found["mixture"]["value"])
+    row = {
+        "choice": name,
+        "kind": kind,
+        "tag_map": round(read_header(checkpoint).facts["tag_map"], 4),
+        "miou": round(100 * found["sweep"]["miou"], 2),
+        "best_threshold": found["sweep"]["value"],
+        "mixture_threshold": round(found["mixture"]["value"], 3),
+        "miou_at_mixture": round(100 * at_mixture, 2),
+        "seconds": round(seconds, 1),
+    }
+    print(row, flush=True)
+    return row
+
+
+def score_crf(name: str, checkpoint: Path, dev: Path, settings: dict[str, Any] | None) -> dict[str, Any]:
+    """The masks of the standard CAMs at the mixture's threshold, after a CRF or without one."""
+    work = checkpoint.parent
+    cams, threshold, soft, masks = (work / part for part in ("crf-cams.h5", "crf-threshold.h5", "soft.h5", "masks"))
+    if not cams.exists():
+        make_cams(MakeCamsOptions(checkpoint=checkpoint, split=str(dev), out=cams, **STANDARD))
+        search_threshold(SearchThresholdOptions(cams=cams, out=threshold))
+    started = time.perf_counter()
+    export = {"out": masks, "overwrite": True}
+    if settings is None:
+        export_masks(ExportMasksOptions(labels=cams, threshold=threshold, **export))
+    else:
+        refine_crf(RefineCrfOptions(cams=cams, threshold=threshold, out=soft, overwrite=True, **settings))
+        export_masks(ExportMasksOptions(labels=soft, **export))
+    miou = evaluate_masks(EvaluateMasksOptions(masks=masks, overwrite=True))["miou"]
+    row = {"choice": name, "kind": "crf", "miou_at_mixture": round(100 * miou, 2)}
+    row["seconds"] = round(time.perf_counter() - started, 1)
+    print(row, flush=True)
+    return row
+
+
+def miou_at(curve: Path, threshold: float) -> float:
+    from pseudolabel.artefacts import open_artefact
+
+    with open_artefact(curve, "thresholds") as artefact:
+        return float(np.interp(threshold, artefact.file["curve/threshold"][:], artefact.file["curve/miou"][:]))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

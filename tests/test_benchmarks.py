@@ -1,0 +1,26 @@
+"""Every benchmark script starts and explains itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "common.py")
+
+
+def test_there_are_benchmarks() -> None:
+    assert {"make_cams.py", "cams_size.py", "memory.py", "refine_crf.py", "startup.py"} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, FOLDER / script, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {script}")
+    assert f"python benchmarks/{script}" in done.stdout  # how it is run
