@@ -74,7 +74,7 @@ def _open_closed_streams() -> None:
     """Give a stream that the caller closed to nobody; its number would go to the next file that is opened."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
 
 
 def _say(message: str, code: int) -> int:

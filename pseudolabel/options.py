@@ -65,6 +65,16 @@ class StageOptions(BaseModel):
             k: None if v == "none" and k in cls.model_fields and is_optional(cls, k) else v for k, v in values.items()
         }
 
+    @model_validator(mode="after")
+    def _inputs_stay(self) -> StageOptions:
+        """No stage may replace what it reads, not even with --overwrite."""
+        target = self.artefact.resolve()
+        for name in type(self).model_fields:
+            path = getattr(self, name) if role_of(type(self), name) == "input" else None
+            if path is not None and target in (path.resolve(), (path / "masks.h5").resolve()):
+                raise ValueError(f"--out would replace the input {path}; choose another place")
+        return self
+
     @property
     def artefact(self) -> Path:
         """The file that says how the output was made: ``out`` itself, or ``masks.h5`` in the folder ``out``."""

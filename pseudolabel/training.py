@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ from pseudolabel.artefacts import (
 from pseudolabel.artefacts.header import CostMeter, made_differently
 from pseudolabel.data import Record
 from pseudolabel.devices import autocast, seed_everything
-from pseudolabel.errors import ArtefactError, PseudolabelError
+from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.models.checkpoint import read_weights, weight_arrays
 from pseudolabel.options import TrainingOptions
 from pseudolabel.parallel import cores
@@ -129,13 +130,16 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     return average if average is not None else run.network.state_dict()
 
 
-def save_checkpoint(run: Run, weights: Mapping[str, Tensor], cost: CostMeter, **facts: Any) -> dict[str, Any]:
+def save_checkpoint(
+    run: Run, weights: Mapping[str, Tensor], cost: CostMeter, *, skipped: Mapping[str, str] | None = None, **facts: Any
+) -> dict[str, Any]:
     """Write the checkpoint of a finished training and forget the state to resume from.
 
     Args:
         run: After ``train``.
         weights: What ``train`` returned.
         cost: The stage's meter.
+        skipped: Id to reason, of images that could not be used.
         **facts: What the checkpoint says beside its architecture.
 
     Returns:
@@ -143,6 +147,9 @@ def save_checkpoint(run: Run, weights: Mapping[str, Tensor], cost: CostMeter, **
     """
     arrays = weight_arrays(weights)
     arrays |= {f"curves/{name}": np.asarray(values, dtype=np.float32) for name, values in run.curves.items()}
+    if skipped:
+        arrays["skipped/id"] = np.array(list(skipped), dtype=object)
+        arrays["skipped/reason"] = np.array(list(skipped.values()), dtype=object)
     header = replace(run.header, facts={**run.header.facts, **facts})
     write_artefact(run.out, header, arrays, cost, images=run.total_steps * run.options.batch_size)
     state_path(run.out).unlink(missing_ok=True)
@@ -265,6 +272,19 @@ def _batches(run: Run) -> Iterator[list[Batch]]:
             found, size = [], 0
 
 
+@contextmanager
+def _enough_to_normalise(images: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch's batch normalisation of a single value
+            raise
+        raise InputError(
+            f"batch normalisation cannot learn from a forward pass of {images} image; "
+            "raise --batch-size or --micro-batch to 2 or more, or choose another --backbone or --decoder"
+        ) from error
+
+
 def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[str, float]:
     """One optimiser step over the micro batches of an effective batch; returns mean losses and the rate."""
     options = run.options
@@ -278,7 +298,7 @@ def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[
     for batch in batches:
         share = len(batch["id"]) / count
         on_device = {k: v.to(run.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        with autocast(run.device, run.dtype):
+        with autocast(run.device, run.dtype), _enough_to_normalise(len(batch["id"])):
             losses = run.loss(run.network, on_device)
         (losses["loss"] * share).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         for name, value in losses.items():

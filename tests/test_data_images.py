@@ -167,6 +167,7 @@ def test_bad_files_are_named_with_their_cause(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "loop.png").symlink_to("loop.png")
     whole = save(tmp_path / "whole.png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     (tmp_path / "head.png").write_bytes(whole.read_bytes()[:12])
     jpeg = save(tmp_path / "whole.jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
@@ -177,12 +178,14 @@ def test_bad_files_are_named_with_their_cause(tmp_path: Path) -> None:
         "empty.jpg": "is empty (0 bytes); replace or remove it",
         "text.jpg": "is no JPEG, PNG, WebP or TIFF image (it begins with b'not a pi'); replace or remove it",
         "folder.jpg": "cannot be opened: Is a directory",
+        "loop.png": "cannot be opened: Too many levels of symbolic links",
         "head.png": "is corrupt: its header cannot be read; replace or remove it",
         "short.jpg": "is truncated; replace or remove it",
         "short.png": "is truncated; replace or remove it",
     }
     assert {name: refused(read_image, tmp_path / name) for name in expected} == expected
     assert refused(image_size, tmp_path / "text.jpg") == expected["text.jpg"]
+    assert refused(read_label_png, tmp_path / "loop.png") == expected["loop.png"]
 
 
 def test_decompression_bomb_is_refused_before_decoding(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,14 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> No
     with pytest.raises((PseudolabelError, OSError)):
         save_table(tagged(tmp_path), tmp_path / "tags.csv")
     assert (tmp_path / "tags.csv").read_text() == "old"
+
+
+def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/a\xff.jpg"
+    try:
+        Path(os.fsdecode(path)).touch()
+    except OSError:
+        pytest.skip("this file system holds text names only")
+    with pytest.raises(DatasetError) as caught:
+        index_images(tmp_path)
+    assert str(caught.value) == rf"'{tmp_path}/a\udcff.jpg': the file's name is not UTF-8; rename it"

@@ -1,5 +1,7 @@
 """Backbones, CAM networks, segmenters and their checkpoints, on timm's tiny test models."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,8 @@ from safetensors.torch import save_file
 
 from pseudolabel.artefacts import Header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.errors import ArtefactError, InputError
-from pseudolabel.models.backbone import Backbone, freeze, load_weights
+from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
+from pseudolabel.models.backbone import Backbone, downloading, freeze, load_weights
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.models.checkpoint import load_network, weight_arrays
 from pseudolabel.models.segmenter import build_segmenter, normalisation, timm_model
@@ -161,3 +163,17 @@ def test_a_decoder_that_does_not_work_on_a_plain_vit():
     architecture = {"type": "segmenter", "backbone": "test_vit", "decoder": "unet", "output_stride": None, "classes": 4}
     with pytest.raises(InputError, match=r"decoder unet does not work on test_vit \(.*\); use --decoder largefov"):
         build_segmenter(architecture)
+
+
+def test_a_failed_download_is_one_line_and_its_attempts_are_not_logged():
+    logger = logging.getLogger("huggingface_hub.utils")
+    with downloading("a_net", pretrained=True):
+        assert not logger.isEnabledFor(logging.WARNING)
+    with pytest.raises(PseudolabelError) as error, downloading("a_net", pretrained=True):
+        raise OSError("no network\nat all")
+    assert str(error.value) == (
+        "timm could not load its weights for a_net (no network); pass --weights FILE.safetensors or --no-pretrained"
+    )
+    assert logger.isEnabledFor(logging.WARNING)
+    with pytest.raises(OSError, match="full"), downloading("a_net", pretrained=False):
+        raise OSError("full")

@@ -221,6 +221,28 @@ def test_a_seed_fits_every_generator_and_the_artefact() -> None:
         build_options("train-cam", given("train-cam", seed=2**32))
 
 
+@pytest.mark.parametrize(
+    ("stage", "values"),
+    [
+        ("search-threshold", {"cams": "a/x.h5", "out": "a/../a/x.h5"}),
+        ("refine-crf", {"cams": "a/cams.h5", "threshold": "a/x.h5", "out": "a/x.h5"}),
+        ("train-cam", {"weights": "a/x.h5", "out": "a/x.h5"}),
+        ("export-masks", {"labels": "a/masks.h5", "out": "a"}),
+        ("evaluate-masks", {"masks": "a/masks.h5", "out": "a/masks.h5"}),
+        ("evaluate-masks", {"masks": "a", "out": "a/masks.h5"}),
+    ],
+)
+def test_an_input_is_never_replaced(stage: str, values: dict[str, str]) -> None:
+    with pytest.raises(
+        InputError, match=rf"^{stage}: --out would replace the input a(/\w+\.h5)?; choose another place$"
+    ):
+        build_options(stage, {**values, "overwrite": True})
+
+
+def test_scores_may_lie_beside_their_masks() -> None:
+    assert build_options("evaluate-masks", {"masks": "a"}).artefact == Path("a/scores.h5")
+
+
 def test_everything_that_is_missing_is_named_at_once() -> None:
     with pytest.raises(InputError) as caught:
         build_options("make-cams", {})

@@ -10,6 +10,7 @@ from pseudolabel.data import open_dataset, read_image
 from pseudolabel.data.views import resized
 from pseudolabel.devices import normalise
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.inspection import describe_artefact
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.options import MakeCamsOptions, TrainCamOptions
 from pseudolabel.stages.make_cams import make_cams, normalised, present
@@ -233,6 +234,22 @@ def test_an_unreadable_image_stops_or_is_recorded(synthetic_root, checkpoint, tm
     assert result["skipped"] == 1
     with open_artefact(tmp_path / "skip.h5", "cams") as artefact:
         assert list(MapsReader(artefact).skipped) == [dataset.records[2].id]
+
+
+def test_training_records_what_it_skips(synthetic_root, tmp_path):
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    victim = open_dataset(cam_options(root, tmp_path / "x.h5")).records[2]
+    victim.image.write_bytes(b"")
+    with pytest.raises(DatasetError, match=victim.image.name):
+        train_cam(cam_options(root, tmp_path / "cam.h5", epochs=1))
+    assert not (tmp_path / "cam.h5").exists()
+    result = train_cam(cam_options(root, tmp_path / "cam.h5", epochs=1, on_error="skip", overwrite=True))
+    assert result["skipped"] == 1
+    said = f"{victim.image} is empty (0 bytes); replace or remove it"
+    assert describe_artefact(tmp_path / "cam.h5")["skipped"] == {victim.id: said}
 
 
 def test_tag_vectors():

@@ -227,6 +227,17 @@ def test_a_prediction_killed_before_its_pngs_goes_on_from_its_soft_labels(checkp
     assert read_header(tmp_path / "val" / "masks.h5").digest == whole
 
 
+def test_one_image_is_too_few_for_batch_normalisation(masks, tmp_path):
+    options = seg_options(masks, tmp_path / "seg.h5", backbone="test_resnet", decoder="deeplabv3plus", batch_size=1)
+    with pytest.raises(InputError) as error:
+        train_segmenter(options)
+    assert str(error.value) == (
+        "batch normalisation cannot learn from a forward pass of 1 image; "
+        "raise --batch-size or --micro-batch to 2 or more, or choose another --backbone or --decoder"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("backbone", "decoder", "multiple", "sides"),
     [("test_vit", "largefov", 16, "32 or 48"), ("test_resnet", "unet", 32, "32 or 64")],

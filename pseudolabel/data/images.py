@@ -138,7 +138,7 @@ def _cause(path: Path, formats: tuple[str, ...], error: Exception) -> str:
     """Why a file could not be read, as the end of a sentence that its path begins."""
     if isinstance(error, FileNotFoundError):
         return "does not exist"
-    if isinstance(error, IsADirectoryError | PermissionError):
+    if isinstance(error, OSError) and error.strerror:  # of the operating system, not of Pillow
         return f"cannot be opened: {error.strerror}"
     if path.stat().st_size == 0:
         return "is empty (0 bytes); replace or remove it"

@@ -126,12 +126,14 @@ def index_images(folder: Path, fault: Fault = stop, skip: tuple[str, ...] = ()) 
 
     Args:
         folder: Where to look.
-        fault: Told of two photographs with the same id.
+        fault: Told of two photographs with the same id, and of names that are not UTF-8.
         skip: Names of folders.
     """
     found: dict[str, Path] = {}
     for name, path in files_below(folder, SUFFIXES, skip):
-        if name in found:
+        if not name.isascii() and re.search("[\ud800-\udfff]", name):  # how Python shows bytes that are no text
+            fault(f"{str(path)!a}: the file's name is not UTF-8; rename it")
+        elif name in found:
             fault(f"{path} and {found[name].name} have the same id {name!r}; keep one of them")
         else:
             found[name] = path

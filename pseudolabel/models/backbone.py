@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,34 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict({name: stored[source[name]] for name in wanted}, strict=False)  # all but the classifier
 
 
+@contextmanager
+def downloading(name: str, *, pretrained: bool, failures: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
+    """Say in one line that timm's weights could not be had; what the downloader logs of its attempts is left out.
+
+    Args:
+        name: Name of a timm model.
+        pretrained: Whether its weights are wanted; where they are not, errors pass as they are.
+        failures: What a failed download raises.
+
+    Raises:
+        PseudolabelError: The weights could not be downloaded.
+    """
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except failures as error:
+        if not pretrained:
+            raise
+        cause = str(error).split("\n", 1)[0][:160]
+        raise PseudolabelError(
+            f"timm could not load its weights for {name} ({cause}); pass --weights FILE.safetensors or --no-pretrained"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
 def _without_classifier(model: nn.Module) -> dict[str, Tensor]:
     """The weights of a timm model but for its classifier, which some decoders leave in and nobody uses."""
     settings: Any = getattr(model, "pretrained_cfg", None) or {}
@@ -195,13 +225,6 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
 
 
 def _create(name: str, *, pretrained: bool, settings: Mapping[str, Any]) -> nn.Module:
-    try:
+    with downloading(name, pretrained=pretrained, failures=(OSError, RuntimeError, ValueError)):
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **settings)
-    except (OSError, RuntimeError, ValueError) as error:
-        if not pretrained:
-            raise
-        cause = str(error).split("\n", 1)[0][:160]
-        raise PseudolabelError(
-            f"timm could not load its weights for {name} ({cause}); pass --weights FILE.safetensors or --no-pretrained"
-        ) from error
     return model

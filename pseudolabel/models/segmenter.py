@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
-from pseudolabel.models.backbone import Backbone
+from pseudolabel.models.backbone import Backbone, downloading
 
 GRID = 4  # pixels per cell to which finer decoders' logits are reduced before they are kept
 
@@ -68,6 +68,7 @@ class DecoderSegmenter(nn.Module):
 
     Raises:
         InputError: This decoder does not work on this encoder.
+        PseudolabelError: The weights could not be downloaded.
     """
 
     def __init__(self, backbone: str, decoder: str, classes: int, *, pretrained: bool = False) -> None:
@@ -76,9 +77,10 @@ class DecoderSegmenter(nn.Module):
 
         weights = "imagenet" if pretrained else None  # smp: any value makes timm load its own
         try:
-            self.network = smp.create_model(
-                decoder, encoder_name=f"tu-{backbone}", encoder_weights=weights, classes=classes
-            )
+            with downloading(backbone, pretrained=pretrained):
+                self.network = smp.create_model(
+                    decoder, encoder_name=f"tu-{backbone}", encoder_weights=weights, classes=classes
+                )
         except (ValueError, TypeError, RuntimeError, NotImplementedError, KeyError, AttributeError) as error:
             cause = str(error).split("\n", 1)[0][:160]
             raise InputError(

@@ -59,7 +59,7 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
 
     Returns:
         ``out``, ``tag_map`` (mean average precision of the tags on the held-out part, in [0, 1], or None),
-        ``loss`` (mean of the last epoch), ``images``, ``held_out``, ``steps``.
+        ``loss`` (mean of the last epoch), ``images``, ``skipped``, ``held_out``, ``steps``.
 
     Raises:
         InputError: The data set, the backbone or the weights are not what the options promise.
@@ -68,7 +68,8 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
     dataset = open_dataset(options)
-    kept, held_out = split_records(usable(dataset, options, progress), options.holdout, options.seed)
+    records, skipped = usable(dataset, options, progress)
+    kept, held_out = split_records(records, options.holdout, options.seed)
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
     network, inputs = make_network(options, len(dataset.classes) - 1)
@@ -116,8 +117,9 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
     )
     weights = train(run, progress, cost, overwrite=options.overwrite)
     score = run.curves.get("epoch/tag_map", [None])[-1]
-    result = save_checkpoint(run, weights, cost, tag_map=score, held_out=[record.id for record in held_out])
-    return {**result, "tag_map": score, "held_out": len(held_out)}
+    held_out_ids = [record.id for record in held_out]
+    result = save_checkpoint(run, weights, cost, skipped=skipped, tag_map=score, held_out=held_out_ids)
+    return {**result, "skipped": len(skipped), "tag_map": score, "held_out": len(held_out)}
 
 
 def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
@@ -194,28 +196,34 @@ def tag_vector(record: Record, classes: int) -> np.ndarray:
     return vector
 
 
-def usable(dataset: Dataset, options: TrainCamOptions, progress: Progress) -> tuple[Record, ...]:
-    """The records with tags and readable images; the others stop the stage or, with --on-error skip, are left out."""
+def usable(dataset: Dataset, options: TrainCamOptions, progress: Progress) -> tuple[tuple[Record, ...], dict[str, str]]:
+    """The records with readable images; with --on-error skip the others are left out, by id and reason.
+
+    Raises:
+        DatasetError: An image has no tags.
+        InputError: Fewer than two images are left.
+    """
     untagged = [record.id for record in dataset.records if record.tags is None]
     if untagged:
         raise DatasetError(
             f"{len(untagged)} images of {dataset.root} have no tags (first: {untagged[0]}); "
             "give --tags-file, or --tag-source masks, which is marked oracle"
         )
-    records = dataset.records
-    if options.on_error == "skip":
-        records = tuple(record for record in records if _readable(record, progress))
+    skipped = _unreadable(dataset, progress) if options.on_error == "skip" else {}
+    records = tuple(record for record in dataset.records if record.id not in skipped)
     if len(records) < 2:
         raise InputError(
             f"split {dataset.split} of {dataset.root} has {len(records)} usable images; training needs two"
         )
-    return records
+    return records, skipped
 
 
-def _readable(record: Record, progress: Progress) -> bool:
-    try:
-        read_image(record.image)
-    except DatasetError as error:
-        progress.warn(f"skipped: {error}")
-        return False
-    return True
+def _unreadable(dataset: Dataset, progress: Progress) -> dict[str, str]:
+    found = {}
+    for record in dataset.records:
+        try:
+            read_image(record.image)
+        except DatasetError as error:
+            found[record.id] = str(error)
+            progress.warn(f"skipped: {error}")
+    return found
