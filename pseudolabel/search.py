@@ -246,8 +246,7 @@ def open_pairs(options: SearchThresholdOptions, reader: MapsReader) -> Pairs:
         InputError: There is no image, or the data set has other classes.
         DatasetError: An image is not in the data set.
     """
-    spec = dict(reader.header.dataset) | {"tag_source": "none", "tags_file": None}
-    dataset = load_dataset(spec, root=options.root)
+    dataset = load_dataset(reader.header.dataset, root=options.root)
     if dataset.classes != reader.header.classes:
         raise InputError(
             f"{options.cams} has other classes than {dataset.root}; pass --root with the folder that it was made from"

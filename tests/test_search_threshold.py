@@ -12,6 +12,7 @@ import pytest
 from small_voc import CLASSES, array, random_labels, write_artefact_of_maps, write_voc
 
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
+from pseudolabel.data import load_dataset
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.labels import assign, read_thresholds
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
@@ -181,6 +182,14 @@ def test_workers_change_nothing(cams: Path, tmp_path: Path) -> None:
         assert found[0] == found[1]
 
 
+def test_a_sweep_records_the_data_set_that_its_header_leads_to(cams: Path) -> None:
+    out = cams.with_name("sweep.h5")
+    search_threshold(SearchThresholdOptions(cams=cams, out=out, method="sweep", workers=1))
+    header = read_header(out)
+    recorded = [item.digest for item in header.inputs if item.kind == "dataset"]
+    assert recorded == [load_dataset(header.dataset).as_input().digest]  # or run would find it stale every time
+
+
 def test_a_sweep_for_every_class_maximises_its_own_iou_and_states_what_comes_of_it(cams: Path) -> None:
     found = search(cams, method="sweep", per_class=True)
     by_class = iou(slow_curve(cams))
@@ -280,7 +289,7 @@ def test_masks_that_do_not_fit_the_maps_are_errors(cams: Path, root: Path) -> No
     assert "image 5.png has no ground-truth mask" in message
     (root / "ImageSets/Segmentation/train.txt").write_text("image 0")
     assert "5 images of" in refusal(cams, method="sweep")
-    (root / "classes.txt").write_text("cat\ncow")
+    (root / "classes.txt").write_text("cat\ndog\ncow")
     assert "has other classes than" in refusal(cams, method="sweep")
 
 
