@@ -27,6 +27,7 @@ _STATED = (
     "crf",
     "threshold",
     "threshold_fitted_on",
+    "trained_on",
     "predicted_255",
     "oracle",
 )

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pseudolabel.isolation import in_own_process
 from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.progress import Progress
 from pseudolabel.running import run_pipeline
@@ -29,7 +30,7 @@ def demo(out: Path, progress: Progress = Progress()) -> dict[str, Any]:  # noqa:
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{BACKBONE}.safetensors"
     if not weights.exists():
-        write_backbone(weights)
+        in_own_process("writing the backbone", write_backbone, weights)  # torch need not stay in this process
     refined = find_spec("pydensecrf") is not None
     if not refined:
         progress.warn('the demo leaves the dense CRF out: it needs pip install "pseudolabel[crf]"')

@@ -45,7 +45,9 @@ def test_a_pipeline_from_tags_to_scores(synthetic_root, tmp_path):
     scores = result["scores"]["val-scores"]
     assert 0 <= scores["miou"] <= 1
     assert scores["unfiltered"]["miou"] == scores["miou"]
-    assert scores["protocol"]["threshold_fitted_on"] == "nothing (fixed)"
+    assert scores["protocol"]["scales"] == [1.0]
+    assert scores["protocol"]["threshold"] is None  # the segmenter has none; its masks had, and that is stated, too
+    assert "threshold fitted on nothing (fixed)" in scores["protocol"]["trained_on"]
     assert scores["oracle"] == []
     pngs = sorted(path.name for path in (tmp_path / "work/val").glob("*.png"))
     assert len(pngs) == 4

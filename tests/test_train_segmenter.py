@@ -100,8 +100,7 @@ def test_training_reads_backbone_and_data_set_from_the_masks(masks, checkpoint):
     header = read_header(checkpoint, "checkpoint")
     assert header.facts["architecture"]["backbone"] == "test_vit"
     assert header.network["crop"] == 32
-    assert header.protocol["trained_on"] == "7 masks of split train"
-    assert header.protocol["crf"] == "irn"
+    assert header.protocol == {"trained_on": "7 masks (crf irn)"}
 
 
 def test_a_folder_stands_for_the_masks_in_it_and_the_result_is_the_same(masks, checkpoint, tmp_path):
@@ -162,7 +161,14 @@ def test_masks_pngs_and_soft_labels_agree(checkpoint, tmp_path):
     assert result["images"] == 4
     with open_artefact(out / "masks.h5", "masks") as first, open_artefact(out / "soft.h5", "soft-labels") as second:
         assert first.header.stage == "predict-masks"
-        assert first.header.protocol["tag_filter"] == "none"
+        assert first.header.protocol == {
+            "trained_on": "7 masks (crf irn)",
+            "split": "val",
+            "tag_filter": "none",
+            "scales": [1.0],
+            "flip": True,
+            "size": 64,
+        }
         masks, soft = MapsReader(first), MapsReader(second)
         for index, name in enumerate(masks.images.ids):
             labels = masks.labels(index)

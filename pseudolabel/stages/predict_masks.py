@@ -103,10 +103,9 @@ def make_header(options: PredictMasksOptions, parent: Header, dataset: Dataset) 
         protocol={
             "split": dataset.split,
             "tag_filter": "image tags" if options.tags == "dataset" else "none",
-            "segmenter_scales": list(options.scales),
-            "segmenter_flip": options.flip,
-            "segmenter_size": options.size or 2 * int(parent.network["crop"]),
-            "segmenter_crf": options.crf,
+            "scales": list(options.scales),
+            "flip": options.flip,
+            "size": options.size or 2 * int(parent.network["crop"]),
         },
         oracle=dataset.oracle if options.tags == "dataset" else (),
         dataset=dataset.spec(),
@@ -141,7 +140,7 @@ def predict(
     skip = options.on_error == "skip"
     plan = make_plan(
         dataset,
-        long_side=int(header.protocol["segmenter_size"]),
+        long_side=int(header.protocol["size"]),
         multiple=network.multiple,
         batch_size=options.batch_size,
         skip=skip,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,12 @@ def train_segmenter(
         options,
         {path: parent},
         inputs=inputs,
-        protocol={"trained_on": f"{len(kept)} masks of split {dataset.split}"},
         network={**parent.network, **network_facts},
         facts={"architecture": architecture},
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
     )
+    # how its masks were made is not how its own predictions are: those state their scales and thresholds themselves
+    header = replace(header, protocol={"trained_on": describe_masks(len(kept), parent)})
     samples = MaskViews(path, rows, kept, options)
 
     def loss(net: AnySegmenter, batch: Batch) -> dict[str, Tensor]:
@@ -146,6 +148,12 @@ def train_segmenter(
     result = save_checkpoint(run, trained, cost, agreement=score)
     unlabelled = len(dataset.records) - len(records)
     return {**result, "agreement": score, "held_out": len(held_out), "unlabelled": unlabelled}
+
+
+def describe_masks(count: int, parent: Header) -> str:
+    """What a segmenter was trained on, in words that its scores state."""
+    made = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in parent.protocol.items())
+    return f"{count} masks ({made or 'of unknown making'})"
 
 
 def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -> tuple[dict[str, Any], Path | None]:
