@@ -107,7 +107,7 @@ def processes(cams: Path, arguments: argparse.Namespace, folder: Path) -> dict[s
 def quantisation(cams: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """mIoU of the CRF's labels before and after its probabilities become 8-bit, and the CRF's share of the work."""
     thresholds, _ = read_thresholds(arguments.threshold)
-    settings = resolve(RefineCrfOptions(cams=cams, out=cams, preset=arguments.preset))
+    settings = resolve(RefineCrfOptions(cams=cams, out=cams.with_name("soft.h5"), preset=arguments.preset))
     spent = {"crf": 0.0, "all": 0.0}
     with open_artefact(cams, "cams") as artefact:
         reader = MapsReader(artefact)
