@@ -28,10 +28,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def console() -> Console:
-    """Rich's console on stdout; a pipe or a file gets lines of up to 120 characters."""
-    output = Console(highlight=False)
-    return output if output.is_terminal else Console(highlight=False, width=120)
+def console(width: int | None = None) -> Console:
+    """Rich's console on stdout; a pipe or a file gets lines of up to 120 characters.
+
+    Args:
+        width: Characters in a line, whatever stdout is.
+    """
+    output = Console(highlight=False, width=width)
+    return output if width or output.is_terminal else Console(highlight=False, width=120)
 
 
 def key_values(values: Mapping[str, Any], *, title: str | None = None) -> Table:

@@ -75,7 +75,7 @@ def show_artefact(described: Mapping[str, Any]) -> None:
         )
     )
     _add_contents(tree.add("contents"), described)
-    console().print(tree)
+    console(width=10_000).print(tree)  # a path that is cut in two cannot be copied
     if not facts:
         show_scores(described["facts"])
 
