@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from pseudolabel.data.synthetic import synth
 from pseudolabel.options import SynthOptions
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and their child processes inherit that; some tests
+# are about Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

