@@ -52,6 +52,8 @@ CAMS: dict[str, dict[str, Any]] = {
     "scales 1, 0.5, 1.5, 0.75, 1.25": {"scales": (1, 0.5, 1.5, 0.75, 1.25)},
     "no flip": {"flip": False},
     "size 320": {"size": 320},
+    "size 320, scales 1, 0.5, 1.5, 0.75, 1.25": {"size": 320, "scales": (1, 0.5, 1.5, 0.75, 1.25)},
+    "size 320, scales 1, 0.5, 1.5, 2": {"size": 320, "scales": (1, 0.5, 1.5, 2)},
     "size 672": {"size": 672},
     "normalise max": {"normalise": "max"},
 }

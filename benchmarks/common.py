@@ -17,21 +17,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from pseudolabel.artefacts import Header
     from pseudolabel.data import Dataset
+    from pseudolabel.models.cam import CamNetwork
+    from pseudolabel.options import MakeCamsOptions
 
 REPOSITORY = Path(__file__).parents[1]
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
-def make_parser(doc: str, script: str) -> argparse.ArgumentParser:
-    """A parser whose help is the script's docstring, with ``--results``, where the figures go."""
+def make_parser(doc: str, script: str, *, results: str | None = None) -> argparse.ArgumentParser:
+    """A parser whose help is the script's docstring, with ``--results``, where the figures go.
+
+    Args:
+        doc: The script's docstring.
+        script: Its ``__file__``.
+        results: Name of the file of figures; None for the script's own name.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    path = Path(__file__).parent / "results" / f"{Path(script).stem}.json"
+    path = Path(__file__).parent / "results" / (results or f"{Path(script).stem}.json")
     parser.add_argument("--results", type=Path, default=path, help=f"file of the figures (default: {path.name} there)")
     return parser
 
@@ -68,7 +81,7 @@ def target(figure: str, value: float, wanted: str) -> dict[str, Any]:
 
 def conditions() -> dict[str, Any]:
     """What the figures depend on besides the arguments; to be asked before anything is measured."""
-    changed = _git("status", "--porcelain", "--", "pseudolabel", "cli")
+    changed = _git("status", "--porcelain", "--", "pseudolabel", "cli", "configs")
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -129,6 +142,103 @@ def first_images(spec: Mapping[str, Any], split: str, root: Path | None, count: 
     return load_dataset(spec, split=str(listed), root=root)
 
 
+def make_cams_parser(doc: str, script: str, *, split: str, images: int) -> argparse.ArgumentParser:
+    """As ``make_parser``, with the arguments of a benchmark of make-cams; ``split`` and ``images`` are defaults."""
+    parser = make_parser(doc, script)
+    parser.add_argument("checkpoint", type=Path, help="of train-cam")
+    parser.add_argument("--split", default=split, help="list file of the data set (default: %(default)s)")
+    parser.add_argument("--root", type=Path, help="where the data set lies now, if it has moved")
+    parser.add_argument("--images", type=int, default=images, help="first images of the split (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="as of make-cams (default: %(default)s)")
+    return parser
+
+
+def cams_options(arguments: argparse.Namespace, folder: Path) -> tuple[MakeCamsOptions, Dataset]:
+    """make-cams with its defaults on the images that the arguments name, to ``cams.h5`` in the folder; and these."""
+    from pseudolabel.artefacts import read_header
+    from pseudolabel.options import MakeCamsOptions
+
+    spec = read_header(arguments.checkpoint, "checkpoint").dataset
+    dataset = first_images(spec, arguments.split, arguments.root, arguments.images, folder)
+    options = MakeCamsOptions(
+        checkpoint=arguments.checkpoint,
+        split=dataset.split,
+        root=arguments.root,
+        device=arguments.device,
+        out=folder / "cams.h5",
+        overwrite=True,
+    )
+    return options, dataset
+
+
+def cams_facts(header: Header) -> dict[str, Any]:
+    """What the figures of CAMs depend on: the network and how it looks at images."""
+    return {
+        "backbone": header.network.get("backbone"),
+        **{name: header.protocol[name] for name in ("head", "scales", "flip", "size")},
+        **{name: header.environment[name] for name in ("device", "dtype", "threads")},
+    }
+
+
+@dataclass(frozen=True)
+class CamReader:
+    """A CAM network as make-cams uses it, for code of a benchmark's own around it.
+
+    Attributes:
+        network: In evaluation mode, on its device.
+        head: The one that make-cams reads.
+        device: Where it computes.
+        long_side: Of an image at scale 1, pixels.
+    """
+
+    network: CamNetwork
+    head: str
+    device: torch.device
+    long_side: int
+
+    def maps(self, view: torch.Tensor) -> torch.Tensor:
+        """The head's maps (B, C, h, w) of one normalised view (B, 3, H, W)."""
+        output = self.network(view)
+        found: torch.Tensor = output.maps if self.head == "main" else output.auxiliary
+        return found
+
+
+def load_cam_reader(options: MakeCamsOptions) -> CamReader:
+    """The network of the options' checkpoint, set up as the options say."""
+    from pseudolabel.devices import pick_device
+    from pseudolabel.models.cam import CamNetwork
+    from pseudolabel.models.checkpoint import load_network
+    from pseudolabel.stages.make_cams import pick_head
+
+    network, parent = load_network(options.checkpoint, "cam")
+    assert isinstance(network, CamNetwork)
+    device = pick_device(options.device)
+    network.to(device).eval()
+    long_side = options.size or 2 * int(parent.network["crop"])
+    return CamReader(network, pick_head(network, options), device, long_side)
+
+
+def photographs(folder: Path, count: int, size: tuple[int, int]) -> np.ndarray:
+    """Photographs spread over a folder, middle parts of one size.
+
+    Args:
+        folder: Of ``.jpg`` files.
+        count: B.
+        size: (height, width) in pixels; a photograph is resized so that it just covers it.
+
+    Returns:
+        uint8 (B, height, width, 3).
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    paths = sorted(folder.glob("*.jpg"))
+    if len(paths) < count:
+        raise SystemExit(f"{folder} holds {len(paths)} .jpg files, {count} are wanted")
+    chosen = [paths[index * len(paths) // count] for index in range(count)]
+    return np.stack([ImageOps.fit(Image.open(path).convert("RGB"), size[::-1]) for path in chosen])
+
+
 def best_miou(cams: Path, root: Path | None) -> dict[str, float]:
     """Points of mIoU, of 100, at the best threshold of search-threshold's sweep against the masks, and that threshold.
 
@@ -143,6 +253,11 @@ def best_miou(cams: Path, root: Path | None) -> dict[str, float]:
     options = SearchThresholdOptions(cams=cams, method="sweep", root=root, out=out, overwrite=True)
     found = search_threshold(options)
     return {"miou": 100 * found["miou"], "threshold": found["value"]}
+
+
+def rounded(best: Mapping[str, float]) -> dict[str, float]:
+    """The figures of ``best_miou`` as they are reported."""
+    return {name: round(value, 3) for name, value in best.items()}
 
 
 def _processor() -> str:

@@ -33,15 +33,18 @@ Decode = Callable[[Sequence[Path]], None]
 
 
 def main() -> None:
+    """Time the stage, the same without its boundary score, and two ways of only decoding, in turn; report."""
     arguments = parse()
     found = conditions()
     with tempfile.TemporaryDirectory() as folder:
         pngs = make_set(arguments.root, Path(folder), arguments.images)
 
         def decode(function: Decode) -> None:
+            """Run a decoder over all PNGs in the stage's own kind of pool."""
             deque(ordered_map(function, blocks(pngs, BLOCK["png"]), workers=arguments.workers), maxlen=0)
 
         def score(**options: object) -> None:
+            """Run the stage."""
             named = {"dataset": "voc", "root": Path(folder), "split": "all", "overwrite": True}
             masks = Path(folder) / "masks"
             evaluate_masks(EvaluateMasksOptions(masks=masks, workers=arguments.workers, **named, **options))
@@ -75,6 +78,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
     parser.add_argument("--images", type=int, default=6000)
@@ -112,12 +116,14 @@ def make_set(root: Path, folder: Path, count: int) -> list[tuple[Path, Path]]:
 
 
 def decode_with_pillow(pngs: Sequence[tuple[Path, Path]]) -> None:
+    """What any scorer must do at least: truth and prediction as arrays. Runs in a worker process."""
     for pair in pngs:
         for path in pair:
             np.asarray(Image.open(path))
 
 
 def decode_with_own_reader(pngs: Sequence[tuple[Path, Path]]) -> None:
+    """The same with the reader that the stage uses."""
     for pair in pngs:
         for path in pair:
             read_label_png(path)

@@ -18,20 +18,33 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import alternate, best_miou, conditions, first_images, make_parser, report, summary, target
+from common import (
+    CamReader,
+    alternate,
+    best_miou,
+    cams_facts,
+    cams_options,
+    conditions,
+    load_cam_reader,
+    make_cams_parser,
+    report,
+    rounded,
+    summary,
+    target,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from pseudolabel.data import Dataset
-    from pseudolabel.models.cam import CamNetwork
     from pseudolabel.options import MakeCamsOptions
 
     Maps = dict[int, np.ndarray]
 
 
 def main() -> None:
+    """Time make-cams and the plain loop on the same images, and report."""
     arguments = parse()
     found = conditions()
     with tempfile.TemporaryDirectory() as folder:
@@ -40,35 +53,22 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = make_parser(__doc__, __file__)
-    parser.add_argument("checkpoint", type=Path, help="of train-cam")
-    parser.add_argument("--split", default="train", help="list file of the data set (default: %(default)s)")
-    parser.add_argument("--root", type=Path, help="where the data set lies now, if it has moved")
-    parser.add_argument("--images", type=int, default=40, help="first images of the split (default: %(default)s)")
+    """The command line."""
+    parser = make_cams_parser(__doc__, __file__, split="train", images=40)
     parser.add_argument("--rounds", type=int, default=3, help="of both in turn (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="as of make-cams (default: %(default)s)")
     return parser.parse_args()
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], float]:
     """Time both, and compare what they made; returns the figures and the ratio of their speeds."""
-    from pseudolabel.artefacts import MapsReader, MapsWriter, open_artefact, read_header
-    from pseudolabel.options import MakeCamsOptions
+    from pseudolabel.artefacts import MapsReader, MapsWriter, open_artefact
     from pseudolabel.stages.make_cams import make_cams
 
-    parent = read_header(arguments.checkpoint, "checkpoint")
-    dataset = first_images(parent.dataset, arguments.split, arguments.root, arguments.images, folder)
-    options = MakeCamsOptions(
-        checkpoint=arguments.checkpoint,
-        split=dataset.split,
-        root=arguments.root,
-        device=arguments.device,
-        out=folder / "cams.h5",
-        overwrite=True,
-    )
+    options, dataset = cams_options(arguments, folder)
     plain: list[Maps] = []
 
     def run_plain() -> None:
+        """Keep what the last round made."""
         plain[:] = loop(options, dataset)
 
     seconds = alternate({"stage": lambda: make_cams(options), "plain": run_plain}, arguments.rounds)
@@ -84,9 +84,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
     return {
         "images": len(dataset.records),
         "rounds": arguments.rounds,
-        "backbone": parent.network.get("backbone"),
-        **{name: header.protocol[name] for name in ("head", "scales", "flip", "size")},
-        **{name: header.environment[name] for name in ("device", "dtype", "threads")},
+        **cams_facts(header),
         "seconds": {name: summary(times) for name, times in seconds.items()},
         "images_per_second": {name: round(len(dataset.records) / value, 3) for name, value in medians.items()},
         "ratio": round(ratio, 3),
@@ -96,52 +94,42 @@ def compare(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
 
 
 def loop(options: MakeCamsOptions, dataset: Dataset) -> list[Maps]:
-    """The plain loop: each image's maps, class index to (h, w) in [0, 1]."""
+    """The plain loop: each image's maps as stored, class index to float16 (h, w) in [0, 1]."""
+    import numpy as np
     import torch
 
     from pseudolabel.data import read_image
     from pseudolabel.data.views import network_size, resized
-    from pseudolabel.devices import normalise, pick_device
-    from pseudolabel.models.cam import CamNetwork
-    from pseudolabel.models.checkpoint import load_network
-    from pseudolabel.stages.make_cams import normalised, pick_head
+    from pseudolabel.devices import normalise
+    from pseudolabel.stages.make_cams import normalised
 
-    network, parent = load_network(options.checkpoint, "cam")
-    assert isinstance(network, CamNetwork)
-    device = pick_device(options.device)
-    network.to(device).eval()
-    backbone, head = network.backbone, pick_head(network, options)
-    long_side = options.size or 2 * int(parent.network["crop"])
+    reader = load_cam_reader(options)
+    backbone = reader.network.backbone
     found = []
     for record in dataset.records:
         photograph = read_image(record.image)
         height, width = photograph.shape[:2]
-        size = network_size(height, width, long_side, backbone.stride)
-        pixels = torch.from_numpy(resized(photograph, size))[None].to(device)
+        size = network_size(height, width, reader.long_side, backbone.stride)
+        pixels = torch.from_numpy(resized(photograph, size))[None].to(reader.device)
         image = normalise(pixels, backbone.mean, backbone.std, channels_last=False)
         with torch.inference_mode():
-            maps = summed(network, image, head, options)
-        found.append(normalised(maps, list(record.tags or ()), options.normalise))
+            maps = normalised(summed(reader, image, options), list(record.tags or ()), options.normalise)
+        found.append({label: array.astype(np.float16) for label, array in maps.items()})
     return found
 
 
-def summed(network: CamNetwork, image: Tensor, head: str, options: MakeCamsOptions) -> Tensor:
+def summed(reader: CamReader, image: Tensor, options: MakeCamsOptions) -> Tensor:
     """Maps (C, h, w) of one image (1, 3, H, W), one scale and one mirror image after the other."""
     import torch
     import torch.nn.functional as F
 
     from pseudolabel.inference import scaled_views
 
-    def maps_of(view: Tensor) -> Tensor:
-        output = network(view)
-        maps: Tensor = output.maps if head == "main" else output.auxiliary
-        return maps
-
-    stride = network.backbone.stride
+    stride = reader.network.backbone.stride
     grid = (image.shape[2] // stride, image.shape[3] // stride)
     by_scale = []
     for view in scaled_views(image, options.scales, flip=False, multiple=stride):
-        larger = torch.maximum(maps_of(view), maps_of(view.flip(3)).flip(3))
+        larger = torch.maximum(reader.maps(view), reader.maps(view.flip(3)).flip(3))
         by_scale.append(F.interpolate(larger.relu(), grid, mode="bilinear")[0])
     return torch.stack(by_scale).sum(dim=0)
 
@@ -174,8 +162,7 @@ def mious(dataset: Dataset, stage: Path, plain: Path) -> dict[str, Any]:
     """Points of mIoU at the best threshold of each, and their difference."""
     both = {name: best_miou(path, dataset.root) for name, path in (("stage", stage), ("plain", plain))}
     apart = both["stage"]["miou"] - both["plain"]["miou"]
-    rounded = {name: {key: round(value, 3) for key, value in best.items()} for name, best in both.items()}
-    return {**rounded, "stage_minus_plain": round(apart, 3)}
+    return {**{name: rounded(best) for name, best in both.items()}, "stage_minus_plain": round(apart, 3)}
 
 
 if __name__ == "__main__":

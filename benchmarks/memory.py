@@ -44,6 +44,7 @@ Peaks = dict[str, tuple[float, float]]
 
 
 def main() -> None:
+    """Make few and many images, run all offline stages on both, each in a fresh process, and report."""
     arguments = parse()
     found = conditions()
     counts = (arguments.small, arguments.large)
@@ -73,6 +74,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("--root", type=Path, help="real photographs, in VOC layout (default: synthetic images)")
     parser.add_argument("--split", default="train", help="of --root (default: %(default)s)")
@@ -201,6 +203,7 @@ def peaks(stage: str, values: dict[str, Any]) -> tuple[float, float]:
 
 
 def _peak(who: int) -> float:
+    """Largest resident memory so far, MiB: of this process, or of the largest of its children that have ended."""
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     return resource.getrusage(who).ru_maxrss * unit / 2**20
 

@@ -28,6 +28,7 @@ GRID = 14
 
 
 def main() -> None:
+    """Make a small and a large artefact, open each in fresh processes, and report."""
     arguments = parse()
     found = conditions()
     figures = []
@@ -47,6 +48,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("--rounds", type=int, default=5, help="openings of each artefact (default: %(default)s)")
     return parser.parse_args()

@@ -118,7 +118,7 @@ def quantisation(cams: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             labels, maps = at_size(reader.maps(index), reader.size(index))
             image, start = read_image(record.image), probabilities(labels, maps, thresholds.value)
             middle = time.process_time()
-            refined = dense_crf(image, start, settings)
+            refined = dense_crf(image, start, settings).probabilities
             end = time.process_time()
             stored = quantise(refined)
             spent["crf"] += end - middle

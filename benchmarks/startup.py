@@ -29,6 +29,7 @@ COMMANDS = {
 
 
 def main() -> None:
+    """Time every command and an empty Python program in turn, and report."""
     arguments = parse()
     found = conditions()
     program = Path(sysconfig.get_path("scripts")) / "pseudolabel"
@@ -50,6 +51,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("--rounds", type=int, default=10, help="of all in turn (default: %(default)s)")
     return parser.parse_args()

@@ -12,7 +12,7 @@ from pseudolabel import __version__
 from pseudolabel.options import STAGES, build_options, check_names
 from pseudolabel.progress import RichProgress
 
-from . import data, runs
+from . import comparisons, data, runs
 from .failures import exit_code, traced
 from .flags import sign
 
@@ -21,12 +21,15 @@ EXAMPLES = {
     "make-cams": "pseudolabel make-cams work/cam.h5 --split train --out work/cams.h5",
     "import-cams": "pseudolabel import-cams irn/cam --dataset voc --root VOCdevkit/VOC2012 --out work/cams.h5",
     "search-threshold": "pseudolabel search-threshold work/cams.h5 --out work/threshold.h5",
+    "search-crf": "pseudolabel search-crf work/cams.h5 --threshold work/threshold.h5 --out work/crf.h5",
     "refine-crf": "pseudolabel refine-crf work/cams.h5 --threshold work/threshold.h5 --out work/soft.h5",
     "export-masks": "pseudolabel export-masks work/soft.h5 --overlays 20 --out work/masks",
     "train-segmenter": "pseudolabel train-segmenter work/masks --epochs 20 --out work/seg.h5",
     "predict-masks": "pseudolabel predict-masks work/seg.h5 --split val --out work/val",
     "evaluate-masks": "pseudolabel evaluate-masks work/val --json",
     "run": "pseudolabel run voc-mini/multi-stage --set cam.epochs=2 --dry-run",
+    "compare": "pseudolabel compare work/multi-stage work/single-stage",
+    "report": "pseudolabel report work/multi-stage work/single-stage --out report.html",
     "inspect": "pseudolabel inspect work/soft.h5 --lineage",
     "demo": "pseudolabel demo --out work/demo",
 }
@@ -81,7 +84,13 @@ def _settings(stage: str, config: Path | None, assignments: list[str], words: di
 
 for _stage in STAGES:
     app.command(_stage, epilog=f"Example: {EXAMPLES[_stage]}", rich_help_panel="Stages")(_stage_command(_stage))
-_RUNS: dict[str, Callable[..., None]] = {"run": runs.run, "inspect": runs.inspect, "demo": runs.demo}
+_RUNS: dict[str, Callable[..., None]] = {
+    "run": runs.run,
+    "compare": comparisons.compare,
+    "report": comparisons.report,
+    "inspect": runs.inspect,
+    "demo": runs.demo,
+}
 for _name, _function in _RUNS.items():
     app.command(_name, epilog=f"Example: {EXAMPLES[_name]}", rich_help_panel="Runs")(_function)
 app.add_typer(data.app, name="data", rich_help_panel="Runs")

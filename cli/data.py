@@ -1,4 +1,4 @@
-"""``pseudolabel data``: look at a data set, write its tags, or make one."""
+"""``pseudolabel data``: look at a data set, write its tags, simulate weak labels, or make a synthetic set."""
 
 from __future__ import annotations
 
@@ -10,13 +10,25 @@ import typer
 from pydantic import BaseModel
 
 from pseudolabel.fields import validated
-from pseudolabel.options import DataCheckOptions, DataTagsOptions, SynthOptions
+from pseudolabel.options import (
+    DataCheckOptions,
+    DataShowOptions,
+    DataTagsOptions,
+    SimulateBoxesOptions,
+    SimulateOptions,
+    SimulatePointsOptions,
+    SimulateScribblesOptions,
+    SynthOptions,
+)
 from pseudolabel.progress import RichProgress
 
 from .failures import traced
 from .flags import sign
 
-app = typer.Typer(help="Check a data set, write its image tags, or make a synthetic one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check a data set, show its weak labels, write its tags, simulate weak labels, or make a synthetic set.",
+    no_args_is_help=True,
+)
 
 
 def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) -> None:
@@ -39,10 +51,13 @@ def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) 
 def _tags(options: DataTagsOptions, progress: RichProgress, *, as_json: bool) -> None:
     from pseudolabel.data.dataset import load_dataset
     from pseudolabel.data.tags import save_table, write_table
+    from pseudolabel.data.weak import check_tags
 
     from .render import console, key_values, print_json
 
     dataset = load_dataset(options.model_dump())
+    for record in dataset.records:
+        check_tags(record, dataset.classes)
     for reason in dataset.oracle:
         progress.warn(f"oracle: {reason}")
     if options.out is None and not as_json:
@@ -68,6 +83,26 @@ def _synth(options: SynthOptions, progress: RichProgress, *, as_json: bool) -> N
     show_result("data synth", synth(options, progress), as_json=as_json)
 
 
+def _show(options: DataShowOptions, progress: RichProgress, *, as_json: bool) -> None:
+    from pseudolabel.data.show import show_labels
+
+    from .render import show_result
+
+    show_result("data show", show_labels(options, progress), as_json=as_json)
+
+
+def _simulate(kind: str) -> Callable[..., None]:
+    def action(options: SimulateOptions, progress: RichProgress, *, as_json: bool) -> None:
+        from pseudolabel.data import simulate
+
+        from .render import show_result
+
+        result = getattr(simulate, f"simulate_{kind}")(options, progress)
+        show_result(f"data {kind}", result, as_json=as_json)
+
+    return action
+
+
 def _command(name: str, model: type[BaseModel], action: Callable[..., None], example: str) -> None:
     """Add a command whose flags are a model's fields."""
 
@@ -83,4 +118,13 @@ def _command(name: str, model: type[BaseModel], action: Callable[..., None], exa
 
 _command("check", DataCheckOptions, _check, "--dataset voc --root VOCdevkit/VOC2012 --split val")
 _command("tags", DataTagsOptions, _tags, "--dataset coco --root coco --split train2014 --out tags.csv")
+_command("show", DataShowOptions, _show, "--root VOCdevkit/VOC2012 --scribbles scribbles --count 12 --out work/shown")
+_SIMULATIONS: dict[str, type[BaseModel]] = {
+    "scribbles": SimulateScribblesOptions,
+    "points": SimulatePointsOptions,
+    "boxes": SimulateBoxesOptions,
+}
+for _kind, _model in _SIMULATIONS.items():
+    _example = f"--from masks --root VOCdevkit/VOC2012 --split train --out work/{_kind}"
+    _command(_kind, _model, _simulate(_kind), _example)
 _command("synth", SynthOptions, _synth, "--out work/synthetic --train 600")

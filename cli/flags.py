@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from pseudolabel.fields import as_word, default_of, is_optional, is_positional, role_of, type_of
+from pseudolabel.fields import as_word, default_of, flag_of, is_optional, is_positional, role_of, type_of
 
 PANELS = {"input": "Inputs", "option": "Options", "execution": "Execution"}
 _WIDEST = 30  # characters of a list of choices that the help's type column has room for
@@ -64,7 +64,7 @@ def _default(annotation: Any) -> bool | None:
 
 def _annotation(model: type[BaseModel], name: str) -> Any:
     kind, limits = type_of(model, name)
-    flag = name.replace("_", "-")
+    flag = flag_of(name)
     described: dict[str, Any] = {"help": _help(model, name, limits), "show_default": False}
     if is_positional(model, name):
         return Annotated[str | None, typer.Argument(metavar=name.upper(), **described)]
@@ -72,7 +72,8 @@ def _annotation(model: type[BaseModel], name: str) -> Any:
     if kind is bool:
         return Annotated[bool | None, typer.Option(f"--{flag}/--no-{flag}", **described)]
     words = [as_word(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
-    metavar = "|".join(words) or _METAVARS.get(kind) or ("NUMBER,..." if ... in get_args(kind) else "LOW,HIGH")
+    several = "TEXT,..." if str in get_args(kind) else "NUMBER,..."
+    metavar = "|".join(words) or _METAVARS.get(kind) or (several if ... in get_args(kind) else "LOW,HIGH")
     if len(metavar) > _WIDEST:
         metavar, described["help"] = "CHOICE", f"{described['help']} One of {', '.join(words)}."
     if words and is_optional(model, name):

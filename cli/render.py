@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pseudolabel.wording import short
+
 
 def show_result(stage: str, result: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what a stage returned."""
@@ -55,48 +57,6 @@ def make_table(left: Iterable[str], right: Iterable[str] = (), *, title: str | N
     for name in right:
         table.add_column(name, justify="right")
     return table
-
-
-def short(value: Any) -> str:
-    """A value in a few words: four significant digits, at most six items of a list."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {short(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        more = f" ... ({len(value)} in all)" if len(value) > 6 else ""
-        return (", ".join(short(item) for item in value[:6]) or "none") + more
-    return str(value)
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage, or a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def size(count: float | None) -> str:
-    """Bytes as a person says them, in powers of 1000."""
-    if count is None:
-        return "-"
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while count >= 1000 and len(units) > 1:
-        count, units = count / 1000, units[1:]
-    return f"{count:.0f} {units[0]}" if units[0] == "B" else f"{count:.1f} {units[0]}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -8,7 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from .render import console, key_values, make_table, percent, short
+from pseudolabel.wording import percent, short, span
+
+from .render import console, key_values, make_table
 
 _CLASSES = {
     "IoU": "iou",
@@ -25,6 +27,7 @@ _STATED = (
     "scales",
     "flip",
     "crf",
+    "crf_fitted_on",
     "threshold",
     "threshold_fitted_on",
     "trained_on",
@@ -61,7 +64,7 @@ def show_summary(scores: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_row(
             Text(key),
             *(percent(scores.get("miou")) for scores in (result, *sides)),
-            _span(result),
+            span(result.get("interval")),
             *(percent(result.get(name)) for name in ("boundary_iou", "labelled_share")),
             str(result["images"]),
         )
@@ -79,14 +82,9 @@ def _overall(result: Mapping[str, Any]) -> Table:
     table = make_table(["all classes"], shown)
     for name in _OVERALL:
         table.add_row(name.replace("_", " "), *(percent(scores.get(name)) for scores in shown.values()))
-    table.add_row("95 % interval of miou", *(_span(scores) for scores in shown.values()))
+    table.add_row("95 % interval of miou", *(span(scores.get("interval")) for scores in shown.values()))
     return table
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    return f"mIoU {percent(result['miou'])} %, 95 % interval {_span(result)}, {result['images']} images"
-
-
-def _span(result: Mapping[str, Any]) -> str:
-    interval = result.get("interval")
-    return f"{percent(interval[0])} to {percent(interval[1])}" if interval else "-"
+    return f"mIoU {percent(result['miou'])} %, 95 % interval {span(result.get('interval'))}, {result['images']} images"

@@ -8,7 +8,9 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from .render import console, duration, make_table, short, size
+from pseudolabel.wording import duration, short, size
+
+from .render import console, make_table
 from .scores import show_scores, show_summary
 
 _STATES = {"missing": "red", "changed": "red", "above": "dim", "recorded": "dim"}

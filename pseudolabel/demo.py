@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ BACKBONE = "tf_efficientnet_lite0"
 def demo(out: Path, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
     """Make a data set of five classes, run the multi-stage pipeline on it and score what comes out.
 
-    Needs no network, no GPU and no compiler; without the ``crf`` extra it runs without refine-crf and says so.
+    Needs no network, no GPU and no compiler.
 
     Args:
         out: Folder for the data set and every artefact. What is fresh there is not made again.
@@ -31,11 +30,9 @@ def demo(out: Path, progress: Progress = Progress()) -> dict[str, Any]:  # noqa:
     weights = out / f"{BACKBONE}.safetensors"
     if not weights.exists():
         in_own_process("writing the backbone", write_backbone, weights)  # torch need not stay in this process
-    refined = find_spec("pydensecrf") is not None
-    if not refined:
-        progress.warn('the demo leaves the dense CRF out: it needs pip install "pseudolabel[crf]"')
-    config = find_config("demo/multi-stage" if refined else "demo/without-crf")
-    pipeline = read_pipeline(config, {"defaults.root": str(out / "data"), "cam.weights": str(weights)}, out)
+    pipeline = read_pipeline(
+        find_config("demo/multi-stage"), {"defaults.root": str(out / "data"), "cam.weights": str(weights)}, out
+    )
     result = run_pipeline(pipeline, progress)
     pictures = [out / folder / "contact-sheet.png" for folder in ("masks", "val")]
     return {**result, "pictures": [str(path) for path in pictures if path.exists()]}

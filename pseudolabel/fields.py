@@ -35,7 +35,8 @@ def _as_integer(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-Numbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_split_commas)]
+Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1), BeforeValidator(_split_commas)]
+Names = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_split_commas)]
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_as_integer)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,6 +96,11 @@ def as_word(value: Any) -> str:
     return ",".join(as_word(item) for item in value) if isinstance(value, list | tuple) else str(value)
 
 
+def flag_of(name: str) -> str:
+    """A field's name as the command line spells it; one that Python reserves has an underscore behind it."""
+    return name.rstrip("_").replace("_", "-")
+
+
 def default_of(model: type[BaseModel], name: str) -> Any:
     """A field's default, or ``...`` where it is required."""
     default = model.model_fields[name].default
@@ -135,4 +141,4 @@ def _describe(model: type[BaseModel], error: ValidationError) -> str:
 
 def _spelt(model: type[BaseModel], name: str) -> str:
     """A setting as the command line spells it."""
-    return name.upper() if is_positional(model, name) else "--" + name.replace("_", "-")
+    return name.upper() if is_positional(model, name) else f"--{flag_of(name)}"

@@ -87,6 +87,7 @@ def compute_maps(
     plan: Plan,
     compute: Compute,
     *,
+    device: torch.device,
     skip: bool,
     workers: int | None,
     progress: Progress,
@@ -98,8 +99,10 @@ def compute_maps(
         dataset: The images of the plan.
         plan: Which images are seen together.
         compute: The network.
+        device: Where it computes.
         skip: Record images that cannot be decoded instead of stopping at the first.
-        workers: Processes that decode.
+        workers: Processes that decode. None is one a core for a GPU; on a processor, which the network itself keeps
+            busy, one for four cores.
         progress: Where to report.
 
     Returns:
@@ -113,6 +116,7 @@ def compute_maps(
             writer.skip(index, reason)
         writer.commit()
     done = writer.done
+    workers = cores() // (1 if device.type == "cuda" else 4) if workers is None else workers
     ends = len(plan.unreadable) + np.cumsum([len(members) for members in plan.batches])
     numbers = [number for number, end in enumerate(ends) if end > done]
     with progress.track(len(dataset.records), "images", done=done) as advance:
@@ -152,19 +156,18 @@ class _Decoder:
 
 
 def _decode(
-    dataset: Dataset, plan: Plan, numbers: Sequence[int], workers: int | None
+    dataset: Dataset, plan: Plan, numbers: Sequence[int], workers: int
 ) -> Iterator[tuple[int, Tensor, list[int], dict[int, str]]]:
     """Decode batches in worker processes, in order.
 
     Yields:
         The batch's number; its photographs uint8 (B, H, W, 3); the B image indices; index to reason of the others.
     """
-    count = cores() if workers is None else workers
     loader: DataLoader[Any] = DataLoader(
         _Decoder(dataset.records, plan, numbers),  # type: ignore[arg-type]  # has the two methods that are used
         batch_size=None,
-        num_workers=count,
-        prefetch_factor=2 if count else None,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
     )
     for number, found in loader:
         members = plan.batches[number]

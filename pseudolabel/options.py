@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from pseudolabel.errors import InputError
 from pseudolabel.fields import (
-    Numbers,
+    Names,
     Range,
+    Scales,
     Share,
     Stride,
     as_word,
@@ -37,8 +38,9 @@ from pseudolabel.fields import (
 )
 
 DatasetName = Literal["voc", "coco", "folder", "synthetic"]
-TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks"]
+TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks", "weak"]
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
+CrfEngine = Literal["lattice", "exact", "pydensecrf"]
 IgnoredPolicy = Literal["background", "drop", "miss"]
 
 
@@ -102,9 +104,23 @@ class DataOptions(BaseModel):
     tag_source: TagSource = option(
         "auto",
         "Where image tags come from. auto: the layout's own weak source (xml, instances, csv or folders); "
-        "masks reads the pixel masks and marks every result oracle.",
+        "weak: what scribbles, points and boxes imply; masks reads the pixel masks and marks every result oracle.",
     )
     tags_file: Path | None = option(None, "CSV of image tags: id,class[;class...].", role="input")
+
+
+class WeakLabelOptions(DataOptions):
+    """Weak labels beside the tags, in any mixture: asked for once, where the data set enters the chain."""
+
+    scribbles: Path | None = option(
+        None, "Folder of scribbles: ID.png (255 unlabelled), or ScribbleSup's ID.xml.", role="input"
+    )
+    points: Path | None = option(
+        None, "Labelled points: CSV of id,class,x,y, or the JSON of What's the Point.", role="input"
+    )
+    boxes: Path | None = option(
+        None, "Object boxes: folder of VOC annotations (ID.xml), or COCO's instances JSON.", role="input"
+    )
 
 
 class DatasetOptions(DataOptions, StageOptions):
@@ -115,16 +131,64 @@ class DatasetOptions(DataOptions, StageOptions):
     )
 
 
-class DataCheckOptions(DataOptions):
+class DataCheckOptions(WeakLabelOptions):
     """List everything that is wrong with a data set at once: exit code 2 if there is anything."""
 
     workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
 
 
-class DataTagsOptions(DataOptions):
+class DataTagsOptions(WeakLabelOptions):
     """Write the image tags as the CSV that --tags-file reads."""
 
     out: Path | None = option(None, "Where to write the table. none: on stdout.", role="execution")
+
+
+class DataShowOptions(WeakLabelOptions):
+    """Draw the weak labels thick and in colour over their photographs, one PNG an image."""
+
+    out: Path = option(..., "Folder for the pictures; it must be missing or empty.", role="execution")
+    ids: Names | None = option(None, "Images to draw, separated by commas. none: a random choice.")
+    count: int = option(20, "How many images to draw where no ids are given.", ge=1)
+    seed: int = option(0, "Seed of the choice.", ge=0, le=2**32 - 1)
+
+
+class SimulateOptions(DataOptions):
+    """What all simulations of weak labels share."""
+
+    from_: Literal["masks"] = option(
+        ..., "What to simulate from: the pixel masks, named because all that is made with them is marked oracle."
+    )
+    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution")
+    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
+    workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
+
+
+class SimulateScribblesOptions(SimulateOptions):
+    """Simulate scribbles from masks: one stroke an object along its middle, and background strokes, as ID.png."""
+
+    length: float = option(1.0, "Share of each stroke that is kept; a shorter one is a part of the longer.", gt=0, le=1)
+    wobble: Share = option(
+        0.3, "How far the hand strays from the middle, as a share of the way to the outline; 0: not at all."
+    )
+    width: int = option(3, "Width of a stroke, pixels.", ge=1, le=64)
+    background: bool = option(True, "Also scribble on the background.")
+
+
+class SimulatePointsOptions(SimulateOptions):
+    """Simulate points from masks: one in the middle of each object's largest inscribed disc, as points.csv."""
+
+    wobble: Share = option(
+        0.3, "How far the hand strays from the middle, as a share of the disc's radius; 0: not at all."
+    )
+    background: bool = option(True, "Also set one point on the background.")
+
+
+class SimulateBoxesOptions(SimulateOptions):
+    """Simulate boxes from masks: one around each object, as VOC annotations ID.xml."""
+
+    jitter: float = option(
+        0.0, "How far each edge may stray, as a share of the box's side; 0: boxes are tight.", ge=0, lt=0.5
+    )
 
 
 class SynthOptions(BaseModel):
@@ -145,7 +209,7 @@ class LaterOptions(StageOptions):
     root: Path | None = option(None, "Where the data set lies now, if it has moved.", role="input")
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(StageOptions):
     """What every training shares: the optimiser, the schedule, the views and the number formats."""
 
     crop: int = option(224, "Side of a square training view, in pixels.", ge=16, le=4096)
@@ -218,9 +282,9 @@ class MakeCamsOptions(LaterOptions):
     )
     tag_threshold: Share = option(0.5, "Probability above which a predicted tag counts; the best one always does.")
     size: int | None = option(
-        None, "Long side of an image at scale 1, in pixels. none: twice the training crop.", ge=16
+        None, "Long side of an image at scale 1, in pixels. none: twice the training crop.", ge=16, le=4096
     )
-    scales: Numbers = option((1.0, 0.5, 1.5, 0.75, 1.25), "Scales whose maps are summed.")
+    scales: Scales = option((1.0, 0.5, 1.5, 0.75, 1.25), "Scales whose maps are summed.")
     flip: bool = option(True, "Take the maximum with the mirrored image's map.")
     normalise: Literal["minmax", "max"] = option(
         "minmax", "Subtract each map's minimum and divide by its maximum, or only divide."
@@ -237,7 +301,7 @@ class ImportCamsOptions(DatasetOptions):
     array: str = option("high_res", "Key of the maps in each dictionary (IRN: high_res or cam).")
     keys: str = option("keys", "Key of the class numbers; object classes count from 0.")
     grid: int | None = option(
-        64, "Long side to which maps are reduced before they are stored. none: keep their own size.", ge=1
+        64, "Long side to which maps are reduced before they are stored. none: keep their own size.", ge=1, le=4096
     )
 
 
@@ -271,6 +335,36 @@ class CrfOptions(BaseModel):
         None, "Start from the scores as probabilities, or from the label map. none: the preset's."
     )
     gt_prob: float | None = option(None, "How sure a hard label is. none: the preset's.", gt=0, lt=1)
+    engine: CrfEngine = option(
+        "lattice",
+        "What filters with the bilateral kernel: the permutohedral lattice; exact, which takes minutes a photograph "
+        "without a GPU; or the package pydensecrf, to compare with.",
+    )
+
+
+class SearchCrfOptions(LaterOptions):
+    """Choose the dense CRF's settings by a random search: without masks, by edges and areas, or as an oracle."""
+
+    cams: Path = reads("CAMs, or soft labels of predict-masks.")
+    threshold: Path | None = reads("Thresholds of search-threshold; needed for CAMs.", positional=False, default=None)
+    method: Literal["edges", "oracle"] = option(
+        "edges",
+        "edges: label boundaries on colour edges, classes of lasting area, no mask needed; oracle: best mIoU against "
+        "the masks, marked oracle.",
+    )
+    images: int = option(50, "How many images to search on, drawn by the seed.", ge=1)
+    trials: int = option(25, "How many random settings to try besides the presets.", ge=1, le=100_000)
+
+    @property
+    def yaml(self) -> Path:
+        """The file beside the artefact that ``refine-crf --config`` takes."""
+        return self.out.with_suffix(".yaml")
+
+    @model_validator(mode="after")
+    def _yaml_has_a_place(self) -> SearchCrfOptions:
+        if self.yaml == self.out:
+            raise ValueError(f"--out {self.out} is where the settings go as YAML; end it in .h5")
+        return self
 
 
 class RefineCrfOptions(CrfOptions, LaterOptions):
@@ -278,6 +372,11 @@ class RefineCrfOptions(CrfOptions, LaterOptions):
 
     cams: Path = reads("CAMs, or soft labels of predict-masks.")
     threshold: Path | None = reads("Thresholds of search-threshold; needed for CAMs.", positional=False, default=None)
+    settings: Path | None = reads(
+        "Settings found by search-crf, in the preset's place; single numbers override them.",
+        positional=False,
+        default=None,
+    )
     confidence: Literal["none", "irn", "cosa"] = option(
         "none",
         "Leave unsure pixels unlabelled by the low and high thresholds: irn runs the CRF once with each, "
@@ -303,9 +402,9 @@ class PredictionOptions(BaseModel):
     """How a segmenter looks at an image."""
 
     size: int | None = option(
-        None, "Long side of an image at scale 1, in pixels. none: twice the training crop.", ge=16
+        None, "Long side of an image at scale 1, in pixels. none: twice the training crop.", ge=16, le=4096
     )
-    scales: Numbers = option((1.0,), "Scales whose probabilities are averaged.")
+    scales: Scales = option((1.0,), "Scales whose probabilities are averaged.")
     flip: bool = option(True, "Average with the mirrored image.")
 
 
@@ -329,6 +428,9 @@ class TrainSegmenterOptions(TrainingOptions, LaterOptions):
     )
     holdout: Share = option(0.0, "Share of the images kept from training, to measure agreement with their masks.")
     freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "What an unreadable image does: stop, or skip it and record it in the artefact."
+    )
 
 
 class PredictMasksOptions(PredictionOptions, CrfOptions, LaterOptions):
@@ -377,6 +479,7 @@ STAGES: dict[str, type[StageOptions]] = {
     "make-cams": MakeCamsOptions,
     "import-cams": ImportCamsOptions,
     "search-threshold": SearchThresholdOptions,
+    "search-crf": SearchCrfOptions,
     "refine-crf": RefineCrfOptions,
     "export-masks": ExportMasksOptions,
     "train-segmenter": TrainSegmenterOptions,

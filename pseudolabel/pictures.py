@@ -135,7 +135,7 @@ def overlay(
     pictures = [(title, _fitted(array, (_PANEL, _PANEL))) for title, array in panels]
     width, height = pictures[0][1].size
     cell = (max(width, 120), height)  # room for the title of a very narrow picture
-    return _sheet(pictures, len(pictures), cell, _legend_entries(present, classes))
+    return sheet(pictures, len(pictures), cell, _legend_entries(present, classes))
 
 
 def contact_sheet(
@@ -153,7 +153,7 @@ def contact_sheet(
         tiles.append((name, _fitted(paint_labels(photograph, labels), _CELL)))
         present[np.unique(labels)] = True
     columns = math.ceil(math.sqrt(count))
-    return _sheet(tiles, columns, _CELL, _legend_entries(np.flatnonzero(present), classes))
+    return sheet(tiles, columns, _CELL, _legend_entries(np.flatnonzero(present), classes))
 
 
 def _borders(labels: np.ndarray) -> np.ndarray:
@@ -177,25 +177,32 @@ def _legend_entries(present: np.ndarray, classes: Sequence[str]) -> list[tuple[i
     return [(int(index), named[int(index)]) for index in present if int(index) in named]
 
 
-def _sheet(
+def sheet(
     pictures: Sequence[tuple[str, Image.Image]], columns: int, cell: tuple[int, int], legend: Sequence[tuple[int, str]]
 ) -> Image.Image:
-    """Titled pictures in rows, left to right, and a legend of palette colours below them."""
+    """Titled pictures in rows, left to right, and a legend of palette colours below them.
+
+    Args:
+        pictures: Title and picture of each, none larger than a cell.
+        columns: How many stand in a row.
+        cell: Width and height of the room for one.
+        legend: Class index and name of each colour to explain.
+    """
     font = ImageFont.load_default(15)
     step = (cell[0] + _MARGIN, cell[1] + _LINE + _MARGIN)
     width = _MARGIN + columns * step[0]
     spots, below = _legend_spots(legend, font, width)
     top = _MARGIN + math.ceil(len(pictures) / columns) * step[1]
-    sheet = Image.new("RGB", (width, top + below), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    page = Image.new("RGB", (width, top + below), _PAPER)
+    draw = ImageDraw.Draw(page)
     for number, (title, picture) in enumerate(pictures):
         x, y = _MARGIN + number % columns * step[0], _MARGIN + number // columns * step[1]
         draw.text((x, y), _shortened(title, font, cell[0]), _INK, font)
-        sheet.paste(picture, (x + (cell[0] - picture.width) // 2, y + _LINE))
+        page.paste(picture, (x + (cell[0] - picture.width) // 2, y + _LINE))
     for (index, name), (x, y) in zip(legend, spots, strict=True):
         draw.rectangle((x, top + y + 1, x + 16, top + y + 17), tuple(PALETTE[index].tolist()), _INK)
         draw.text((x + 23, top + y), name, _INK, font)
-    return sheet
+    return page
 
 
 def _legend_spots(

@@ -29,7 +29,8 @@ from pseudolabel.options import STAGES, DatasetOptions, StageOptions, build_opti
 from pseudolabel.settings import read_yaml, require_words
 
 _TOP = ("name", "out", "defaults", "stages")
-_DATASET = ("dataset", "root", "split", "tag_source", "tags_file")  # read from their input by all later stages
+# What all later stages read from their input.
+_DATASET = ("dataset", "root", "split", "tag_source", "tags_file", "scribbles", "points", "boxes")
 _RESERVED = ("out", "overwrite")  # the pipeline's own business
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

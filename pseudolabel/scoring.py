@@ -82,7 +82,7 @@ def count_images(
 
 
 class Scoring:
-    """Sums over images, of a size that does not depend on their number.
+    """Sums over images, and one score of each.
 
     Args:
         options: Policy, resamples, how many of the worst images.
@@ -92,7 +92,7 @@ class Scoring:
 
     def __init__(self, options: EvaluateMasksOptions, classes: Sequence[str], *, label_maps: int) -> None:
         self.faults: list[str] = []
-        self.worst: list[tuple[float, str]] = []
+        self.images: list[tuple[float, str]] = []
         self._options = options
         self._classes = classes
         self._tables = np.zeros((label_maps, len(classes) + 1, len(classes) + 1, 4))
@@ -106,8 +106,12 @@ class Scoring:
         self._tables += found.table
         self._bootstrap.add(found.counts)
         scores = class_mean(iou(found.counts[:, 0]))
-        known = [(score, name) for score, name in zip(scores.tolist(), found.ids, strict=True) if not math.isnan(score)]
-        self.worst = heapq.nsmallest(self._options.worst, self.worst + known)
+        self.images += zip(scores.tolist(), found.ids, strict=True)
+
+    @property
+    def worst(self) -> list[tuple[float, str]]:
+        """mIoU and id of the images with the lowest one."""
+        return heapq.nsmallest(self._options.worst, (row for row in self.images if not math.isnan(row[0])))
 
     def summaries(self) -> list[dict[str, Any]]:
         """The scores of each label map."""
@@ -122,7 +126,10 @@ class Scoring:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The datasets of a ``scores`` artefact; a second label map's in a group of its own."""
-        found = {}
+        found = {
+            "images/id": np.array([name for _, name in self.images], dtype=object),
+            "images/miou": np.array([score for score, _ in self.images]),
+        }
         for prefix, table in zip(("", "tag-filtered/"), self._tables, strict=False):  # there may be one only
             pixels = table[:-1].sum(axis=-1).astype(np.uint64)
             found[f"{prefix}confusion"] = pixels[:, :-1]

@@ -1,7 +1,8 @@
-"""What refine-crf and export-masks share: maps with their thresholds, photographs, and the loop over images."""
+"""What offline stages read: maps with their thresholds, photographs, others' files; and their loop over images."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact
-from pseudolabel.data import read_image
+from pseudolabel.artefacts import Header, Images, Input, MapsReader, MapsWriter, open_artefact
+from pseudolabel.data import Record, read_image
+from pseudolabel.data.lists import files_below
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import Thresholds, matching_thresholds
 from pseudolabel.parallel import ordered_map
 from pseudolabel.progress import Progress
 
 Task = TypeVar("Task")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,47 @@ def read_photograph(path: Path, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
+def unreadable(records: Iterable[Record], read: Callable[[Record], object], progress: Progress) -> dict[str, str]:
+    """Look at every image, and warn of those that cannot be used.
+
+    Args:
+        records: The images.
+        read: Reads one; a DatasetError of it is the reason.
+        progress: Where to warn.
+
+    Returns:
+        Id to reason.
+    """
+    found = {}
+    for record in records:
+        try:
+            read(record)
+        except DatasetError as error:
+            found[record.id] = str(error)
+            progress.warn(f"skipped: {error}")
+    return found
+
+
+def npy_input(folder: Path) -> Input:
+    """A folder of ``.npy`` files as one input of an artefact.
+
+    Its digest covers their names, sizes and times of change: maps of one shape have one size, whatever is in them, and
+    to read them all takes as long as importing them.
+    """
+    digest = hashlib.sha256()
+    for name, path in files_below(folder, (".npy",)):
+        about = path.stat()
+        digest.update(f"{name}\t{about.st_size}\t{about.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return Input("npy", str(folder.resolve()), digest.hexdigest())
+
+
 def write_maps(
     writer: MapsWriter,
-    work: Callable[[Task], Mapping[int, np.ndarray] | np.ndarray | str],
+    work: Callable[[Task], Found],
     tasks: Iterable[Task],
     total: int,
     *,
+    take: Callable[[Found], Mapping[int, np.ndarray] | np.ndarray | str] = lambda found: found,  # type: ignore[assignment, return-value]
     workers: int | None,
     progress: Progress,
 ) -> None:
@@ -125,9 +163,10 @@ def write_maps(
 
     Args:
         writer: Of the new artefact.
-        work: Task to the image's maps, or to the reason why it has none; as of ``ordered_map``.
+        work: Task to what is found of the image; as of ``ordered_map``.
         tasks: Of the images from ``writer.done`` on, in order.
         total: How many images there are.
+        take: What was found, in this process, to the image's maps or to the reason why it has none.
         workers: As of ``ordered_map``.
         progress: Where to report.
     """
@@ -135,8 +174,9 @@ def write_maps(
     results = ordered_map(work, tasks, workers=workers)
     with progress.track(total, "images", done=writer.done) as advance, closing(results):
         for index, found in zip(todo, results, strict=True):
-            if isinstance(found, str):
-                writer.skip(index, found)
+            maps = take(found)
+            if isinstance(maps, str):
+                writer.skip(index, maps)
             else:
-                writer.add(index, found)
+                writer.add(index, maps)
             advance(1)

@@ -1,4 +1,4 @@
-"""The training loop that every training stage shares: batches, schedule, averaging, mixed precision, resuming.
+"""The training loop that every training stage shares: schedule, averaging, mixed precision, resuming.
 
 What a step computes depends on the seed, the step's number and the weights alone, never on the number of workers or on
 whether the training was interrupted: a resumed training ends with the same weights as an uninterrupted one.
@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from pseudolabel.artefacts import (
     Header,
@@ -26,24 +25,14 @@ from pseudolabel.artefacts import (
     write_artefact,
 )
 from pseudolabel.artefacts.header import CostMeter, made_differently
-from pseudolabel.data import Record
 from pseudolabel.devices import autocast, seed_everything
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.models.checkpoint import read_weights, weight_arrays
 from pseudolabel.options import TrainingOptions
-from pseudolabel.parallel import cores
 from pseudolabel.progress import Progress
+from pseudolabel.samples import Batch, Samples, load_batches, steps_per_epoch
 
-Batch = Mapping[str, Any]
 Curves = dict[str, list[float]]
-
-
-class Samples(Protocol):
-    """Training samples; sample (epoch, index) is the same whenever and wherever it is made."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: tuple[int, int]) -> Mapping[str, Any]: ...
 
 
 @dataclass
@@ -54,12 +43,10 @@ class Run:
         network: The network, on its device.
         samples: Yields dictionaries of arrays and an ``id``.
         loss: Network and batch to named losses; ``loss`` is the one that is descended.
-        options: The shared training settings.
+        options: The stage's settings, as far as trainings share them; the state to resume from lies beside ``out``.
         header: Of the checkpoint to be made.
-        out: Path of that checkpoint; the state to resume from lies beside it.
         device: Where to compute.
         dtype: Number format of the forward pass.
-        workers: Loader processes; None for one a core.
         validate: Called with the network after every epoch; its numbers join the curves.
     """
 
@@ -68,10 +55,8 @@ class Run:
     loss: Callable[[Any, Batch], dict[str, Tensor]]
     options: TrainingOptions
     header: Header
-    out: Path
     device: torch.device
     dtype: torch.dtype
-    workers: int | None = None
     validate: Callable[[Any], dict[str, float]] | None = None
     step: int = 0
     curves: Curves = field(default_factory=dict)
@@ -79,7 +64,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in one pass; an incomplete last batch is left out."""
-        return max(1, len(self.samples) // self.options.batch_size)
+        return steps_per_epoch(self.samples, self.options)
 
     @property
     def total_steps(self) -> int:
@@ -93,7 +78,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     Args:
         run: The training; its ``step`` and ``curves`` are filled in.
         progress: Where to report loss, rate and validation.
-        cost: The stage's meter.
+        cost: The stage's meter; what the killed training had spent at its last saved state is added to it.
         overwrite: Start anew even if a state to resume from is there.
 
     Returns:
@@ -101,6 +86,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
 
     Raises:
         StalePartialError: The state to resume from was made with other options or inputs.
+        DatasetError: A photograph cannot be read.
         PseudolabelError: The loss is no longer finite; the last saved state is kept.
     """
     options = run.options
@@ -108,13 +94,20 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     seed_everything(run.header.seed)
     optimiser = make_optimiser(run.network, options)
     average = {name: tensor.clone() for name, tensor in run.network.state_dict().items()} if options.ema else None
-    state = state_path(run.out)
+    state = state_path(run.options.out)
     if state.exists() and not overwrite:
-        _restore(run, state, optimiser, average)
+        cost.resume(_restore(run, state, optimiser, average))
         progress.log(f"going on from step {run.step} of {run.total_steps} ({state})")
     started, first = time.perf_counter(), run.step
     with progress.track(run.total_steps, "steps", done=run.step) as advance:
-        for batches in _batches(run):
+        for batches in load_batches(
+            run.samples,
+            options,
+            seed=run.header.seed,
+            steps=range(run.step, run.total_steps),
+            workers=options.workers,
+            pin=run.device.type == "cuda",
+        ):
             values = _step(run, optimiser, batches)
             run.step += 1
             if average is not None:
@@ -151,11 +144,11 @@ def save_checkpoint(
         arrays["skipped/id"] = np.array(list(skipped), dtype=object)
         arrays["skipped/reason"] = np.array(list(skipped.values()), dtype=object)
     header = replace(run.header, facts={**run.header.facts, **facts})
-    write_artefact(run.out, header, arrays, cost, images=run.total_steps * run.options.batch_size)
-    state_path(run.out).unlink(missing_ok=True)
+    write_artefact(run.options.out, header, arrays, cost, images=run.total_steps * run.options.batch_size)
+    state_path(run.options.out).unlink(missing_ok=True)
     recent = run.curves["loss"][-run.steps_per_epoch :]
     loss = sum(recent) / len(recent)
-    return {"out": str(run.out), "loss": loss, "images": len(run.samples), "steps": run.total_steps}
+    return {"out": str(run.options.out), "loss": loss, "images": len(run.samples), "steps": run.total_steps}
 
 
 def training_mode(network: nn.Module) -> None:
@@ -207,26 +200,6 @@ def rate_factor(step: int, total: int, *, warmup: float, power: float) -> float:
     return float((1 - (step - rising) / max(1, total - rising)) ** power)
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the samples in one epoch: a permutation int64 (count,) that depends on seed and epoch alone."""
-    return np.random.default_rng((seed, 0, epoch)).permutation(count)
-
-
-def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random numbers of one sample's view."""
-    return np.random.default_rng((seed, 1, epoch, index))
-
-
-def split_records(
-    records: tuple[Record, ...], holdout: float, seed: int
-) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Part records at random into those to train on and those held out, both in list order."""
-    count = min(round(holdout * len(records)), len(records) - 1)
-    chosen = set(np.random.default_rng((seed, 2)).permutation(len(records))[:count].tolist())
-    kept = tuple(record for index, record in enumerate(records) if index not in chosen)
-    return kept, tuple(record for index, record in enumerate(records) if index in chosen)
-
-
 def _announce(run: Run, progress: Progress) -> None:
     options = run.options
     micro = options.micro_batch or options.batch_size
@@ -239,37 +212,6 @@ def _announce(run: Run, progress: Progress) -> None:
             f"effective batch {options.batch_size} differs from the recipe's {options.recipe_batch}, for which the "
             f"learning rate {options.learning_rate:g} was chosen; results will differ"
         )
-
-
-def _batches(run: Run) -> Iterator[list[Batch]]:
-    """For every remaining step, its micro batches."""
-    options, seed = run.options, run.header.seed
-    micro = options.micro_batch or options.batch_size
-    keys: list[list[tuple[int, int]]] = []
-    for step in range(run.step, run.total_steps):
-        epoch, position = divmod(step, run.steps_per_epoch)
-        order = epoch_order(len(run.samples), seed, epoch)
-        chosen = order[position * options.batch_size : (position + 1) * options.batch_size]
-        pairs = [(epoch, int(index)) for index in chosen]
-        keys.extend(pairs[start : start + micro] for start in range(0, len(pairs), micro))
-    workers = cores() if run.workers is None else run.workers
-    loader: DataLoader[Any] = DataLoader(
-        run.samples,  # type: ignore[arg-type]  # keys are pairs, not numbers
-        batch_sampler=keys,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        pin_memory=run.device.type == "cuda",
-        generator=torch.Generator(),  # or making the loader would draw from the generator that dropout uses
-    )
-    found: list[Batch] = []
-    size = 0
-    wanted = min(options.batch_size, len(run.samples))
-    for batch in loader:
-        found.append(batch)
-        size += len(batch["id"])
-        if size >= wanted:
-            yield found
-            found, size = [], 0
 
 
 @contextmanager
@@ -307,7 +249,7 @@ def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[
         ids = ", ".join(str(name) for batch in batches for name in batch["id"])
         raise PseudolabelError(
             f"the loss is {sums['loss']} at step {run.step + 1} (images {ids}); the last good state is "
-            f"{state_path(run.out)}: lower --learning-rate or pass --precision float32"
+            f"{state_path(run.options.out)}: lower --learning-rate or pass --precision float32"
         )
     optimiser.step()
     return sums | {"rate": options.learning_rate * factor}
@@ -356,7 +298,10 @@ def _save(
     write_artefact(state, header, arrays, cost, images=run.step * run.options.batch_size)
 
 
-def _restore(run: Run, state: Path, optimiser: torch.optim.AdamW, average: dict[str, Tensor] | None) -> None:
+def _restore(
+    run: Run, state: Path, optimiser: torch.optim.AdamW, average: dict[str, Tensor] | None
+) -> Mapping[str, Any]:
+    """Fill in what a killed training has saved; returns what it had spent by then."""
     with open_artefact(state, "training-state") as artefact:
         changed = made_differently(artefact.header.options, artefact.header.inputs, run.header)
         if changed:
@@ -382,6 +327,7 @@ def _restore(run: Run, state: Path, optimiser: torch.optim.AdamW, average: dict[
         raise ArtefactError(
             f"{state} is {run.step} steps into a training of {run.total_steps}; pass --overwrite to start anew"
         )
+    return artefact.header.cost
 
 
 def _read_curves(run: Run, group: Any, prefix: str = "") -> None:

@@ -16,6 +16,7 @@ STAGES = {
     "soft-labels": "refine-crf",
     "masks": "export-masks",
     "thresholds": "search-threshold",
+    "crf-search": "search-crf",
     "scores": "evaluate-masks",
     "checkpoint": "train-cam",
     "training-state": "train-cam",
@@ -42,6 +43,11 @@ ARRAYS: dict[str, dict[str, np.ndarray]] = {
         "thresholds/value": np.array([np.nan, 0.4, 0.4]),
         "thresholds/low": np.array([np.nan, 0.3, 0.3]),
         "thresholds/high": np.full(3, np.nan),
+    },
+    "crf-search": {
+        "trials/name": np.array([b"irn", b"random 1"]),
+        "trials/criterion": np.array([0.5, 0.4]),
+        "images/id": np.array([b"a", b"b/c", "ü".encode()]),
     },
     "scores": {"confusion": np.arange(9, dtype=np.int64).reshape(3, 3)},
     "checkpoint": {

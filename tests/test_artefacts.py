@@ -44,7 +44,7 @@ from pseudolabel.artefacts.checks import REQUIRED
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.journal import Journal
 from pseudolabel.artefacts.maps import enlarge
-from pseudolabel.errors import ArtefactError, InputError
+from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.options import build_options
 
 
@@ -156,6 +156,17 @@ def test_skipped_images_and_their_reasons_are_kept(tmp_path: Path) -> None:
         assert reader.skipped == {"a": "a.jpg is truncated", "ü": "ü.jpg is empty"}
         with pytest.raises(ArtefactError, match="image 'a' has no mask; make it again"):
             reader.labels(0)
+
+
+def test_an_artefact_of_which_every_image_was_skipped_is_an_error(tmp_path: Path) -> None:
+    out = tmp_path / "x.h5"
+    writer = MapsWriter(out, kinds.header("cams"), kinds.IMAGES, dtype="float16")
+    for index, name in enumerate("abc"):
+        writer.skip(index, f"{name}.jpg is empty")
+    with pytest.raises(DatasetError) as caught, writer:
+        pass
+    assert str(caught.value) == f"none of the 3 images could be used, so {out} is not made; the first: a.jpg is empty"
+    assert list(tmp_path.iterdir()) == []  # the next run looks at all of them again
 
 
 def test_full_size_maps_are_shares_at_image_size(cams: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "comm
 
 
 def test_there_are_benchmarks() -> None:
-    assert {"make_cams.py", "cams_size.py", "memory.py", "refine_crf.py", "startup.py"} <= set(SCRIPTS)
+    assert {"make_cams.py", "cams_size.py", "memory.py", "refine_crf.py", "startup.py", "voc_mini.py"} <= set(SCRIPTS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -24,3 +24,15 @@ def test_help(script: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: {script}")
     assert f"python benchmarks/{script}" in done.stdout  # how it is run
+
+
+def test_a_run_from_nothing_starts_from_nothing(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/cam.h5").write_bytes(b"")
+    words = ["--root", "nowhere", "--work", "work", "--results", "figures.json"]
+    done = subprocess.run(
+        [sys.executable, FOLDER / "voc_mini.py", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "work is not an empty folder; pass another --work, or remove it\n"
+    assert not (tmp_path / "figures.json").exists()

@@ -19,13 +19,13 @@ from pseudolabel import __version__
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import EXAMPLES, app, main
 from pseudolabel.cli.failures import exit_code
-from pseudolabel.cli.render import duration, percent, short, size
 from pseudolabel.errors import DatasetError, PseudolabelError
 from pseudolabel.fields import as_word, default_of, is_positional, type_of
 from pseudolabel.options import STAGES, build_options
+from pseudolabel.wording import duration, percent, short, size
 
 PROGRAM = [sys.executable, "-m", "pseudolabel.cli"]
-COMMANDS = [*STAGES, "run", "inspect", "demo", "data"]
+COMMANDS = [*STAGES, "run", "compare", "report", "inspect", "demo", "data"]
 
 
 def program(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pseudolabel.artefacts import read_header
+from pseudolabel.artefacts import MapsReader, open_artefact, read_header
+from pseudolabel.cli.app import main
 from pseudolabel.demo import BACKBONE, write_backbone
 from pseudolabel.inspection import lineage
 from pseudolabel.models.backbone import Backbone, load_weights
@@ -73,6 +75,80 @@ def test_a_pipeline_from_tags_to_scores(synthetic_root, tmp_path):
     assert {"scores", "masks", "checkpoint", "cams", "thresholds", "dataset"} <= kinds
     header = read_header(tmp_path / "work/segmenter.h5")
     assert [item.kind for item in header.inputs] == ["masks", "checkpoint"]
+
+
+SIDES = (40, 48)  # height and width of the photographs of write_coco
+BOX, CROWD = (slice(8, 24), slice(6, 22)), (slice(None), slice(40, 48))
+
+
+def write_coco(root):
+    """Six photographs of one box each, in turn of categories 3, 18 and 90; on the first also a crowd of category 18.
+
+    Returns:
+        Id to ground truth: uint8 (H, W), the categories numbered 1 to 3, the crowd 255.
+    """
+    height, width = SIDES
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 255, (3, 3))
+    images, annotations, truth = [], [], {}
+    (root / "images").mkdir(parents=True)
+    for index in range(6):
+        name, label = f"{index * 1000 + 42:012}", index % 3
+        pixels = rng.integers(90, 160, (height, width, 3), dtype=np.uint8)
+        pixels[BOX] = colours[label] // 2 + pixels[BOX] // 2
+        Image.fromarray(pixels).save(root / f"images/{name}.jpg", quality=95)
+        number = index * 1000 + 42
+        images.append({"id": number, "file_name": f"{name}.jpg", "height": height, "width": width})
+        polygon = [6, 8, 22, 8, 22, 24, 6, 24]
+        about = {"id": index + 1, "image_id": number, "category_id": (3, 18, 90)[label], "iscrowd": 0}
+        annotations.append(about | {"segmentation": [polygon]})
+        truth[name] = np.zeros(SIDES, dtype=np.uint8)
+        truth[name][BOX] = label + 1
+    columns = {"size": [height, width], "counts": [height * 40, height * 8]}
+    annotations.append({"id": 7, "image_id": 42, "category_id": 18, "iscrowd": 1, "segmentation": columns})
+    truth[f"{42:012}"][CROWD] = 255
+    categories = [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}, {"id": 18, "name": "dog"}]
+    (root / "annotations").mkdir()
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations/instances_train2014.json").write_text(json.dumps(content))
+    return truth
+
+
+def test_a_coco_set_from_tags_to_scores(tmp_path, capsys):
+    root, work = tmp_path / "coco", tmp_path / "work"
+    truth = write_coco(root)
+    results = {}
+    for line in (
+        f"train-cam --dataset coco --root {root} --split train2014 --backbone test_vit --no-pretrained "
+        f"--auxiliary-block -2 --crop 32 --epochs 1 --batch-size 3 --workers 0 --out {work}/cam.h5",
+        f"make-cams {work}/cam.h5 --split train2014 --size 48 --scales 1 --workers 0 --out {work}/cams.h5",
+        f"search-threshold {work}/cams.h5 --method fixed --value 0.5 --out {work}/threshold.h5",
+        f"export-masks {work}/cams.h5 --threshold {work}/threshold.h5 --dataset coco --rle --workers 0 "
+        f"--out {work}/masks",
+        f"evaluate-masks {work}/masks --workers 0",
+    ):
+        words = line.split()
+        code = main([*words, "--json", "--quiet"])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        results[words[0]] = json.loads(said.out)
+    header = read_header(work / "cam.h5")
+    assert header.classes == ("background", "car", "dog", "toothbrush")
+    assert header.oracle == ()
+    with open_artefact(work / "cams.h5", "cams") as artefact:
+        assert sorted(MapsReader(artefact).maps(0)) == [1, 2]  # the crowd's class does occur
+    masks = {name: np.asarray(Image.open(work / f"masks/{name}.png")) for name in truth}
+    rle = json.loads((work / "masks/coco.json").read_text())
+    assert {item["id"] for item in rle["images"]} == {42, 1042, 2042, 3042, 4042, 5042}
+    assert [item["id"] for item in rle["categories"]] == [3, 18, 90]
+    found = np.concatenate([masks[name][truth[name] != 255] for name in truth])
+    true = np.concatenate([array[array != 255] for array in truth.values()])
+    ious = [((found == k) & (true == k)).sum() / ((found == k) | (true == k)).sum() for k in range(4)]
+    scores = results["evaluate-masks"]
+    assert list(scores["iou"].values()) == pytest.approx(ious, abs=1e-6)
+    assert scores["miou"] == pytest.approx(np.mean(ious), abs=1e-6)
+    assert (scores["protocol"]["dataset"], scores["protocol"]["split"]) == ("coco", "train2014")
+    assert scores["protocol"]["threshold"] == 0.5
 
 
 def test_a_missing_data_set_is_one_line(tmp_path):

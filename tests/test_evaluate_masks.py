@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from small_voc import CLASSES, array, random_labels, save, write_artefact_of_maps, write_voc
 
-from pseudolabel.artefacts import Input, open_artefact, read_header
+from pseudolabel.artefacts import Input, open_artefact, read_header, write_artefact
+from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import iou
@@ -104,6 +105,8 @@ def test_the_scores_artefact_holds_the_counts_and_the_result(tmp_path: Path, roo
         assert artefact.file["confusion"].dtype == np.uint64
         assert artefact.file["confusion"][:].tolist() == [[6, 0, 1], [1, 2, 0], [0, 0, 1]]  # row: truth
         assert artefact.file["unlabelled"][:].tolist() == [1, 0, 0]
+        assert artefact.file["images/id"].asstr()[:].tolist() == ["a", "b", "sub/c"]
+        assert artefact.file["images/miou"][:] == pytest.approx([(3 / 4 + 2 / 3) / 2, 1.0, 0.75])
         assert artefact.header.facts == {key: value for key, value in found.items() if key != "out"}
         assert artefact.header.classes == CLASSES
         assert artefact.header.protocol == found["protocol"]
@@ -231,7 +234,16 @@ def test_images_that_were_skipped_are_reported_and_no_others_may_lack(tmp_path: 
     fewer = {name: labels for name, labels in PREDICTION.items() if name != "b"}
     other = masks_artefact(tmp_path / "other/masks.h5", root, fewer)
     assert "1 of 3 images have no mask (b)" in refusal(other)
-    none = masks_artefact(tmp_path / "none/masks.h5", root, dict.fromkeys(PREDICTION, "gone"))
+
+
+def test_masks_of_which_every_image_was_skipped(tmp_path: Path, root: Path) -> None:
+    """Our own stages do not write such a file; the format allows it."""
+    header = read_header(masks_artefact(tmp_path / "masks.h5", root))
+    names, nothing = np.array(list(PREDICTION), dtype=object), np.zeros(0, dtype=np.int32)
+    arrays = {"images/id": names, "skipped/id": names, "skipped/reason": np.array(["gone"] * 3, dtype=object)}
+    arrays |= {f"images/{side}": np.zeros(3, dtype=np.int32) for side in ("height", "width")}
+    arrays |= {f"maps/{column}": nothing for column in ("values", "image", "height", "width")}
+    none = write_artefact(tmp_path / "none.h5", header, arrays | {"maps/offset": np.zeros(1, np.int64)}, CostMeter())
     assert refusal(none) == f"{none} has no image to score: earlier stages have skipped all 3"
 
 

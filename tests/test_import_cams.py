@@ -8,7 +8,10 @@ import pytest
 from pseudolabel.artefacts import MapsReader, open_artefact
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.inspection import lineage
 from pseudolabel.options import ImportCamsOptions
+from pseudolabel.pipeline import Step
+from pseudolabel.running import Freshness
 from pseudolabel.stages.import_cams import import_cams, read_arrays, reduced
 
 
@@ -47,6 +50,19 @@ def test_import_makes_a_cams_artefact(folder, synthetic_root, tmp_path):
             labels, maps = reader.full_size(index)
             assert tuple(labels) == record.tags
             assert np.all(maps[0, :, : maps.shape[2] // 2] == 0.75)
+
+
+def test_the_folder_is_an_input_that_lineage_and_freshness_see(folder, synthetic_root, tmp_path):
+    options = settings(synthetic_root, tmp_path)
+    import_cams(options)
+    npy = next(node for node in lineage(options.out)["inputs"] if node["kind"] == "npy")
+    assert (npy["path"], npy["state"]) == (str(tmp_path / "npy"), "recorded")
+    step = Step("cams", "import-cams", options, ())
+    assert Freshness().reason_to_run(step) is None
+    victim = next((tmp_path / "npy").iterdir())
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # another map in as many bytes
+    assert Freshness().reason_to_run(step) == f"its input {tmp_path / 'npy'} has changed"
 
 
 def test_maps_are_reduced_to_the_grid(folder, synthetic_root, tmp_path):
@@ -93,6 +109,15 @@ def test_a_missing_file_is_named_or_skipped(folder, synthetic_root, tmp_path):
     assert result["skipped"] == 1
     with open_artefact(tmp_path / "cams.h5", "cams") as artefact:
         assert list(MapsReader(artefact).skipped) == [folder.records[1].id]
+
+
+def test_a_folder_without_any_of_the_files_is_an_error_even_with_skip(folder, synthetic_root, tmp_path):
+    files = sorted((tmp_path / "npy").iterdir())
+    for file in files:
+        file.unlink()
+    with pytest.raises(DatasetError, match=rf"none of the 4 images could be used, .*; the first: {files[0]} does not"):
+        import_cams(settings(synthetic_root, tmp_path, on_error="skip"))
+    assert not list(tmp_path.glob("cams.h5*"))
 
 
 def test_another_key_is_asked_for_by_name(folder, synthetic_root, tmp_path):

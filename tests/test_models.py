@@ -1,10 +1,12 @@
 """Backbones, CAM networks, segmenters and their checkpoints, on timm's tiny test models."""
 
 import logging
+import socket
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from pseudolabel.artefacts import Header, write_artefact
@@ -40,6 +42,17 @@ def test_a_backbone_states_its_channels_and_stride(name, settings, stride):
     assert backbone.stride == stride
     assert features.shape == (2, backbone.channels, 96 // stride, 64 // stride)
     assert earlier is None
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_auxiliary_maps_alone_are_those_of_the_whole_network(mode):
+    network = build_cam_network({**CAM, "backbone": "test_vit"})
+    getattr(network, mode)()
+    images = torch.randn(2, 3, 64, 48)
+    torch.testing.assert_close(network.auxiliary_maps(images), network(images).auxiliary, rtol=0, atol=0)
+    plain = build_cam_network({**CAM, "backbone": "test_vit", "auxiliary_block": None})
+    with pytest.raises(ValueError, match=r"^the network has no auxiliary head$"):
+        plain.auxiliary_maps(images)
 
 
 def test_an_auxiliary_block_of_a_vit_gives_an_earlier_map():
@@ -159,21 +172,64 @@ def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, siz
     assert np.allclose(ours[next(iter(ours))], theirs[next(iter(ours))])
 
 
-def test_a_decoder_that_does_not_work_on_a_plain_vit():
-    architecture = {"type": "segmenter", "backbone": "test_vit", "decoder": "unet", "output_stride": None, "classes": 4}
-    with pytest.raises(InputError, match=r"decoder unet does not work on test_vit \(.*\); use --decoder largefov"):
+@pytest.mark.parametrize(
+    ("backbone", "decoder", "said"),
+    [
+        ("test_vit", "unet", r"decoder unet does not work on test_vit \(.*pattern.*\); use --decoder largefov"),
+        ("test_mambaout", "pan", r"decoder pan does not work on test_mambaout \(.*output_stride.*\); use --decoder"),
+        ("ghostnet_050", "pan", r"decoder pan does not work on ghostnet_050 \(.*output_stride.*\); use --decoder"),
+        ("nest_tiny", "unet", r"decoder unet does not work on nest_tiny \(list index .*\); use --decoder largefov"),
+        ("resnet19", "unet", r"timm has no model 'resnet19' \(did you mean 'resnet18'\?\); see timm.list_models\(\)"),
+    ],
+)
+def test_a_decoder_that_does_not_work_on_a_backbone(backbone, decoder, said):
+    architecture = {"type": "segmenter", "backbone": backbone, "decoder": decoder, "output_stride": None, "classes": 4}
+    with pytest.raises(InputError, match=said):
         build_segmenter(architecture)
 
 
-def test_a_failed_download_is_one_line_and_its_attempts_are_not_logged():
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A place on this machine for timm's weights to come from: it listens and never answers; nothing is cached."""
+    for name in ("http_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield server
+
+
+def test_a_failed_download_is_one_line_and_its_attempts_are_not_logged(hub):
     logger = logging.getLogger("huggingface_hub.utils")
     with downloading("a_net", pretrained=True):
         assert not logger.isEnabledFor(logging.WARNING)
+        assert not constants.is_offline_mode()
     with pytest.raises(PseudolabelError) as error, downloading("a_net", pretrained=True):
-        raise OSError("no network\nat all")
+        raise OSError("no space\nat all")
     assert str(error.value) == (
-        "timm could not load its weights for a_net (no network); pass --weights FILE.safetensors or --no-pretrained"
+        "timm could not load its weights for a_net (no space); pass --weights FILE.safetensors or --no-pretrained"
     )
     assert logger.isEnabledFor(logging.WARNING)
     with pytest.raises(OSError, match="full"), downloading("a_net", pretrained=False):
         raise OSError("full")
+
+
+def test_without_a_network_nothing_is_tried_again_and_again(hub):
+    hub.close()
+    with downloading("test_resnet", pretrained=True):
+        assert constants.is_offline_mode()  # what is cached serves, the rest fails at once
+    assert not constants.is_offline_mode()
+    with pytest.raises(PseudolabelError) as error:
+        Backbone("test_resnet", pretrained=True)
+    assert str(error.value) == (
+        f"timm could not load its weights for test_resnet (no connection to {constants.ENDPOINT}, and they are not "
+        "cached); pass --weights FILE.safetensors or --no-pretrained"
+    )
+
+
+def test_behind_a_proxy_a_connection_of_ones_own_tells_nothing(hub, monkeypatch):
+    hub.close()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with downloading("a_net", pretrained=True):
+        assert not constants.is_offline_mode()

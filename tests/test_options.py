@@ -175,6 +175,22 @@ def test_a_range_is_two_increasing_shares() -> None:
             build_options("train-cam", given("train-cam", view_area=value))
 
 
+@pytest.mark.parametrize(
+    ("stage", "values", "said"),
+    [
+        ("make-cams", {"size": 100_000}, "--size: should be less than or equal to 4096, found 100000"),
+        ("predict-masks", {"size": 4097}, "--size: should be less than or equal to 4096, found 4097"),
+        ("import-cams", {"grid": 5000}, "--grid: should be less than or equal to 4096, found 5000"),
+        ("make-cams", {"scales": "1,40"}, "--scales: should be less than or equal to 8, found '40'"),
+    ],
+)
+def test_sides_and_scales_have_an_end(stage: str, values: dict[str, Any], said: str) -> None:
+    """Beyond it a network's input would take more memory than machines have, long after the command began."""
+    with pytest.raises(InputError) as caught:
+        build_options(stage, given(stage, **values))
+    assert str(caught.value) == f"{stage}: {said}"
+
+
 def test_micro_batches_divide_the_batch() -> None:
     with pytest.raises(InputError) as caught:
         build_options("train-cam", given("train-cam", batch_size=8, micro_batch=3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,8 @@ from pseudolabel.options import RefineCrfOptions
 from pseudolabel.pairwise import PRESETS, CrfSettings, dense_crf
 from pseudolabel.stages.refine_crf import refine_cams, refine_crf
 
-pytestmark = pytest.mark.usefixtures("engine")
 COUNT = 5
 NO_PAIRS = CrfSettings(1, 1, 0, 1, 1, 0)  # without weights the CRF changes nothing
-
-
-@pytest.fixture
-def engine() -> None:
-    pytest.importorskip("pydensecrf.densecrf", reason="the extra crf is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +61,10 @@ def everywhere(value: float) -> np.ndarray:
     return np.full(4, value)
 
 
+def by(image: np.ndarray, settings: CrfSettings) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda scores: dense_crf(image, scores, settings).probabilities
+
+
 def grey(width: int) -> np.ndarray:
     return np.full((1, width, 3), 90, dtype=np.uint8)
 
@@ -74,7 +73,7 @@ def grey(width: int) -> np.ndarray:
 def test_between_the_thresholds_a_pixel_is_unlabelled(rule: str) -> None:
     thresholds = Thresholds(everywhere(0.4), low=everywhere(0.25), high=everywhere(0.7))
     labels, maps = one_class(0.9, 0.71, 0.6, 0.3, 0.2, 0.0)
-    refined, unlabelled = refine_cams(grey(6), labels, maps, thresholds, NO_PAIRS, rule)
+    refined, unlabelled = refine_cams(labels, maps, thresholds, rule, by(grey(6), NO_PAIRS))
     assert unlabelled is not None
     assert unlabelled.tolist() == [[False, False, True, True, False, False]]
     chosen = np.array([0, 2])[refined.argmax(axis=0)]
@@ -83,7 +82,7 @@ def test_between_the_thresholds_a_pixel_is_unlabelled(rule: str) -> None:
 
 def test_without_a_rule_every_pixel_is_labelled() -> None:
     labels, maps = one_class(0.9, 0.5, 0.3)
-    refined, unlabelled = refine_cams(grey(3), labels, maps, Thresholds(everywhere(0.4)), NO_PAIRS, "none")
+    refined, unlabelled = refine_cams(labels, maps, Thresholds(everywhere(0.4)), "none", by(grey(3), NO_PAIRS))
     assert unlabelled is None
     np.testing.assert_allclose(refined, probabilities(labels, maps, everywhere(0.4)), atol=1e-6)
 
@@ -94,8 +93,9 @@ def test_irn_keeps_the_high_runs_class_and_its_probabilities(dataset: Dataset) -
     image = read_image(dataset.records[0].image)
     rng = np.random.default_rng(0)
     labels, maps = np.array([1, 3]), rng.random((2, *image.shape[:2]), dtype=np.float32)
-    high, low = (dense_crf(image, probabilities(labels, maps, everywhere(t)), PRESETS["irn"]) for t in (0.6, 0.2))
-    refined, unlabelled = refine_cams(image, labels, maps, thresholds, PRESETS["irn"], "irn")
+    crf = by(image, PRESETS["irn"])
+    high, low = (crf(probabilities(labels, maps, everywhere(t))) for t in (0.6, 0.2))
+    refined, unlabelled = refine_cams(labels, maps, thresholds, "irn", crf)
     np.testing.assert_array_equal(refined, high)
     np.testing.assert_array_equal(unlabelled, (high.argmax(axis=0) == 0) & (low.argmax(axis=0) != 0))
 
@@ -104,10 +104,10 @@ def test_cosa_leaves_unlabelled_exactly_what_lies_between_whatever_the_crf_says(
     thresholds = Thresholds(everywhere(0.4), low=everywhere(0.2), high=everywhere(0.6))
     image = read_image(dataset.records[0].image)
     labels, maps = np.array([1]), np.random.default_rng(0).random((1, *image.shape[:2]), dtype=np.float32)
-    refined, unlabelled = refine_cams(image, labels, maps, thresholds, PRESETS["deeplab"], "cosa")
+    crf = by(image, PRESETS["deeplab"])
+    refined, unlabelled = refine_cams(labels, maps, thresholds, "cosa", crf)
     np.testing.assert_array_equal(unlabelled, assign_confident(labels, maps, everywhere(0.2), everywhere(0.6)) == 255)
-    once = dense_crf(image, probabilities(labels, maps, everywhere(0.4)), PRESETS["deeplab"])
-    np.testing.assert_array_equal(refined, once)
+    np.testing.assert_array_equal(refined, crf(probabilities(labels, maps, everywhere(0.4))))
 
 
 def test_quantise_by_hand() -> None:
@@ -145,6 +145,7 @@ def test_soft_labels_hold_background_and_the_classes_present(
         "skipped": 0,
         "crf": "irn, iterations 2",
         "confidence": "none",
+        "mean_field_steps": 2.0,
     }
     for record, maps in zip(dataset.records, read_maps(tmp_path / "soft.h5"), strict=False):
         assert sorted(maps) == [0, *(record.tags or ())]
@@ -162,7 +163,7 @@ def test_stored_labels_are_those_of_the_crf(inputs: dict[str, Path], dataset: Da
         for index, record in enumerate(dataset.records[:COUNT]):
             labels, maps = MapsReader(cams).full_size(index)
             start = probabilities(labels, maps, np.full(len(dataset.classes), 0.4))
-            exact = dense_crf(read_image(record.image), start, settings).argmax(axis=0)
+            exact = by(read_image(record.image), settings)(start).argmax(axis=0)
             found = from_soft(*MapsReader(soft).full_size(index))
             np.testing.assert_array_equal(found, np.concatenate([[0], labels])[exact])
 
@@ -356,13 +357,20 @@ def test_cams_of_images_that_the_data_set_lacks(inputs: dict[str, Path], dataset
     )
 
 
-def test_without_the_engine_nothing_begins(
+def test_an_absent_engine_is_found_out_before_anything_begins(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    with pytest.raises(MissingExtraError, match=r'run: pip install "pseudolabel\[crf\]"$'):
-        refine_crf(options(inputs, tmp_path / "soft.h5"))
+    with pytest.raises(MissingExtraError, match=r'or run: pip install "pseudolabel\[pydensecrf\]"$'):
+        refine_crf(options(inputs, tmp_path / "soft.h5", engine="pydensecrf"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_result_says_how_many_steps_the_labels_took(inputs: dict[str, Path], tmp_path: Path) -> None:
+    found = refine_crf(options(inputs, tmp_path / "soft.h5", iterations=50))
+    assert 1 <= found["mean_field_steps"] < 50
+    again = refine_crf(options(inputs, tmp_path / "two.h5", iterations=50, workers=2))
+    assert again["mean_field_steps"] == found["mean_field_steps"]
 
 
 def test_an_existing_output_is_kept(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """train-cam and make-cams on the synthetic set, with timm's tiny test models."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -221,8 +223,6 @@ def test_a_killed_make_cams_goes_on_with_the_same_result(checkpoint, tmp_path, m
 
 
 def test_an_unreadable_image_stops_or_is_recorded(synthetic_root, checkpoint, tmp_path):
-    import shutil
-
     root = tmp_path / "data"
     shutil.copytree(synthetic_root, root)
     dataset = open_dataset(cam_options(root, tmp_path / "x.h5"))
@@ -236,19 +236,31 @@ def test_an_unreadable_image_stops_or_is_recorded(synthetic_root, checkpoint, tm
         assert list(MapsReader(artefact).skipped) == [dataset.records[2].id]
 
 
-def test_training_records_what_it_skips(synthetic_root, tmp_path):
-    import shutil
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-200], lambda whole: b""])
+def test_no_readable_image_at_all_is_an_error_even_with_skip(synthetic_root, checkpoint, tmp_path, damage):
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    records = open_dataset(cam_options(root, tmp_path / "x.h5")).records
+    for record in records:
+        record.image.write_bytes(damage(record.image.read_bytes()))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DatasetError, match=r"none of the 8 images could be used, .*; the first: .*jpg is "):
+        make_cams(make_options(checkpoint, tmp_path / "out/cams.h5", root=root, on_error="skip"))
+    assert list((tmp_path / "out").iterdir()) == []
 
+
+def test_training_records_what_it_skips(synthetic_root, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(synthetic_root, root)
     victim = open_dataset(cam_options(root, tmp_path / "x.h5")).records[2]
     victim.image.write_bytes(b"")
-    with pytest.raises(DatasetError, match=victim.image.name):
-        train_cam(cam_options(root, tmp_path / "cam.h5", epochs=1))
+    said = f"{victim.image} is empty (0 bytes); replace or remove it"
+    with pytest.raises(DatasetError) as error:
+        train_cam(cam_options(root, tmp_path / "cam.h5", epochs=1, workers=1))
+    assert str(error.value) == said
     assert not (tmp_path / "cam.h5").exists()
     result = train_cam(cam_options(root, tmp_path / "cam.h5", epochs=1, on_error="skip", overwrite=True))
     assert result["skipped"] == 1
-    said = f"{victim.image} is empty (0 bytes); replace or remove it"
     assert describe_artefact(tmp_path / "cam.h5")["skipped"] == {victim.id: said}
 
 

@@ -1,5 +1,7 @@
 """train-segmenter and predict-masks on masks of the synthetic set, with timm's tiny test models."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from PIL import Image
 
 from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact, read_header
 from pseudolabel.data import load_dataset
-from pseudolabel.errors import ArtefactError, InputError
+from pseudolabel.errors import ArtefactError, DatasetError, InputError
+from pseudolabel.inspection import describe_artefact
 from pseudolabel.labels import from_soft
 from pseudolabel.options import PredictMasksOptions, TrainSegmenterOptions
 from pseudolabel.stages.predict_masks import class_probabilities, predict_masks, restricted
@@ -94,6 +97,35 @@ def test_images_without_a_labelled_pixel_are_left_out(masks):
     header, rows = labelled_rows(masks)
     assert header.kind == "masks"
     assert sorted(rows.values()) == list(range(1, 8))
+
+
+@pytest.fixture
+def damaged(synthetic_root, tmp_path):
+    """A copy of the data set whose third image cannot be read; its folder, and the id and path of that image."""
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    victim = load_dataset({"dataset": "voc", "root": str(root), "split": "train"}).records[2]
+    victim.image.write_bytes(b"")
+    return root, victim
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_photograph_is_one_line_whichever_process_meets_it(masks, damaged, tmp_path, workers):
+    root, victim = damaged
+    with pytest.raises(DatasetError) as error:
+        train_segmenter(seg_options(masks, tmp_path / "seg.h5", root=root, workers=workers))
+    assert str(error.value) == f"{victim.image} is empty (0 bytes); replace or remove it"
+    assert not (tmp_path / "seg.h5").exists()
+
+
+def test_unreadable_photographs_can_be_left_out_and_are_recorded(masks, damaged, tmp_path, capsys):
+    root, victim = damaged
+    result = train_segmenter(seg_options(masks, tmp_path / "seg.h5", root=root, on_error="skip"))
+    assert (result["images"], result["skipped"], result["unlabelled"]) == (6, 1, 1)
+    said = f"{victim.image} is empty (0 bytes); replace or remove it"
+    assert capsys.readouterr().err == f"warning: skipped: {said}\n"
+    assert describe_artefact(tmp_path / "seg.h5")["skipped"] == {victim.id: said}
+    assert read_header(tmp_path / "seg.h5").protocol == {"trained_on": "6 masks (crf irn)"}
 
 
 def test_training_reads_backbone_and_data_set_from_the_masks(masks, checkpoint):

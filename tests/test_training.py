@@ -1,6 +1,5 @@
 """The shared training loop: schedule, order, accumulation, averaging, resuming."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from pseudolabel.artefacts import Header, StalePartialError
+from pseudolabel.artefacts import Header, StalePartialError, read_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Record
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.progress import Progress
+from pseudolabel.samples import epoch_order, sample_rng, split_records
 from pseudolabel.training import (
     Run,
-    epoch_order,
     make_optimiser,
     rate_factor,
-    sample_rng,
-    split_records,
+    save_checkpoint,
     state_path,
     train,
     training_mode,
@@ -62,11 +60,10 @@ def squared(network, batch):
 
 def make_run(tmp_path: Path, **settings) -> Run:
     tmp_path.mkdir(exist_ok=True)
-    out = tmp_path / "net.h5"
-    values = {"epochs": 4, "batch_size": 4, "learning_rate": 0.05, "save_every": 1, "precision": "float32", **settings}
-    options = TrainCamOptions(out=out, root=tmp_path, **values)
+    values = {"epochs": 4, "batch_size": 4, "learning_rate": 0.05, "save_every": 1, "workers": 0, **settings}
+    options = TrainCamOptions(out=tmp_path / "net.h5", root=tmp_path, **values)
     header = Header("checkpoint", "train-cam", options.resolved(), ("background", "a"))
-    return Run(Line(), Points(), squared, options, header, out, torch.device("cpu"), torch.float32, workers=0)
+    return Run(Line(), Points(), squared, options, header, torch.device("cpu"), torch.float32)
 
 
 def finish(run: Run, *, overwrite: bool = False):
@@ -101,22 +98,27 @@ def test_heads_learn_faster_and_biases_do_not_decay(tmp_path):
     }
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
-def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path, ema):
-    whole = finish(make_run(tmp_path / "a", ema=ema))
+class KilledError(Exception):
+    """What ends a training in the middle."""
 
-    class KilledError(Exception):
-        pass
 
-    def dies_at_step_8(network, batch):
-        if broken.step == 7:
+def kill_at_step(run: Run, step: int, cost: CostMeter) -> None:
+    """Train until the given step, from 1, which fails."""
+
+    def dies(network, batch):
+        if run.step == step - 1:
             raise KilledError
         return squared(network, batch)
 
-    broken = make_run(tmp_path / "b", ema=ema)
-    broken.loss = dies_at_step_8
+    run.loss = dies
     with pytest.raises(KilledError):
-        finish(broken)
+        train(run, Progress(), cost, overwrite=False)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path, ema):
+    whole = finish(make_run(tmp_path / "a", ema=ema))
+    kill_at_step(make_run(tmp_path / "b", ema=ema), 8, CostMeter())
     again = make_run(tmp_path / "b", ema=ema)
     resumed = finish(again)
     assert again.step == again.total_steps == 12
@@ -125,13 +127,36 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path, ema):
         assert torch.equal(tensor, resumed[name]), name
 
 
+def test_a_killed_training_costs_what_all_of_its_runs_cost(tmp_path):
+    """The first run's meter stands at 1000 seconds when it begins, so that its share is seen in the sum."""
+    spent = {"wall_seconds": 1000.0, "cpu_seconds": 500.0, "peak_memory_bytes": 1 << 60}
+    kill_at_step(make_run(tmp_path), 5, CostMeter(spent))
+    kill_at_step(make_run(tmp_path), 8, CostMeter())
+    saved = read_header(state_path(tmp_path / "net.h5")).cost
+    last, cost = make_run(tmp_path), CostMeter()
+    save_checkpoint(last, train(last, Progress(), cost, overwrite=False), cost)
+    found = read_header(last.options.out).cost
+    assert 1000 < saved["wall_seconds"] < found["wall_seconds"] < 2000
+    assert 500 < saved["cpu_seconds"] < found["cpu_seconds"] < 1000
+    assert found["peak_memory_bytes"] == 1 << 60
+    assert found["images"] == 48
+    assert found["images_per_second"] == pytest.approx(48 / found["wall_seconds"], abs=1e-3)
+
+
+def test_starting_anew_forgets_what_an_earlier_training_cost(tmp_path):
+    kill_at_step(make_run(tmp_path), 8, CostMeter({"wall_seconds": 1000.0}))
+    run, cost = make_run(tmp_path), CostMeter()
+    save_checkpoint(run, train(run, Progress(), cost, overwrite=True), cost)
+    assert read_header(run.options.out).cost["wall_seconds"] < 1000
+
+
 def test_resuming_with_another_option_is_refused_by_name(tmp_path):
     run = make_run(tmp_path)
     finish(run)
-    assert state_path(run.out).exists()
+    assert state_path(run.options.out).exists()
     with pytest.raises(StalePartialError) as error:
         finish(make_run(tmp_path, learning_rate=0.1))
-    state = state_path(run.out)
+    state = state_path(run.options.out)
     assert str(error.value) == (
         f"{state} was begun with another --learning-rate (0.05, now 0.1); "
         "pass --overwrite to start anew, or another --out"
@@ -166,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_images_and_last_state(tmp_pat
     with pytest.raises(PseudolabelError) as error:
         finish(run)
     names = ", ".join(f"p{index}" for index in epoch_order(12, 0, 0)[8:12])
-    state = state_path(run.out)
+    state = state_path(run.options.out)
     assert str(error.value) == (
         f"the loss is nan at step 3 (images {names}); the last good state is {state}: "
         "lower --learning-rate or pass --precision float32"
@@ -203,6 +228,6 @@ def test_frozen_normalisations_keep_their_statistics():
 
 def test_workers_do_not_change_the_result(tmp_path):
     alone = finish(make_run(tmp_path / "a", save_every=1000))
-    helped = finish(replace(make_run(tmp_path / "b", save_every=1000), workers=2))
+    helped = finish(make_run(tmp_path / "b", save_every=1000, workers=2))
     for name, tensor in alone.items():
         assert torch.equal(tensor, helped[name]), name

@@ -29,6 +29,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "soft-labels": (*_MAPS, "maps/class"),
     "masks": _MAPS,
     "thresholds": ("thresholds/value", "thresholds/low", "thresholds/high"),
+    "crf-search": ("trials/name", "trials/criterion", "images/id"),
     "scores": ("confusion",),
     "checkpoint": ("weights",),
     "training-state": ("weights", "optimiser"),
@@ -90,6 +91,10 @@ def _read_header(path: Path, file: h5py.File, kind: str) -> Header:
             values[name] = json.loads(file.attrs[name])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{path}: attribute {name!r} is missing or not JSON; make it again") from error
+        wanted = list if name in ("inputs", "oracle") else dict
+        if not isinstance(values[name], wanted):
+            what = "list" if wanted is list else "object"
+            raise ArtefactError(f"{path}: attribute {name!r} is no JSON {what}; make it again")
     if "classes/name" not in file:
         raise ArtefactError(f"{path}: 'classes/name' is missing from this {kind} artefact; make it again")
     values["inputs"] = tuple(Input(**item) for item in values["inputs"])

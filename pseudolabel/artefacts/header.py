@@ -23,9 +23,9 @@ class Input:
     """One thing that a stage read.
 
     Attributes:
-        kind: An artefact kind, ``dataset`` or ``weights``.
-        path: Where it lay: relative to the artefact's own folder for artefacts, absolute for data sets.
-        digest: SHA-256 of its data.
+        kind: An artefact kind, ``dataset``, ``weights`` or ``npy`` (a folder of others' arrays).
+        path: Where it lay: relative to the artefact's own folder for artefacts, else absolute.
+        digest: SHA-256 of its data, or of what tells whether they have changed.
     """
 
     kind: str
@@ -38,7 +38,8 @@ class Header:
     """The root attributes of an artefact as plain data.
 
     Attributes:
-        kind: ``cams``, ``soft-labels``, ``masks``, ``thresholds``, ``scores``, ``checkpoint`` or ``training-state``.
+        kind: ``cams``, ``soft-labels``, ``masks``, ``thresholds``, ``crf-search``, ``scores``, ``checkpoint`` or
+            ``training-state``.
         stage: The command that wrote it.
         options: Its settings, fully resolved.
         classes: Class names, background first.
@@ -152,12 +153,21 @@ def made_differently(options: Mapping[str, Any], inputs: Sequence[Input], header
 
 
 class CostMeter:
-    """Wall time, processor time and peak memory since its making, added to what an interrupted run already spent."""
+    """Wall time, processor time and peak memory since its making, added to what an interrupted run already spent.
+
+    Args:
+        spent: What ``read`` said in the interrupted run when it last put its work in safety.
+    """
 
     def __init__(self, spent: Mapping[str, Any] | None = None) -> None:
-        self._spent = dict(spent or {})
         self._wall = time.perf_counter()
         self._cpu = _cpu_seconds()
+        self._spent: dict[str, Any] = {}
+        self.resume(spent or {})
+
+    def resume(self, spent: Mapping[str, Any]) -> None:
+        """Go on from what an interrupted run has spent, where a stage learns of that only after it has begun."""
+        self._spent = dict(spent)
 
     def read(self, images: int) -> dict[str, Any]:
         """The cost so far, in seconds, bytes and images per second; child processes count once they have ended."""

@@ -16,7 +16,7 @@ from pseudolabel.artefacts.header import CostMeter, Header, Input, made_differen
 from pseudolabel.artefacts.journal import Journal
 from pseudolabel.artefacts.maps import Images
 from pseudolabel.artefacts.store import check_output, new_file, partial_path, stamp, write_array, writing
-from pseudolabel.errors import InputError
+from pseudolabel.errors import DatasetError, InputError
 
 _CHUNK = 1 << 16  # values a chunk: small enough to read one map, large enough to compress
 _COMMIT = 1 << 22  # bytes gathered before a commit
@@ -28,6 +28,32 @@ class StalePartialError(InputError):
     """A half-finished artefact was begun with other options or inputs."""
 
 
+def begin(journal: Journal, header: Header, images: str) -> None:
+    """Write what a stage will make into its new journal, or make sure that an old one was begun for the same.
+
+    Args:
+        journal: Closed if it was not.
+        header: Of the artefact to be.
+        images: A digest of the images' list.
+
+    Raises:
+        StalePartialError: It was begun with other options, inputs or images.
+    """
+    if not len(journal):
+        facts = {"stage": header.stage, "options": dict(header.options), "images": images}
+        journal.append(facts | {"inputs": [vars(item) for item in header.inputs]})
+        return
+    begun, _ = journal.record(0)
+    changed = made_differently(begun["options"], [Input(**item) for item in begun["inputs"]], header)
+    if changed is None and begun["images"] != images:
+        changed = "list of images"
+    if changed:
+        journal.close()
+        raise StalePartialError(
+            f"{journal.path} was begun with another {changed}; pass --overwrite to start anew, or another --out"
+        )
+
+
 class MapsWriter:
     """Writes ``cams``, ``soft-labels`` and ``masks`` image by image, and goes on where a killed run stopped.
 
@@ -37,9 +63,9 @@ class MapsWriter:
             for index in order[writer.done:]:
                 writer.add(index, {label: map})
 
-    Leaving the block normally finishes the artefact; leaving it by an error keeps the partial file, a ``Journal``. Its
-    records hold whole chunks as HDF5 will store them, so that finishing only copies; the values that do not fill a
-    chunk yet are in the last record.
+    Leaving the block normally finishes the artefact, unless every image was skipped; leaving it by an error keeps the
+    partial file, a ``Journal``. Its records hold whole chunks as HDF5 will store them, so that finishing only copies;
+    the values that do not fill a chunk yet are in the last record.
     """
 
     def __init__(
@@ -66,7 +92,8 @@ class MapsWriter:
         self._total = 0
         with writing(partial_path(out)):
             self._journal = Journal(partial_path(out), anew=overwrite)
-            spent = self._go_on() if len(self._journal) else self._begin()
+            begin(self._journal, header, _image_digest(images))
+            spent = self._go_on()
         self._cost = CostMeter(spent) if cost is None or spent else cost
 
     @property
@@ -114,7 +141,12 @@ class MapsWriter:
         self._committing = False
 
     def finish(self) -> Path:
-        """Commit, write the HDF5 file, stamp and publish it; returns the artefact's path."""
+        """Commit, write the HDF5 file, stamp and publish it; returns the artefact's path.
+
+        Raises:
+            DatasetError: Every image was skipped. Nothing is left, so that the next run looks at all of them again.
+        """
+        self._require_an_image()
         self.commit()
         with new_file(self.out, self._header) as file:
             write_array(file, "images/id", np.asarray(self._images.ids, dtype=object))
@@ -145,30 +177,17 @@ class MapsWriter:
         finally:
             self._journal.close()
 
-    def _begin(self) -> dict[str, Any]:
-        header = self._header
-        facts = {
-            "stage": header.stage,
-            "options": dict(header.options),
-            "inputs": [vars(item) for item in header.inputs],
-            "images": _image_digest(self._images),
-        }
-        self._journal.append(facts)
-        return {}
+    def _require_an_image(self) -> None:
+        skipped = self.skipped
+        if skipped and len(skipped) == len(self._images.ids):
+            self._journal.path.unlink()
+            raise DatasetError(
+                f"none of the {len(skipped)} images could be used, so {self.out} is not made; "
+                f"the first: {skipped[0][1]}"
+            )
 
     def _go_on(self) -> dict[str, Any]:
         """Pick up what an earlier run has committed; returns what it has spent."""
-        begun, _ = self._journal.record(0)
-        inputs = [Input(**item) for item in begun["inputs"]]
-        changed = made_differently(begun["options"], inputs, self._header)
-        if changed is None and begun["images"] != _image_digest(self._images):
-            changed = "list of images"
-        if changed:
-            self._journal.close()
-            raise StalePartialError(
-                f"{self._journal.path} was begun with another {changed}; "
-                "pass --overwrite to start anew, or another --out"
-            )
         if len(self._journal) == 1:
             return {}
         facts, parts = self._journal.record(len(self._journal) - 1)

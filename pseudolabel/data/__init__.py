@@ -2,5 +2,15 @@
 
 from pseudolabel.data.dataset import Dataset, Record, load_dataset, open_dataset
 from pseudolabel.data.images import image_size, read_image
+from pseudolabel.data.weak import WeakLabels, load_weak_labels
 
-__all__ = ["Dataset", "Record", "image_size", "load_dataset", "open_dataset", "read_image"]
+__all__ = [
+    "Dataset",
+    "Record",
+    "WeakLabels",
+    "image_size",
+    "load_dataset",
+    "load_weak_labels",
+    "open_dataset",
+    "read_image",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from pseudolabel.data.dataset import Dataset, Record, load_dataset
 from pseudolabel.data.faults import passing_on
 from pseudolabel.data.images import read_image
 from pseudolabel.data.instances import InstanceMasks
+from pseudolabel.data.weak import has_weak_labels, load_weak_labels
 from pseudolabel.options import DataCheckOptions
 from pseudolabel.parallel import ordered_map
 from pseudolabel.progress import Progress
@@ -23,7 +24,9 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
 
     Found are: unsafe and repeated ids, ids without an image, unreadable lists, annotations and tables, unknown classes,
     images without tags among tagged ones, unreadable images and masks, masks of another size than their image, and
-    labels outside the classes.
+    labels outside the classes. Of weak labels: those of classes that the tags exclude, or of images that are not in the
+    list, images without any label, scribbles of another size or outside the image, points outside it or on ignored
+    pixels of the mask, and boxes that are empty, swapped or beyond the border.
 
     Args:
         options: The data set and how many processes read it.
@@ -31,7 +34,8 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
 
     Returns:
         ``root``, ``split``, ``classes`` (how many, without background), ``images``, ``tagged`` and ``masks`` (how many
-        images have them), ``tag_source``, ``oracle``, and ``problems``: one line each, naming file and cause.
+        images have them), the same for each kind of weak label given, ``tag_source``, ``oracle``, and ``problems``: one
+        line each, naming file and cause.
 
     Raises:
         InputError: The split or the tag source does not exist.
@@ -44,13 +48,17 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
     records = dataset.records
     tagged = sum(record.tags is not None for record in records)
-    if 0 < tagged < len(records):
+    if dataset.weak:
+        bare = [record.id for record in records if record.tags is None and not has_weak_labels(record)]
+        problems += [f"{dataset.root}: id {name!r} has no label: no tags, {_listed(dataset.weak)}" for name in bare]
+        problems += dataset.strays
+    elif 0 < tagged < len(records):
         untagged = [record.id for record in records if record.tags is None]
         problems += [
             f"{dataset.root}: id {name!r} has no tags in {dataset.tag_source}, but others have" for name in untagged
         ]
     drawn = isinstance(dataset.read_mask, InstanceMasks)
-    check = partial(problems_of, read_mask=dataset.read_mask)
+    check = partial(problems_of, read_mask=dataset.read_mask, classes=dataset.classes)
     with (
         progress.track(len(records), "images") as advance,
         closing(ordered_map(check, records, workers=options.workers)) as results,
@@ -65,31 +73,48 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         "images": len(records),
         "tagged": tagged,
         "masks": sum(drawn or record.mask is not None for record in records),
+        **{kind: sum(bool(getattr(record, kind)) for record in records) for kind in dataset.weak},
         "tag_source": dataset.tag_source,
         "oracle": list(dataset.oracle),
         "problems": list(dict.fromkeys(problems)),  # a mask that tags are read from has been read twice
     }
 
 
-def problems_of(record: Record, read_mask: Callable[[Record], np.ndarray]) -> list[str]:
+def problems_of(record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]) -> list[str]:
     """What is wrong with the files of one image.
 
     Args:
         record: The image.
         read_mask: Its data set's reader of ground truth.
+        classes: Class names, background first.
 
     Returns:
         One line for each fault.
     """
     found: list[str] = []
-    sizes: list[tuple[int, ...]] = []
+    size: tuple[int, int] | None = None
+    mask: np.ndarray | None = None
     with passing_on(found.append):
-        sizes.append(read_image(record.image).shape[:2])
+        tall, wide, _ = read_image(record.image).shape
+        size = tall, wide
     if record.mask is not None or isinstance(read_mask, InstanceMasks):
         with passing_on(found.append):
-            sizes.append(read_mask(record).shape)
-    if len(sizes) == 2 and sizes[0] != sizes[1]:
-        (tall, wide), (high, broad) = sizes
-        mask = f"{record.mask}" if record.mask else f"the ground truth of {record.image}"
-        found.append(f"{mask} is {broad} x {high} pixels, its image {wide} x {tall}")
+            mask = read_mask(record)
+    if size is None:
+        return found
+    if mask is not None and mask.shape != size:
+        name = f"{record.mask}" if record.mask else f"the ground truth of {record.image}"
+        found.append(f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
+        mask = None
+    if has_weak_labels(record):
+        weak = load_weak_labels(record, size, classes, fault=found.append)
+        ignored = [point for point in weak.points if mask is not None and mask[point.y, point.x] == 255]
+        found += [
+            f"{point.where}: point ({point.x}, {point.y}) lies on pixels that the mask of the image ignores (255)"
+            for point in ignored
+        ]
     return found
+
+
+def _listed(kinds: Iterable[str]) -> str:
+    return " or ".join(", ".join(kinds).rsplit(", ", 1))

@@ -110,8 +110,8 @@ def _read_instances(
     path: Path, root: Path, missing: set[str] | None, fault: Fault
 ) -> tuple[tuple[str, ...], InstanceMasks, list[Record]]:
     """Class names, ground truth and records of one annotation file: of all images, or of those still ``missing``."""
-    content = _parse(path)
-    categories = sorted(_entries(path, content, "categories", {"id": int, "name": str}, stop), key=itemgetter("id"))
+    content = parse_json(path)
+    categories = sorted(entries(path, content, "categories", {"id": int, "name": str}, stop), key=itemgetter("id"))
     classes = checked_classes(path, [item["name"] for item in categories])
     label_of = {item["id"]: label for label, item in enumerate(categories, 1)}
     if len(label_of) < len(categories):
@@ -121,7 +121,7 @@ def _read_instances(
     tags: dict[int, set[int]] = {number: set() for number in images}
     known = {item.get("id") for item in content["images"] if isinstance(item, dict)}
     kinds = {"image_id": int, "category_id": int, "segmentation": (list, dict)}
-    for item in _entries(path, content, "annotations", kinds, fault):
+    for item in entries(path, content, "annotations", kinds, fault):
         number, category = item["image_id"], item["category_id"]
         if number not in known:
             fault(f"{path}: an annotation has image_id {number}, which no image has")
@@ -142,6 +142,12 @@ def _read_instances(
     return classes, masks, [replace(record, tags=tuple(sorted(tags[n]))) for n, (record, _) in images.items()]
 
 
+def record_id(file_name: str) -> str:
+    """An image's id: COCO's ``file_name`` without its ending."""
+    path = PurePosixPath(file_name)
+    return str(path.with_suffix("")) if path.name else ""
+
+
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Switch the garbage collector off: looking through millions of new objects again and again doubles the time."""
@@ -158,7 +164,16 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse_json(path: Path, wanted: str = "COCO's object of images and annotations") -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: The file.
+        wanted: What should be in it, for the error.
+
+    Raises:
+        DatasetError: It cannot be read, or holds something else.
+    """
     try:
         content = json.loads(path.read_bytes(), parse_constant=_refuse)
     except json.JSONDecodeError as error:
@@ -166,13 +181,11 @@ def _parse(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, OSError) as error:
         raise DatasetError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
-        raise DatasetError(
-            f"{path} holds a JSON {type(content).__name__}; wanted COCO's object of images and annotations"
-        )
+        raise DatasetError(f"{path} holds a JSON {type(content).__name__}; wanted {wanted}")
     return content
 
 
-def _entries(
+def entries(
     path: Path, content: Mapping[str, Any], section: str, kinds: Mapping[str, Any], fault: Fault
 ) -> Iterator[dict[str, Any]]:
     """The entries of one section that have all keys in ``kinds``, of these types."""
@@ -200,8 +213,8 @@ def _index_photographs(
     found: dict[int, tuple[Record, tuple[int, int]]] = {}
     names: set[str] = set()
     kinds = {"id": int, "file_name": str, "height": int, "width": int}
-    for item in _entries(path, content, "images", kinds, fault):
-        name = str(PurePosixPath(item["file_name"]).with_suffix("")) if PurePosixPath(item["file_name"]).name else ""
+    for item in entries(path, content, "images", kinds, fault):
+        name = record_id(item["file_name"])
         if complaint := unsafe(item["file_name"]):
             fault(f"{path}: file_name {item['file_name']!r} {complaint}")
         elif item["id"] in found or name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from pseudolabel.artefacts.header import Input
 from pseudolabel.data.faults import Fault, stop
+from pseudolabel.data.shapes import Box, Point
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DatasetOptions
 
@@ -26,12 +27,18 @@ class Record:
         image: Path of the photograph.
         tags: Class indices from 1 that occur, ascending; None where nobody said.
         mask: Path of the ground-truth mask file, if the layout keeps one a file.
+        scribbles: Path of its scribbles, a PNG or XML file, which ``load_weak_labels`` reads.
+        points: Its labelled points.
+        boxes: Its objects' boxes, as ``load_weak_labels`` has yet to check them.
     """
 
     id: str
     image: Path
     tags: tuple[int, ...] | None
     mask: Path | None = None
+    scribbles: Path | None = None
+    points: tuple[Point, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,13 @@ class Dataset:
         split: Name or path of the list.
         classes: Names, background first.
         records: The images.
-        tag_source: Where the tags came from: ``xml``, ``csv``, ``folders``, ``instances`` or ``masks``.
+        tag_source: Where the tags came from: ``xml``, ``csv``, ``folders``, ``instances``, ``masks``, or ``weak`` (the
+            weak labels).
         tags_file: The CSV that they came from, if any.
         read_mask: Record to ground truth, uint8 (H, W), 255 = ignore. Raises DatasetError where there is none.
+        weak: Folder or file of each kind of weak label: ``scribbles``, ``points``, ``boxes``.
+        simulated: Of each kind that was simulated from masks, how.
+        strays: Complaints about weak labels of images that are not in the list, which are left out.
     """
 
     name: str
@@ -57,11 +68,15 @@ class Dataset:
     tag_source: str
     read_mask: Callable[[Record], np.ndarray] = field(repr=False)
     tags_file: Path | None = None
+    weak: Mapping[str, Path] = field(default_factory=dict)
+    simulated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    strays: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def oracle(self) -> tuple[str, ...]:
-        """Why this data set's tags are not weak labels, if they are not."""
-        return ("image tags read from pixel masks",) if self.tag_source == "masks" else ()
+        """Why this data set's tags and weak labels are not weak labels, as far as they are not."""
+        tags = ("image tags read from pixel masks",) if self.tag_source == "masks" else ()
+        return tags + tuple(f"{kind} simulated from pixel masks" for kind in self.simulated)
 
     def find(self, ids: Iterable[str], source: Path) -> list[Record]:
         """The records of the images that an artefact names, in its order.
@@ -85,21 +100,38 @@ class Dataset:
 
     def spec(self) -> dict[str, Any]:
         """What ``load_dataset`` needs to find this data set again, as JSON data."""
-        return {
+        spec: dict[str, Any] = {
             "dataset": self.name,
             "root": str(self.root),
             "split": self.split,
             "tag_source": self.tag_source,
             "tags_file": str(self.tags_file) if self.tags_file else None,
         }
+        spec |= {kind: str(path) for kind, path in self.weak.items()}
+        if self.simulated:
+            spec["simulated"] = {kind: dict(how) for kind, how in self.simulated.items()}
+        return spec
 
     def as_input(self) -> Input:
-        """This data set as one input of an artefact. Its digest covers ids, tags and the image files' sizes."""
+        """This data set as one input of an artefact.
+
+        Its digest covers ids, tags, the image files' sizes, and weak labels.
+        """
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for record in self.records:
             size = record.image.stat().st_size if record.image.exists() else -1
             digest.update(f"{record.id}\t{record.tags}\t{size}\n".encode())
+            for mark in (*record.points, *record.boxes):
+                digest.update(f"{mark[:-1]}\n".encode())
+            if record.scribbles is not None and record.scribbles.exists():
+                digest.update(record.scribbles.read_bytes())
         return Input("dataset", str(self.root), digest.hexdigest())
+
+
+WEAK = ("scribbles", "points", "boxes")
+"""The kinds of weak labels beside image tags."""
+
+_SPEC = ("dataset", "root", "split", "tag_source", "tags_file", *WEAK)
 
 
 def open_dataset(options: DatasetOptions) -> Dataset:
@@ -108,8 +140,7 @@ def open_dataset(options: DatasetOptions) -> Dataset:
     Raises:
         DatasetError: Something of the layout is missing or inconsistent; the message names file and cause.
     """
-    spec = {name: getattr(options, name) for name in ("dataset", "root", "split", "tag_source", "tags_file")}
-    return load_dataset(spec)
+    return load_dataset({name: getattr(options, name) for name in _SPEC if hasattr(options, name)})
 
 
 def load_dataset(
@@ -118,9 +149,9 @@ def load_dataset(
     """Open a data set from a stored ``spec()``, perhaps another split of it, perhaps in another place.
 
     Args:
-        spec: ``dataset``, ``root``, ``split``, ``tag_source``, ``tags_file``.
+        spec: ``dataset``, ``root``, ``split``, ``tag_source``, ``tags_file``, ``scribbles``, ``points``, ``boxes``.
         split: List to use instead of the spec's.
-        root: Folder to use instead of the spec's.
+        root: Folder to use instead of the spec's, also for weak labels that lie inside it.
         fault: Told of everything wrong with single images, which are then left out. The default raises the first.
 
     Raises:
@@ -137,5 +168,24 @@ def load_dataset(
     tags_file = Path(spec["tags_file"]) if spec.get("tags_file") else None
     layout = importlib.import_module(f"pseudolabel.data.{name}")
     source = spec.get("tag_source") or "auto"
-    dataset: Dataset = layout.load(place, split or spec["split"], source, tags_file, fault)
-    return dataset
+    places = {kind: Path(spec[kind]).resolve() for kind in WEAK if spec.get(kind)}
+    if root and spec.get("root"):  # weak labels inside the folder have moved with it
+        before = Path(spec["root"]).resolve()
+        places = {k: place / p.relative_to(before) if p.is_relative_to(before) else p for k, p in places.items()}
+    if source == "weak" and not places:
+        raise InputError(
+            "--tag-source weak needs scribbles, points or boxes, and none are given; "
+            "'pseudolabel data tags' takes them and writes a table for --tags-file"
+        )
+    if source == "weak" and tags_file:
+        raise InputError("--tags-file is not read with --tag-source weak; leave one of them out")
+    # Without need of tags there is none of weak labels either: evaluation should not fail where they are gone.
+    tags_only = "none" if source == "weak" else source
+    dataset: Dataset = layout.load(place, split or spec["split"], tags_only, tags_file, fault)
+    if not places or source == "none":
+        return dataset
+    if source == "weak":
+        dataset = replace(dataset, records=tuple(replace(record, tags=None) for record in dataset.records))
+    from pseudolabel.data.weak import attach  # which needs the records above
+
+    return attach(dataset, places, fault)

@@ -15,16 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-
-class Box(NamedTuple):
-    """One object: its class, and its extent in pixels from 0, ``right`` and ``bottom`` just outside it."""
-
-    label: int
-    left: int
-    top: int
-    right: int
-    bottom: int
-
+from pseudolabel.data.shapes import Box
 
 _FINE = 4  # samples a pixel and axis, from which outlines are made smooth
 _PAINTS = np.array([[205, 62, 52], [226, 150, 40], [150, 84, 190], [70, 110, 205], [222, 196, 70], [200, 90, 140]])

@@ -55,20 +55,33 @@ class InstanceMasks:
         Raises:
             DatasetError: The record is not of this data set, or its run lengths do not fill the image.
         """
+        return self.draw(record)[0]
+
+    def draw(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        """One image's ground truth, and which annotation each of its pixels shows.
+
+        Returns:
+            uint8 (H, W), as of a call; int32 (H, W), the annotations' numbers from 1, 0 where there are none.
+
+        Raises:
+            DatasetError: As a call.
+        """
         if record.id not in self.sizes:
             raise DatasetError(f"{record.image} has no annotations in this split, and so no ground truth")
         from pycocotools import mask as coco_mask
 
         height, width = self.sizes[record.id]
+        labels, numbers = np.zeros((height, width), dtype=np.uint8), np.zeros((height, width), dtype=np.int32)
         try:
             runs = [(item, _run_lengths(item.shape, height, width)) for item in self.instances[record.id]]
             runs.sort(key=lambda pair: (not pair[0].crowd, -int(coco_mask.area(pair[1]))))
-            drawn = np.zeros((height, width), dtype=np.uint8)
-            for item, run in runs:
-                drawn[coco_mask.decode(run).astype(bool)] = 255 if item.crowd else item.label
+            for number, (item, run) in enumerate(runs, 1):
+                inside = coco_mask.decode(run).astype(bool)
+                labels[inside] = 255 if item.crowd else item.label
+                numbers[inside] = number
         except ValueError as error:
             raise DatasetError(f"{record.image}: the run lengths of an annotation are broken ({error})") from error
-        return drawn
+        return labels, numbers
 
     def merged(self, other: InstanceMasks) -> InstanceMasks:
         """The ground truth of both, which have the same categories."""

@@ -7,7 +7,6 @@ with others. The same settings give the same bytes.
 from __future__ import annotations
 
 import io
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pseudolabel.artefacts.store import writing
 from pseudolabel.data import voc
+from pseudolabel.data.boxes import annotation_text
 from pseudolabel.data.dataset import Dataset
-from pseudolabel.data.drawing import CLASSES, Box, draw_scene
+from pseudolabel.data.drawing import CLASSES, draw_scene
 from pseudolabel.data.faults import Fault, stop
-from pseudolabel.errors import InputError
+from pseudolabel.data.output import is_vacant, new_folder
 from pseudolabel.options import SynthOptions
 from pseudolabel.pictures import write_mask
 from pseudolabel.progress import Progress
@@ -42,7 +41,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         DatasetError: As ``voc.load``.
         PseudolabelError: The folder cannot be written.
     """
-    if _vacant(root):
+    if is_vacant(root):
         synth(SynthOptions(out=root))
     return replace(voc.load(root, split, tag_source, tags_file, fault), name="synthetic")
 
@@ -62,28 +61,18 @@ def synth(options: SynthOptions, progress: Progress = Progress()) -> dict[str, A
         PseudolabelError: It cannot be written.
     """
     out = options.out
-    if not _vacant(out):
-        raise InputError(f"{out} is not empty; choose another --out, or remove it first")
     names = [f"scene_{number:05d}" for number in range(options.train + options.val)]
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:
-            folder = Path(place) / "set"
-            for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
-                (folder / part).mkdir(parents=True)
-            with progress.track(len(names), "images") as advance:
-                for number, name in enumerate(names):
-                    _write_scene(folder, name, options.size, np.random.default_rng([options.seed, number]))
-                    advance(1)
-            for split, ids in (("train", names[: options.train]), ("val", names[options.train :])):
-                (folder / "ImageSets/Segmentation" / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
-            (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
-            folder.replace(out)
+    with new_folder(out) as folder:
+        for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+            (folder / part).mkdir(parents=True)
+        with progress.track(len(names), "images") as advance:
+            for number, name in enumerate(names):
+                _write_scene(folder, name, options.size, np.random.default_rng([options.seed, number]))
+                advance(1)
+        for split, ids in (("train", names[: options.train]), ("val", names[options.train :])):
+            (folder / "ImageSets/Segmentation" / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
     return {"out": str(out), "train": options.train, "val": options.val, "classes": list(CLASSES[1:])}
-
-
-def _vacant(folder: Path) -> bool:
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _write_scene(folder: Path, name: str, size: int, rng: np.random.Generator) -> None:
@@ -93,17 +82,4 @@ def _write_scene(folder: Path, name: str, size: int, rng: np.random.Generator) -
     Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
     (folder / "JPEGImages" / f"{name}.jpg").write_bytes(buffer.getvalue())
     write_mask(folder / "SegmentationClass" / f"{name}.png", mask)
-    (folder / "Annotations" / f"{name}.xml").write_text(_annotation(name, mask.shape, boxes))
-
-
-def _annotation(name: str, size: tuple[int, ...], boxes: list[Box]) -> str:
-    """VOC's XML; its pixels count from 1 and both corners belong to the box."""
-    objects = "".join(
-        f"  <object><name>{CLASSES[box.label]}</name><bndbox><xmin>{box.left + 1}</xmin>"
-        f"<ymin>{box.top + 1}</ymin><xmax>{box.right}</xmax><ymax>{box.bottom}</ymax></bndbox></object>\n"
-        for box in boxes
-    )
-    return (
-        f"<annotation>\n  <filename>{name}.jpg</filename>\n"
-        f"  <size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>\n{objects}</annotation>\n"
-    )
+    (folder / "Annotations" / f"{name}.xml").write_text(annotation_text(f"{name}.jpg", mask.shape, boxes, CLASSES))

@@ -117,6 +117,14 @@ def tag_indices(names: Iterable[str], classes: Sequence[str], where: str, fault:
     return tuple(sorted(found))
 
 
+def label_of(name: str, classes: Sequence[str], where: str, fault: Fault = stop) -> int | None:
+    """The class index of a name, 0 for the background's; None where ``fault`` was told that there is no such class."""
+    if name == classes[0]:
+        return 0
+    found = tag_indices((name,), classes, where, fault)
+    return found[0] if found else None
+
+
 def csv_tags(records: Iterable[Record], table: Path, classes: Sequence[str], fault: Fault = stop) -> list[Record]:
     """The records with the tags of a table; None where it does not name an image. All its rows are checked."""
     rows = read_table(table, fault)

@@ -12,9 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from defusedxml import ElementTree
-from defusedxml.common import DefusedXmlException
-
+from pseudolabel.data.annotations import read_annotation
 from pseudolabel.data.dataset import Dataset, Record
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_classes, read_ids
@@ -92,19 +90,9 @@ def read_object_names(path: Path) -> list[str] | None:
     Raises:
         DatasetError: The file is no VOC annotation, or declares XML entities, which can expand without end.
     """
-    try:
-        tree = ElementTree.parse(path)
-    except FileNotFoundError:
+    annotation = read_annotation(path)
+    if annotation is None:
         return None
-    except DefusedXmlException as error:
-        raise DatasetError(f"{path} declares XML entities, which are refused as unsafe; remove its DOCTYPE") from error
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an unknown encoding
-        raise DatasetError(f"{path} is not XML ({error}); replace or remove it") from error
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    annotation = tree.getroot()
-    if annotation.tag != "annotation":
-        raise DatasetError(f"{path} is no VOC annotation: its root is <{annotation.tag}>, wanted <annotation>")
     names = [(item.findtext("name") or "").strip() for item in annotation.findall("object")]
     if "" in names:
         raise DatasetError(f"{path}: object {names.index('') + 1} has no <name>")

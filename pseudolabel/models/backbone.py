@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 import timm
 import torch
+from huggingface_hub import constants as hub
 from torch import Tensor, nn
 
 from pseudolabel.artefacts import Input, open_artefact, read_header
@@ -23,6 +27,8 @@ VIT_MODULES = ("vision_transformer", "deit", "eva")
 
 TIMM_PREFIXES = ("backbone.model.", "network.encoder.model.")
 """Where the networks of this package keep their timm model among their weights."""
+
+_PATIENCE = 5.0  # seconds for a connection to the place of timm's weights
 
 
 class Backbone(nn.Module):
@@ -54,8 +60,7 @@ class Backbone(nn.Module):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        if not timm.is_model(name.split(".")[0]):
-            raise InputError(f"timm has no model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
+        require_model(name)
         self.is_vit = timm.models.is_model_in_modules(name.split(".")[0], VIT_MODULES)
         settings: dict[str, Any] = {"dynamic_img_size": True} if self.is_vit else {}
         if output_stride is not None and self.is_vit:
@@ -93,10 +98,19 @@ class Backbone(nn.Module):
         Returns:
             The last map (B, C, h, w) and the earlier one (B, C, h, w) or None.
         """
-        maps = self.model.forward_intermediates(
-            images, indices=self._indices, norm=True, output_fmt="NCHW", intermediates_only=True
-        )
+        maps = self._maps(images, self._indices)
         return maps[-1], maps[0] if len(maps) > 1 else None
+
+    def earlier(self, images: Tensor) -> Tensor:
+        """The earlier map alone, as ``forward`` gives it; the blocks behind it are not computed."""
+        found: Tensor = self._maps(images, self._indices[:1], stop_early=True)[0]
+        return found
+
+    def _maps(self, images: Tensor, indices: list[int], **settings: bool) -> list[Tensor]:
+        maps: list[Tensor] = self.model.forward_intermediates(
+            images, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True, **settings
+        )
+        return maps
 
     @torch.no_grad()
     def _probe(self) -> tuple[int, int]:
@@ -105,6 +119,16 @@ class Backbone(nn.Module):
         features, _ = self.forward(torch.zeros(1, 3, side, side))
         self.model.train()
         return int(features.shape[1]), side // int(features.shape[2])
+
+
+def require_model(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        InputError: The line names the nearest known one.
+    """
+    if not timm.is_model(name.split(".")[0]):
+        raise InputError(f"timm has no model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
 
 
 def require_multiple(crop: int, multiple: int, name: str) -> None:
@@ -133,6 +157,25 @@ def freeze(model: nn.Module, share: float) -> None:
         if budget < 0:
             break
         parameter.requires_grad = False
+
+
+def initialise(model: nn.Module, weights: Path | None, frozen: float) -> tuple[Input, ...]:
+    """Give a timm model its initial weights, if a file of them is given, and freeze its first part.
+
+    Args:
+        model: As timm made it.
+        weights: As for ``load_weights``.
+        frozen: As the share of ``freeze``.
+
+    Returns:
+        What was read.
+    """
+    inputs: tuple[Input, ...] = ()
+    if weights is not None:
+        inputs = (weights_input(weights),)
+        load_weights(model, weights)
+    freeze(model, frozen)
+    return inputs
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -165,6 +208,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def downloading(name: str, *, pretrained: bool, failures: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
     """Say in one line that timm's weights could not be had; what the downloader logs of its attempts is left out.
 
+    Without a network the downloader would try each file for half a minute. Where no connection can be made at all, it
+    is put into its own offline mode instead, in which what is cached serves and all else fails at once.
+
     Args:
         name: Name of a timm model.
         pretrained: Whether its weights are wanted; where they are not, errors pass as they are.
@@ -174,19 +220,36 @@ def downloading(name: str, *, pretrained: bool, failures: tuple[type[Exception],
         PseudolabelError: The weights could not be downloaded.
     """
     logger = logging.getLogger("huggingface_hub")
-    level = logger.level
+    level, offline = logger.level, hub.HF_HUB_OFFLINE
+    alone = pretrained and not offline and _unreachable(hub.ENDPOINT)
     logger.setLevel(logging.ERROR)
+    hub.HF_HUB_OFFLINE = offline or alone
     try:
         yield
     except failures as error:
         if not pretrained:
             raise
         cause = str(error).split("\n", 1)[0][:160]
+        cause = f"no connection to {hub.ENDPOINT}, and they are not cached" if alone else cause
         raise PseudolabelError(
             f"timm could not load its weights for {name} ({cause}); pass --weights FILE.safetensors or --no-pretrained"
         ) from error
     finally:
         logger.setLevel(level)
+        hub.HF_HUB_OFFLINE = offline
+
+
+def _unreachable(address: str) -> bool:
+    """Whether no connection can be made; False behind a proxy, which alone can tell."""
+    parts = urlsplit(address)
+    if {parts.scheme, "all"} & set(getproxies()):
+        return False
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=_PATIENCE).close()
+    except OSError:
+        return True
+    return False
 
 
 def _without_classifier(model: nn.Module) -> dict[str, Tensor]:

@@ -47,6 +47,13 @@ class CamNetwork(nn.Module):
         last, earlier = self.backbone(images)
         return CamOutput(self.classifier(last), self.auxiliary(earlier) if self.auxiliary is not None else None)
 
+    def auxiliary_maps(self, images: Tensor) -> Tensor:
+        """The auxiliary maps alone, as ``forward`` gives them, without what only the others need."""
+        if self.auxiliary is None:
+            raise ValueError("the network has no auxiliary head")
+        found: Tensor = self.auxiliary(self.backbone.earlier(images))
+        return found
+
     def pool(self, maps: Tensor) -> Tensor:
         """Class logits (B, C) of maps (B, C, h, w)."""
         return maps.mean(dim=(2, 3)) if self.pooling == "gap" else maps.amax(dim=(2, 3))

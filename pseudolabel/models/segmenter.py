@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
-from pseudolabel.models.backbone import Backbone, downloading
+from pseudolabel.models.backbone import Backbone, downloading, require_model
 
 GRID = 4  # pixels per cell to which finer decoders' logits are reduced before they are kept
 
@@ -67,7 +67,7 @@ class DecoderSegmenter(nn.Module):
         pretrained: Let timm download the encoder's weights.
 
     Raises:
-        InputError: This decoder does not work on this encoder.
+        InputError: No such model, or this decoder does not work on it.
         PseudolabelError: The weights could not be downloaded.
     """
 
@@ -75,13 +75,14 @@ class DecoderSegmenter(nn.Module):
         super().__init__()
         import segmentation_models_pytorch as smp
 
+        require_model(backbone)
         weights = "imagenet" if pretrained else None  # smp: any value makes timm load its own
         try:
             with downloading(backbone, pretrained=pretrained):
                 self.network = smp.create_model(
                     decoder, encoder_name=f"tu-{backbone}", encoder_weights=weights, classes=classes
                 )
-        except (ValueError, TypeError, RuntimeError, NotImplementedError, KeyError, AttributeError) as error:
+        except (ValueError, IndexError, TypeError, AssertionError) as error:  # no pyramid of maps; no output stride
             cause = str(error).split("\n", 1)[0][:160]
             raise InputError(
                 f"decoder {decoder} does not work on {backbone} ({cause}); use --decoder largefov"

@@ -8,19 +8,22 @@ Pixels i and j of one image, at positions p and with colours I in 0-255, are tie
 and Q <- softmax(-U + sum over kernels of w norm(A Q)), where A is a kernel's matrix, norm is symmetric
 (D^-1/2 A D^-1/2, D the row sums of A) and U the unary term, -log of the probabilities one starts from.
 
-The engine is pydensecrf, which filters on the permutohedral lattice; only ``_mean_field`` knows that.
+Three engines multiply by the bilateral A: ``lattice`` approximates it on the permutohedral lattice, ``exact`` computes
+it whole (for small images, or a GPU), and the package pydensecrf, lattice and all, is there to compare with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
-from pseudolabel.errors import MissingExtraError
-from pseudolabel.options import CrfOptions
+from pseudolabel.errors import DatasetError, MissingExtraError
+from pseudolabel.options import CrfEngine, CrfOptions
 
 _SMALLEST = 1e-5  # a probability of 0 would be an infinite energy; pydensecrf's own floor
 
@@ -70,40 +73,102 @@ def resolve(options: CrfOptions) -> CrfSettings:
 def describe(options: CrfOptions) -> str:
     """The preset and what differs from it, for instance ``irn, iterations 5``: what a score must state."""
     changes = [f"{name.replace('_', ' ')} {value}" for name, value in _given(options).items()]
+    if options.engine != "lattice":
+        changes.append(f"engine {options.engine}")
     return ", ".join([options.preset, *changes])
 
 
-def dense_crf(image: np.ndarray, probabilities: np.ndarray, settings: CrfSettings) -> np.ndarray:
+@dataclass(frozen=True)
+class Refined:
+    """What a CRF made of one image's probabilities.
+
+    Attributes:
+        probabilities: float32 (K, H, W) in [0, 1], summing to 1 at every pixel.
+        steps: Mean-field iterations done: fewer than asked for where the labelling had stopped changing.
+    """
+
+    probabilities: np.ndarray
+    steps: int
+
+
+def dense_crf(
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    settings: CrfSettings,
+    *,
+    engine: CrfEngine = "lattice",
+    compatibility: np.ndarray | None = None,
+) -> Refined:
     """Refine class probabilities so that they follow the edges of the photograph.
 
     Args:
         image: uint8 (H, W, 3), the original photograph in RGB, 0-255.
-        probabilities: float32 (K, H, W) in [0, 1], summing to 1 at every pixel.
+        probabilities: float32 (K, H, W) in [0, 1], summing to 1 at every pixel, K in 1-256.
         settings: The numbers, for instance of ``PRESETS``.
+        engine: ``lattice``, ``exact`` or ``pydensecrf``.
+        compatibility: float32 (K, K), see ``meanfield.mean_field``; None is the Potts model. Not for pydensecrf.
 
     Returns:
-        float32 (K, H, W) in [0, 1], summing to 1 at every pixel. With one class there is nothing to decide: all ones.
+        The refined probabilities. With one class there is nothing to decide: all ones, after 0 steps.
 
     Raises:
-        MissingExtraError: pydensecrf is not installed.
-        ValueError: Shapes or dtypes are not as stated.
+        MissingExtraError: The engine pydensecrf is not installed.
+        ValueError: Shapes or dtypes are not as stated, or a probability is no number.
     """
+    count = len(probabilities)
     if image.dtype != np.uint8 or image.shape != (*probabilities.shape[1:], 3):
         raise ValueError(f"image must be uint8 {(*probabilities.shape[1:], 3)}, found {image.dtype} {image.shape}")
-    if len(probabilities) == 1:
-        return np.ones_like(probabilities, dtype=np.float32)
-    start = _hard(probabilities, settings.gt_prob) if settings.unary == "hard" else probabilities
-    energy = -np.log(np.clip(start, _SMALLEST, 1), dtype=np.float32)
-    return _mean_field(image, energy, settings)
+    if not 1 <= count <= 256:
+        raise ValueError(f"a CRF takes 1 to 256 classes, found {count}")
+    probabilities = np.ascontiguousarray(probabilities, dtype=np.float32)
+    if not np.isfinite(probabilities).all():
+        raise ValueError("probabilities must be numbers, found NaN or infinity")
+    if count == 1:
+        return Refined(np.ones_like(probabilities), 0)
+    if engine == "pydensecrf":
+        return Refined(_with_pydensecrf(image, _energy(probabilities, settings), settings), settings.iterations)
+    if settings.unary == "hard" and compatibility is None:
+        return _refine_hard(image, probabilities, settings, engine)
+    return _refine(image, _energy(probabilities, settings), settings, engine, compatibility=compatibility)
 
 
-def require_engine() -> None:
+def memory_needed(pixels: int, classes: int) -> int:
+    """Bytes that the lattice and the maps of one image take; benchmarks/crf_memory.py compares with what they do."""
+    lattice = 24 + 24 + 48 + 96 + 20  # corners, shares, keys, hash table and features of a pixel
+    corners = 6 * (2 * 4 * 6 + 2 * 4 * min(classes, 16)) // 2  # of a pixel, were half of its six corners its own
+    return pixels * (lattice + corners + classes * 4 * 5)
+
+
+def memory_free() -> int | None:
+    """Bytes that a process could still get, None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as lines:  # noqa: PTH123 - a pseudo-file
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+def require_memory(photograph: Path, needed: int, free: int | None) -> None:
+    """Refuse an image that would not fit, rather than be killed.
+
+    Raises:
+        DatasetError: More is needed than is free.
+    """
+    if free is not None and needed > free:
+        raise DatasetError(
+            f"{photograph}: its dense CRF needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "use fewer --workers, or make the photograph smaller"
+        )
+
+
+def require_engine(engine: CrfEngine) -> None:
     """Fail now rather than at the first image.
 
     Raises:
-        MissingExtraError: pydensecrf is not installed.
+        MissingExtraError: The engine is pydensecrf, which is not installed.
     """
-    _engine()
+    if engine == "pydensecrf":
+        _pydensecrf()
 
 
 def _given(options: CrfOptions) -> dict[str, Any]:
@@ -111,16 +176,82 @@ def _given(options: CrfOptions) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def _hard(probabilities: np.ndarray, gt_prob: float) -> np.ndarray:
-    """The argmax's class at ``gt_prob``, the others sharing the rest: float32 (K, H, W)."""
-    count = len(probabilities)
-    chosen = probabilities.argmax(axis=0) == np.arange(count)[:, None, None]
-    return np.where(chosen, np.float32(gt_prob), np.float32((1 - gt_prob) / (count - 1)))
+def _energy(probabilities: np.ndarray, settings: CrfSettings) -> np.ndarray:
+    """U: float32 (K, H, W)."""
+    start = probabilities
+    if settings.unary == "hard":
+        count = len(probabilities)
+        chosen = probabilities.argmax(axis=0) == np.arange(count)[:, None, None]
+        start = np.where(chosen, np.float32(settings.gt_prob), np.float32((1 - settings.gt_prob) / (count - 1)))
+    energy: np.ndarray = -np.log(np.clip(start, _SMALLEST, 1), dtype=np.float32)
+    return energy
 
 
-def _mean_field(image: np.ndarray, energy: np.ndarray, settings: CrfSettings) -> np.ndarray:
+def _refine_hard(image: np.ndarray, probabilities: np.ndarray, settings: CrfSettings, engine: CrfEngine) -> Refined:
+    """Hard labels: the classes that label no pixel have equal unaries, so that one row stands for all of them."""
+    used = np.bincount(probabilities.argmax(axis=0).ravel(), minlength=len(probabilities)) > 0
+    rows = np.append(np.flatnonzero(used), np.flatnonzero(~used)[:1])
+    members = np.ones(len(rows), np.float32)
+    if not used.all():
+        members[-1] = np.count_nonzero(~used)
+    found = _refine(image, _energy(probabilities, settings)[rows], settings, engine, members=members)
+    result = np.empty_like(probabilities)
+    result[rows] = found.probabilities
+    if not used.all():
+        result[~used] = found.probabilities[-1] / members[-1]
+    return Refined(result, found.steps)
+
+
+def _refine(
+    image: np.ndarray, energy: np.ndarray, settings: CrfSettings, engine: CrfEngine, **model: np.ndarray | None
+) -> Refined:
+    from pseudolabel.pairwise.meanfield import mean_field  # Numba takes a while to load
+
+    filters = [_spatial(image.shape[:2], settings), _bilateral(image, settings, engine)]
+    found, steps = mean_field(energy.reshape(len(energy), -1), filters, settings.iterations, **model)
+    return Refined(found.reshape(energy.shape), steps)
+
+
+def _spatial(size: tuple[int, ...], settings: CrfSettings) -> Callable[[np.ndarray], np.ndarray]:
+    """w norm(A) of the spatial kernel, for maps (P, N)."""
+    from pseudolabel.pairwise.spatial import gaussian
+
+    degree = gaussian(np.ones((1, *size), np.float32), settings.spatial_xy)[0]
+    scale = np.sqrt(np.float32(settings.spatial_weight) / degree)
+    return lambda maps: gaussian(maps.reshape(-1, *size), settings.spatial_xy, scale).reshape(maps.shape)
+
+
+def _bilateral(image: np.ndarray, settings: CrfSettings, engine: CrfEngine) -> Callable[[np.ndarray], np.ndarray]:
+    """w norm(A) of the bilateral kernel, for maps (P, N)."""
+    from pseudolabel.pairwise.lattice import Lattice, position_colour
+
+    features = position_colour(image, settings.bilateral_xy, settings.bilateral_rgb)
+    if engine == "exact":
+        return _exact(features, settings.bilateral_weight)
+    lattice = Lattice(features)
+    scale = np.sqrt(np.float32(settings.bilateral_weight) / lattice.row_sums())
+    return lambda maps: lattice.filter(maps, scale, symmetric=False)
+
+
+def _exact(features: np.ndarray, weight: float) -> Callable[[np.ndarray], np.ndarray]:
+    import torch
+
+    from pseudolabel.pairwise.kernels import ExactKernel
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kernel = ExactKernel(torch.from_numpy(features)[None].to(device))
+    scale = (weight / kernel.filter(torch.ones(1, 1, len(features), device=device))).sqrt()
+
+    def filtered(maps: np.ndarray) -> np.ndarray:
+        found: np.ndarray = (scale * kernel.filter(scale * torch.from_numpy(maps)[None].to(device)))[0].cpu().numpy()
+        return found
+
+    return filtered
+
+
+def _with_pydensecrf(image: np.ndarray, energy: np.ndarray, settings: CrfSettings) -> np.ndarray:
     count, height, width = energy.shape
-    crf = _engine().DenseCRF2D(width, height, count)
+    crf = _pydensecrf().DenseCRF2D(width, height, count)
     crf.setUnaryEnergy(np.ascontiguousarray(energy.reshape(count, -1)))  # pydensecrf reads C-contiguous memory only
     crf.addPairwiseGaussian(sxy=settings.spatial_xy, compat=settings.spatial_weight)
     crf.addPairwiseBilateral(
@@ -132,12 +263,13 @@ def _mean_field(image: np.ndarray, energy: np.ndarray, settings: CrfSettings) ->
     return np.array(crf.inference(settings.iterations), dtype=np.float32).reshape(energy.shape)
 
 
-def _engine() -> ModuleType:
+def _pydensecrf() -> ModuleType:
     try:
         import pydensecrf.densecrf
     except ImportError as error:
         raise MissingExtraError(
-            'the dense CRF needs pydensecrf, which is not installed; run: pip install "pseudolabel[crf]"'
+            "--engine pydensecrf needs the package pydensecrf2, which is not installed; leave --engine out, or run: "
+            'pip install "pseudolabel[pydensecrf]"'
         ) from error
     module: ModuleType = pydensecrf.densecrf
     return module

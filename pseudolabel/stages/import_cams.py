@@ -20,6 +20,7 @@ from pseudolabel.data import Dataset, Record, image_size, open_dataset
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import ImportCamsOptions
 from pseudolabel.progress import Progress
+from pseudolabel.sources import npy_input
 
 _ALLOWED = {
     ("numpy", "ndarray"),
@@ -68,7 +69,7 @@ def import_cams(options: ImportCamsOptions, progress: Progress = Progress()) -> 
         "import-cams",
         options,
         {},
-        inputs=(dataset.as_input(),),
+        inputs=(dataset.as_input(), npy_input(options.cams)),
         protocol={"split": dataset.split, "tag_filter": "as imported", "head": "imported"},
         classes=dataset.classes,
         dataset=dataset.spec(),

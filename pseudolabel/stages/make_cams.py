@@ -86,7 +86,9 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
 
     writer = MapsWriter(options.out, header, plan.images, dtype="float16", cost=cost, overwrite=options.overwrite)
     with writer:
-        handled = compute_maps(writer, dataset, plan, compute, skip=skip, workers=options.workers, progress=progress)
+        handled = compute_maps(
+            writer, dataset, plan, compute, device=device, skip=skip, workers=options.workers, progress=progress
+        )
     return {
         "out": str(options.out),
         "images": len(dataset.records) - len(writer.skipped),
@@ -119,13 +121,10 @@ def cams(network: CamNetwork, images: Tensor, head: str, options: MakeCamsOption
     sums: dict[str, Tensor] = {}
     logits = []
     for view in scaled_views(images, options.scales, flip=options.flip, multiple=stride):
-        output = network(view)
-        by_head = (
-            {"main": output.maps} if output.auxiliary is None else {"main": output.maps, "auxiliary": output.auxiliary}
-        )
-        logits.append(network.pool(by_head.get(head, output.maps)).float()[: len(images)])
-        for name in ("main", "auxiliary") if head == "mean" else (head,):
-            maps = by_head[name].float()
+        by_head = _maps_by_head(network, view, head)
+        logits.append(network.pool(by_head["auxiliary" if head == "auxiliary" else "main"]).float()[: len(images)])
+        for name, found in by_head.items():
+            maps = found.float()
             maps = torch.maximum(*split_mirrored(maps)) if options.flip else maps
             maps = F.interpolate(maps.relu(), grid, mode="bilinear") if maps.shape[2:] != grid else maps.relu()
             sums[name] = sums[name] + maps if name in sums else maps
@@ -133,6 +132,14 @@ def cams(network: CamNetwork, images: Tensor, head: str, options: MakeCamsOption
         peak = [maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in sums.values()]
         return torch.stack(peak).mean(dim=0), torch.stack(logits).mean(dim=0)
     return sums[head], torch.stack(logits).mean(dim=0)
+
+
+def _maps_by_head(network: CamNetwork, view: Tensor, head: str) -> dict[str, Tensor]:
+    """The maps (B, C, h, w) that a head's CAMs are made of."""
+    if head == "auxiliary":
+        return {"auxiliary": network.auxiliary_maps(view)}
+    main, auxiliary = network(view)
+    return {"main": main, "auxiliary": auxiliary} if head == "mean" else {"main": main}
 
 
 def present(record: Record, logits: Tensor, options: MakeCamsOptions) -> list[int]:
@@ -152,12 +159,12 @@ def normalised(maps: Tensor, classes: list[int], how: str) -> dict[int, np.ndarr
         how: ``minmax`` or ``max``.
 
     Returns:
-        Class index to float16 (h, w).
+        Class index to float32 (h, w); the artefact keeps float16.
     """
     found = {}
     for label in classes:
         array = maps[label - 1].cpu().numpy()
         low = float(array.min()) if how == "minmax" else 0.0
         span = float(array.max()) - low
-        found[label] = ((array - low) / span if span > 1e-6 else np.zeros_like(array)).astype(np.float16)
+        found[label] = (array - low) / span if span > 1e-6 else np.zeros_like(array)
     return found

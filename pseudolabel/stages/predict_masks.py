@@ -159,7 +159,9 @@ def predict(
     cost = CostMeter()
     writer = MapsWriter(out, header, plan.images, dtype="float16", cost=cost, overwrite=options.overwrite)
     with writer:
-        handled = compute_maps(writer, dataset, plan, compute, skip=skip, workers=options.workers, progress=progress)
+        handled = compute_maps(
+            writer, dataset, plan, compute, device=device, skip=skip, workers=options.workers, progress=progress
+        )
     return {"skipped": len(writer.skipped), "images_per_second": cost.read(handled)["images_per_second"]}
 
 

@@ -13,6 +13,7 @@ each class present; with a rule, a map of class 255 is 255 where a pixel is unla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,12 @@ import numpy as np
 from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.maps import at_size
+from pseudolabel.crf_search import Choice, chosen_crf
 from pseudolabel.data import Dataset, load_dataset
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import IGNORE, Thresholds, assign_confident, probabilities, quantise
-from pseudolabel.options import RefineCrfOptions
-from pseudolabel.pairwise import CrfSettings, dense_crf, describe, require_engine, resolve
+from pseudolabel.options import CrfEngine, RefineCrfOptions
+from pseudolabel.pairwise import CrfSettings, dense_crf, memory_free, memory_needed, require_engine, require_memory
 from pseudolabel.progress import Progress
 from pseudolabel.sources import Item, Source, open_source, read_photograph, write_maps
 
@@ -40,7 +42,8 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
         progress: Where to report.
 
     Returns:
-        ``out``, ``images``, ``skipped``, ``crf``, ``confidence``, ``images_per_second``.
+        ``out``, ``images``, ``skipped``, ``crf``, ``confidence``, ``mean_field_steps`` (the mean over this run's CRFs,
+        fewer than asked for where labellings stopped changing), ``images_per_second``.
 
     Raises:
         InputError: Thresholds are missing, superfluous or of other classes.
@@ -48,15 +51,18 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
     """
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
-    require_engine()
+    require_engine(options.engine)
+    steps: list[int] = []
+    choice = chosen_crf(options)
     with open_source(options.cams, options.threshold, "cams", "soft-labels") as source:
         check_confidence(options, source)
         dataset = load_dataset(source.header.dataset, root=options.root)
         records = dataset.find(source.images.ids, options.cams)
-        header = make_header(options, source, dataset)
+        header = make_header(options, source, dataset, choice)
         work = partial(
             refine,
-            settings=resolve(options),
+            settings=choice.settings,
+            engine=options.engine,
             thresholds=source.thresholds,
             confidence=options.confidence,
             skip=options.on_error == "skip",
@@ -65,14 +71,16 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
         with writer:
             todo = range(writer.done, len(records))
             tasks = ((source.item(index), records[index].image) for index in todo)
-            write_maps(writer, work, tasks, len(records), workers=options.workers, progress=progress)
+            counted = partial(_count_steps, counts=steps)
+            write_maps(writer, work, tasks, len(records), workers=options.workers, progress=progress, take=counted)
     skipped = len(writer.skipped)
     return {
         "out": str(options.out),
         "images": len(records) - skipped,
         "skipped": skipped,
-        "crf": describe(options),
+        "crf": choice.words,
         "confidence": options.confidence,
+        "mean_field_steps": round(float(np.mean(steps)), 2) if steps else None,
         "images_per_second": cost.read(len(todo))["images_per_second"],
     }
 
@@ -98,9 +106,9 @@ def check_confidence(options: RefineCrfOptions, source: Source) -> None:
         )
 
 
-def make_header(options: RefineCrfOptions, source: Source, dataset: Dataset) -> Header:
+def make_header(options: RefineCrfOptions, source: Source, dataset: Dataset, choice: Choice) -> Header:
     """What the soft labels say about themselves."""
-    protocol = {"crf": describe(options)}
+    protocol = {"crf": choice.words}
     if options.confidence != "none" and source.thresholds is not None:
         low, high = (_text(getattr(source.thresholds, name)) for name in ("low", "high"))
         protocol["confidence"] = f"{options.confidence}, low {low}, high {high}"
@@ -108,96 +116,109 @@ def make_header(options: RefineCrfOptions, source: Source, dataset: Dataset) -> 
         "soft-labels",
         "refine-crf",
         options,
-        source.parents,
+        {**source.parents, **choice.parents},
         inputs=(dataset.as_input(),),
         protocol=protocol,
         dataset=dataset.spec(),
-        facts={"crf": asdict(resolve(options))},
+        facts={"crf": asdict(choice.settings)},
     )
 
 
 def refine(
-    task: tuple[Item, Path], *, settings: CrfSettings, thresholds: Thresholds | None, confidence: str, skip: bool
-) -> dict[int, np.ndarray] | str:
+    task: tuple[Item, Path],
+    *,
+    settings: CrfSettings,
+    engine: CrfEngine,
+    thresholds: Thresholds | None,
+    confidence: str,
+    skip: bool,
+) -> tuple[dict[int, np.ndarray], list[int]] | str:
     """One image's soft labels, or why there are none; runs in a worker process.
 
     Args:
         task: The image's maps, CAMs where ``thresholds`` are given, else soft labels; and where its photograph lies.
         settings: The CRF's.
+        engine: The CRF's.
         thresholds: By class index.
         confidence: ``none``, ``irn`` or ``cosa``.
         skip: Whether an unreadable photograph is a reason instead of an error.
 
     Returns:
-        Class index to uint8 (H, W), 0-255.
+        Class index to uint8 (H, W), 0-255; the mean-field steps of each CRF that was run.
 
     Raises:
-        DatasetError: The photograph is unreadable or of another size, and ``skip`` is false.
+        DatasetError: The photograph is unreadable, of another size or too large, and ``skip`` is false.
     """
     item, photograph = task
     if item.skipped is not None:
         return item.skipped
     try:
         image = read_photograph(photograph, item.size)
+        classes = len(item.maps) + 1
+        require_memory(photograph, memory_needed(item.size[0] * item.size[1], classes), memory_free())
     except DatasetError as error:
         if skip:
             return str(error)
         raise
     labels, maps = at_size(item.maps, item.size)
+    steps: list[int] = []
+
+    def crf(scores: np.ndarray) -> np.ndarray:
+        found = dense_crf(image, scores, settings, engine=engine)
+        steps.append(found.steps)
+        return found.probabilities
+
     if thresholds is None:
-        refined, unlabelled = refine_soft(image, labels, maps, settings)
+        refined, unlabelled = refine_soft(labels, maps, crf)
         labels = labels[labels != IGNORE]
     else:
-        refined, unlabelled = refine_cams(image, labels, maps, thresholds, settings, confidence)
+        refined, unlabelled = refine_cams(labels, maps, thresholds, confidence, crf)
         labels = np.concatenate([[0], labels])
     found = dict(zip(labels.tolist(), quantise(refined), strict=True))
     if unlabelled is not None:
         found[IGNORE] = unlabelled * np.uint8(255)
-    return found
+    return found, steps
 
 
 def refine_soft(
-    image: np.ndarray, labels: np.ndarray, maps: np.ndarray, settings: CrfSettings
+    labels: np.ndarray, maps: np.ndarray, crf: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Class probabilities after the CRF; pixels that were unlabelled stay so.
 
     Args:
-        image: uint8 (H, W, 3), RGB.
         labels: int (P,), the class index of each map, from 0; 255 for a map of unlabelled pixels.
         maps: float32 (P, H, W) in [0, 1].
-        settings: The CRF's.
+        crf: float32 (K, H, W), summing to 1, to the same refined.
 
     Returns:
         float32 (K, H, W) for the labels other than 255, summing to 1; bool (H, W), or None.
     """
     ignored, kept = maps[labels == IGNORE], maps[labels != IGNORE]
-    return dense_crf(image, kept / kept.sum(axis=0), settings), ignored[0] > 0.5 if len(ignored) else None
+    return crf(kept / kept.sum(axis=0)), ignored[0] > 0.5 if len(ignored) else None
 
 
 def refine_cams(
-    image: np.ndarray,
     labels: np.ndarray,
     maps: np.ndarray,
     thresholds: Thresholds,
-    settings: CrfSettings,
     confidence: str,
+    crf: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Class probabilities after the CRF, and which pixels stay unlabelled.
 
     Args:
-        image: uint8 (H, W, 3), RGB.
         labels: int (P,), the class index of each map, from 1.
         maps: float32 (P, H, W) in [0, 1].
         thresholds: By class index; low and high ones where a rule needs them.
-        settings: The CRF's.
         confidence: ``none``, ``irn`` or ``cosa``.
+        crf: float32 (K, H, W), summing to 1, to the same refined.
 
     Returns:
         float32 (P + 1, H, W), background first, summing to 1; bool (H, W), or None without a rule.
     """
 
     def run(threshold: np.ndarray) -> np.ndarray:
-        return dense_crf(image, probabilities(labels, maps, threshold), settings)
+        return crf(probabilities(labels, maps, threshold))
 
     if confidence == "none" or thresholds.low is None or thresholds.high is None:
         return run(thresholds.value), None
@@ -205,6 +226,16 @@ def refine_cams(
         return run(thresholds.value), assign_confident(labels, maps, thresholds.low, thresholds.high) == IGNORE
     sure, likely = run(thresholds.high), run(thresholds.low)
     return sure, (sure.argmax(axis=0) == 0) & (likely.argmax(axis=0) > 0)
+
+
+def _count_steps(
+    found: tuple[dict[int, np.ndarray], list[int]] | str, counts: list[int]
+) -> dict[int, np.ndarray] | str:
+    """Take the steps out of what a worker found."""
+    if isinstance(found, str):
+        return found
+    counts.extend(found[1])
+    return found[0]
 
 
 def _text(threshold: np.ndarray) -> str:

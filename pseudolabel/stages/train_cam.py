@@ -18,11 +18,13 @@ from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.views import random_view, resized
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.models.backbone import freeze, load_weights, require_multiple, weights_input
+from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.progress import Progress
-from pseudolabel.training import Run, sample_rng, save_checkpoint, split_records, train
+from pseudolabel.samples import sample_rng, split_records
+from pseudolabel.sources import unreadable
+from pseudolabel.training import Run, save_checkpoint, train
 
 
 class TagViews:
@@ -109,10 +111,8 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
         loss=lambda net, batch: classification_losses(net, prepare(batch["image"]), batch["tags"]),
         options=options,
         header=header,
-        out=options.out,
         device=device,
         dtype=dtype,
-        workers=options.workers,
         validate=validate if held_out else None,
     )
     weights = train(run, progress, cost, overwrite=options.overwrite)
@@ -141,12 +141,7 @@ def make_network(options: TrainCamOptions, classes: int) -> tuple[CamNetwork, tu
     network = build_cam_network(architecture_of(options, classes), pretrained=pretrained)
     if network.backbone.is_vit:
         require_multiple(options.crop, network.backbone.stride, options.backbone)
-    inputs: tuple[Input, ...] = ()
-    if options.weights is not None:
-        inputs = (weights_input(options.weights),)
-        load_weights(network.backbone.model, options.weights)
-    freeze(network.backbone.model, options.freeze)
-    return network, inputs
+    return network, initialise(network.backbone.model, options.weights, options.freeze)
 
 
 def classification_losses(network: CamNetwork, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
@@ -209,21 +204,11 @@ def usable(dataset: Dataset, options: TrainCamOptions, progress: Progress) -> tu
             f"{len(untagged)} images of {dataset.root} have no tags (first: {untagged[0]}); "
             "give --tags-file, or --tag-source masks, which is marked oracle"
         )
-    skipped = _unreadable(dataset, progress) if options.on_error == "skip" else {}
+    skipping = options.on_error == "skip"
+    skipped = unreadable(dataset.records, lambda record: read_image(record.image), progress) if skipping else {}
     records = tuple(record for record in dataset.records if record.id not in skipped)
     if len(records) < 2:
         raise InputError(
             f"split {dataset.split} of {dataset.root} has {len(records)} usable images; training needs two"
         )
     return records, skipped
-
-
-def _unreadable(dataset: Dataset, progress: Progress) -> dict[str, str]:
-    found = {}
-    for record in dataset.records:
-        try:
-            read_image(record.image)
-        except DatasetError as error:
-            found[record.id] = str(error)
-            progress.warn(f"skipped: {error}")
-    return found

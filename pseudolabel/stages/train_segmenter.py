@@ -21,11 +21,13 @@ from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import IGNORE
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
-from pseudolabel.models.backbone import freeze, load_weights, require_multiple, weights_input
+from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
 from pseudolabel.options import TrainSegmenterOptions
 from pseudolabel.progress import Progress
-from pseudolabel.training import Batch, Run, sample_rng, save_checkpoint, split_records, train
+from pseudolabel.samples import Batch, sample_rng, split_records
+from pseudolabel.sources import unreadable
+from pseudolabel.training import Run, save_checkpoint, train
 
 
 class MaskViews:
@@ -84,7 +86,8 @@ def train_segmenter(
 
     Returns:
         ``out``, ``loss`` (mean of the last epoch), ``agreement`` (mIoU with the masks of the held-out part, in [0, 1],
-        or None), ``images``, ``held_out``, ``unlabelled`` (images without a labelled pixel, left out), ``steps``.
+        or None), ``images``, ``skipped``, ``held_out``, ``unlabelled`` (images without a labelled pixel, left out),
+        ``steps``.
 
     Raises:
         InputError: The masks, the photographs, the backbone or the weights are not what the options promise.
@@ -95,9 +98,12 @@ def train_segmenter(
     path = options.masks / "masks.h5" if options.masks.is_dir() else options.masks
     parent, rows = labelled_rows(path)
     dataset = load_dataset(parent.dataset, root=options.root)
-    records = tuple(record for record in dataset.records if record.id in rows)
+    labelled = tuple(record for record in dataset.records if record.id in rows)
+    skipping = options.on_error == "skip"
+    skipped = unreadable(labelled, MaskViews(path, rows, labelled, options).pair, progress) if skipping else {}
+    records = tuple(record for record in labelled if record.id not in skipped)
     if len(records) < 2:
-        raise InputError(f"{path} labels {len(records)} images of split {dataset.split}; training needs two")
+        raise InputError(f"{path} labels {len(records)} usable images of split {dataset.split}; training needs two")
     kept, held_out = split_records(records, options.holdout, options.seed)
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
@@ -137,17 +143,20 @@ def train_segmenter(
         loss=loss,
         options=options,
         header=header,
-        out=options.out,
         device=device,
         dtype=dtype,
-        workers=options.workers,
         validate=(lambda _: {"agreement": agreement(samples, held_out, predict, parent.classes)}) if held_out else None,
     )
     trained = train(run, progress, cost, overwrite=options.overwrite)
     score = run.curves.get("epoch/agreement", [None])[-1]
-    result = save_checkpoint(run, trained, cost, agreement=score)
-    unlabelled = len(dataset.records) - len(records)
-    return {**result, "agreement": score, "held_out": len(held_out), "unlabelled": unlabelled}
+    result = save_checkpoint(run, trained, cost, skipped=skipped, agreement=score)
+    return {
+        **result,
+        "skipped": len(skipped),
+        "agreement": score,
+        "held_out": len(held_out),
+        "unlabelled": len(dataset.records) - len(labelled),
+    }
 
 
 def describe_masks(count: int, parent: Header) -> str:
@@ -188,12 +197,7 @@ def make_network(
     network = build_segmenter(architecture, pretrained=downloads)
     if isinstance(network, DecoderSegmenter) or network.backbone.is_vit:
         require_multiple(options.crop, network.multiple, f"{options.decoder} on {architecture['backbone']}")
-    inputs: tuple[Input, ...] = ()
-    if weights is not None:
-        inputs = (weights_input(weights),)
-        load_weights(timm_model(network), weights)
-    freeze(timm_model(network), options.freeze)
-    return network, inputs
+    return network, initialise(timm_model(network), weights, options.freeze)
 
 
 def agreement(

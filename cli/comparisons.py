@@ -1,0 +1,102 @@
+"""The commands that set runs side by side: ``compare`` and ``report``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pseudolabel.progress import RichProgress
+
+from .failures import traced
+from .flags import Json, Quiet, Trace
+
+if TYPE_CHECKING:
+    from pseudolabel.reporting.tables import Table
+
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="Folders of runs, or of artefacts made by hand; repeatable.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The page to write.")]
+Pictures = Annotated[
+    int, typer.Option("--pictures", metavar="INTEGER", min=0, help="Best, median and worst images to show of each.")
+]
+Root = Annotated[
+    Path | None, typer.Option("--root", metavar="PATH", help="Where the data set lies now, if it has moved.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")]
+
+
+def compare(runs: Runs, *, as_json: Json = False, trace: Trace = False) -> None:
+    """Set runs side by side: scores, cost, thresholds, and in what they were not measured alike."""
+    with traced(trace):
+        from pseudolabel.comparison import compare_runs
+
+        from .render import print_json
+
+        found = compare_runs(runs)
+        print_json(found) if as_json else show_comparison(found)
+
+
+def report(
+    runs: Runs,
+    *,
+    out: Out = Path("report.html"),
+    pictures: Pictures = 2,
+    root: Root = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    trace: Trace = False,
+) -> None:
+    """Write one HTML page about runs: tables, curves, mixtures, pictures, lineage; it loads nothing from anywhere."""
+    with traced(trace):
+        from pseudolabel.reporting.page import write_report
+
+        from .render import show_result
+
+        progress = RichProgress(quiet=quiet)
+        result = write_report(runs, out, progress, pictures=pictures, root=root, overwrite=overwrite)
+        show_result("report", result, as_json=as_json)
+
+
+def show_comparison(comparison: Mapping[str, Any]) -> None:
+    """Print a comparison's tables, and below each what must be known to read it."""
+    from rich.text import Text
+
+    from pseudolabel.reporting import tables
+
+    from .render import console
+
+    output = console()
+    output.print(_drawn(tables.score_table(comparison)))
+    for title, notes in (
+        ("not measured alike:", tables.difference_notes(comparison)),
+        ("missing:", tables.gap_notes(comparison)),
+        ("pixel masks were used before evaluation (oracle):", tables.oracle_notes(comparison)),
+    ):
+        if notes:
+            output.print(Text(title, style="bold"))
+        for note in notes:
+            output.print(Text(f"  {note}"), soft_wrap=True)
+    for table in (tables.other_table(comparison), tables.threshold_table(comparison), tables.cost_table(comparison)):
+        if table is not None:
+            output.print(_drawn(table))
+
+
+def _drawn(table: Table) -> Any:
+    from rich.markup import escape
+    from rich.text import Text
+
+    from .render import make_table
+
+    head = [escape(name) for name in table.head]  # names of runs
+    drawn = make_table(head[: table.words], head[table.words :], title=table.title)
+    for heading, rows in table.sections:
+        drawn.add_row(Text(heading, style="bold"))
+        for row in rows:
+            drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_section()
+    return drawn

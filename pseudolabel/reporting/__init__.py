@@ -1,0 +1,1 @@
+"""What ``compare`` and ``report`` show: tables of text, and one self-contained page. Nothing here imports torch."""
