@@ -13,6 +13,7 @@ import numpy as np
 from pseudolabel.artefacts import Header, read_header
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Record
+from pseudolabel.errors import InputError
 from pseudolabel.labels import IGNORE, Thresholds, probabilities
 from pseudolabel.metrics.agreement import area_agreement, edge_agreement
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
@@ -169,9 +170,12 @@ def chosen_crf(options: RefineCrfOptions) -> Choice:
 
     Raises:
         ArtefactError: ``options.settings`` is no artefact of search-crf.
+        InputError: There is a preset beside it.
     """
     if options.settings is None:
         return Choice(resolve(options), describe(options), {})
+    if "preset" in options.model_fields_set:
+        raise InputError(f"--settings {options.settings} takes the place of --preset {options.preset}; leave one out")
     header = read_header(options.settings, "crf-search")
     found = CrfSettings(**header.facts["settings"])
     given = {name: getattr(options, name) for name in FIELDS}

@@ -326,11 +326,13 @@ class CrfOptions(BaseModel):
 
     preset: CrfPreset = option("irn", "Named settings of a published system; single numbers below override it.")
     iterations: int | None = option(None, "Mean-field iterations. none: the preset's.", ge=1, le=1000)
-    spatial_xy: float | None = option(None, "Width of the spatial kernel, pixels.", gt=0)
-    spatial_weight: float | None = option(None, "Weight of the spatial kernel.", ge=0)
-    bilateral_xy: float | None = option(None, "Width of the bilateral kernel in position, pixels.", gt=0)
-    bilateral_rgb: float | None = option(None, "Width of the bilateral kernel in colour, grey levels of 0-255.", gt=0)
-    bilateral_weight: float | None = option(None, "Weight of the bilateral kernel.", ge=0)
+    spatial_xy: float | None = option(None, "Width of the spatial kernel, pixels.", ge=0.01, le=1e6)
+    spatial_weight: float | None = option(None, "Weight of the spatial kernel.", ge=0, le=1e6)
+    bilateral_xy: float | None = option(None, "Width of the bilateral kernel in position, pixels.", ge=0.1, le=1e6)
+    bilateral_rgb: float | None = option(
+        None, "Width of the bilateral kernel in colour, grey levels of 0-255.", ge=0.01, le=1e6
+    )
+    bilateral_weight: float | None = option(None, "Weight of the bilateral kernel.", ge=0, le=1e6)
     unary: Literal["soft", "hard"] | None = option(
         None, "Start from the scores as probabilities, or from the label map. none: the preset's."
     )

@@ -22,6 +22,9 @@ R = TypeVar("R")
 _THREAD_LIMITS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
+_NO_MEMORY = (
+    "there is not enough memory for one image; run again with fewer --workers, or with smaller images, to go on"
+)
 _function: Callable[[Any], Any]  # in a worker process: what it applies, sent once instead of with every item
 
 
@@ -55,7 +58,10 @@ def ordered_map(
     """
     workers = cores() if workers is None else workers
     if workers <= 1:
-        yield from map(function, items)
+        try:
+            yield from map(function, items)
+        except MemoryError as error:
+            raise PseudolabelError(_NO_MEMORY) from error
         return
     # Not forked: a copy of a process in which torch has begun threads can hang.
     context = multiprocessing.get_context("spawn")
@@ -73,6 +79,8 @@ def ordered_map(
         raise PseudolabelError(
             "a worker process was killed, most likely for want of memory; run again with fewer --workers to go on"
         ) from error
+    except MemoryError as error:
+        raise PseudolabelError(_NO_MEMORY) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

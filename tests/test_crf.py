@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from pseudolabel.errors import DatasetError, MissingExtraError
+from pseudolabel.errors import MissingExtraError, PseudolabelError
 from pseudolabel.options import CrfEngine, CrfOptions, CrfPreset
 from pseudolabel.pairwise import (
     PRESETS,
@@ -20,6 +20,8 @@ from pseudolabel.pairwise import (
     require_memory,
     resolve,
 )
+from pseudolabel.pairwise.lattice import Lattice, position_colour
+from pseudolabel.pairwise.meanfield import SETTLED
 
 ENGINE = "pydensecrf.densecrf"
 
@@ -261,13 +263,24 @@ def test_the_exact_engine_is_the_formula(preset: str) -> None:
     np.testing.assert_allclose(found.probabilities, expected, atol=2e-3)
 
 
-def test_inference_ends_with_the_labelling_that_does_not_change() -> None:
+def test_inference_ends_where_nothing_moves_any_more() -> None:
     image, start = photograph(24, 24), np.full((2, 24, 24), 0.2, dtype=np.float32)
     start[0, :, :12], start[1, :, 12:] = 0.8, 0.8
-    found = dense_crf(image, start, PRESETS["deeplab"])
-    assert found.steps == 1  # the first step's labels are those of the start
-    once = dense_crf(image, start, replace(PRESETS["deeplab"], iterations=1))
-    np.testing.assert_array_equal(found.probabilities, once.probabilities)
+    found = dense_crf(image, start, replace(PRESETS["deeplab"], iterations=100))
+    assert 1 < found.steps < 100
+    before = refine(image, start, replace(PRESETS["deeplab"], iterations=found.steps - 1))
+    assert np.abs(found.probabilities - before).max() < SETTLED
+    to_the_end = exact_mean_field(image, start, replace(PRESETS["deeplab"], iterations=100))
+    np.testing.assert_array_equal(found.probabilities.argmax(axis=0), to_the_end.argmax(axis=0))
+
+
+def test_inference_goes_on_where_labels_stand_still_for_a_while() -> None:
+    """A grey image: class 1 loses everywhere, but only after steps that change no label."""
+    image, start = np.full((30, 40, 3), 128, dtype=np.uint8), np.full((2, 30, 40), 0.1, dtype=np.float32)
+    start[0, :, :24], start[0, :, 24:], start[1, :, 24:] = 0.9, 0.2, 0.8
+    first = refine(image, start, replace(PRESETS["toco"], iterations=1)).argmax(axis=0)
+    np.testing.assert_array_equal(first, start.argmax(axis=0))
+    np.testing.assert_array_equal(refine(image, start, PRESETS["toco"]).argmax(axis=0), 0)
 
 
 def test_hard_classes_that_label_nothing_are_as_if_each_were_computed() -> None:
@@ -315,11 +328,26 @@ def test_labels_are_those_of_pydensecrf(preset: str) -> None:
     assert (ours.argmax(axis=0) == theirs.argmax(axis=0)).mean() >= 0.997
 
 
+def test_the_memory_asked_for_holds_what_the_lattice_keeps() -> None:
+    """Noise, where hardly two pixels share a corner, is the worst there is."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    lattice = Lattice(position_colour(image, 67, 3))
+    kept = sum(array.nbytes for array in vars(lattice).values() if isinstance(array, np.ndarray))
+    assert lattice.vertices > 5 * lattice.points
+    assert kept + 2 * 4 * lattice.vertices < memory_needed(40 * 50, 2)
+
+
+def test_pydensecrf_takes_no_matrix() -> None:
+    image, start, matrix = photograph(3, 4), random_probabilities(2, 3, 4), np.eye(2, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"^the engine pydensecrf takes no compatibility matrix here"):
+        dense_crf(image, start, PRESETS["irn"], engine="pydensecrf", compatibility=matrix)
+
+
 def test_memory_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
     needed = memory_needed(40_000_000, 3)
     require_memory(tmp_path / "a.jpg", needed, needed)
     require_memory(tmp_path / "a.jpg", needed, None)
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(PseudolabelError) as caught:
         require_memory(tmp_path / "a.jpg", needed, 10**9)
     assert str(caught.value) == (
         f"{tmp_path / 'a.jpg'}: its dense CRF needs about {needed / 1e9:.1f} GB and 1.0 GB are free; "

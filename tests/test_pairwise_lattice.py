@@ -117,13 +117,13 @@ def test_the_filter_is_symmetric_positive_and_linear(points: int, spread: float,
 
 @pytest.mark.parametrize("dimensions", [2, 9, 16])
 def test_every_number_of_dimensions_has_shares_that_sum_to_one(dimensions: int) -> None:
-    """A map of ones summed over all points must come back as ones for points that sit on corners of their own."""
     features = cloud(50, dimensions, 300)
     lattice = Lattice(features)
     found = lattice.row_sums()
     assert np.isfinite(found).all()
     assert (found > 0).all()
     assert lattice.vertices <= 50 * (dimensions + 1)
+    np.testing.assert_allclose(lattice._shares.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 3, 17, 40])
@@ -178,6 +178,10 @@ def test_maps_that_cannot_be() -> None:
         lattice.filter(np.zeros((1, 4)))
     with pytest.raises(ValueError, match=r"found float32 \(1, 5\)$"):
         lattice.filter(np.zeros((1, 5), np.float32))
+    with pytest.raises(ValueError, match=r"^scale must be float32 \(4,\), found float32 \(3,\)$"):
+        lattice.filter(np.zeros((1, 4), np.float32), np.ones(3, np.float32))
+    with pytest.raises(ValueError, match=r"^scale must be float32 \(2, 3\), found float64 \(2, 3\)$"):
+        gaussian(np.zeros((1, 2, 3), np.float32), 1.0, np.ones((2, 3)))
 
 
 @pytest.mark.parametrize("widths", [(0, 5), (-1, 5), (5, 0), (float("nan"), 5)])
@@ -210,7 +214,7 @@ def test_the_spatial_kernel_is_the_gaussian_up_to_its_radius(size: tuple[int, in
 
 
 def test_mean_field_is_its_formula_also_with_classes_left_out() -> None:
-    """A kernel written as a matrix; class 3 is far below NEGLIGIBLE everywhere, and class 2 at first."""
+    """A kernel written as a matrix; class 3 is far below NEGLIGIBLE everywhere, and class 2 until class 1 lifts it."""
     random = np.random.default_rng(0)
     points, steps = 30, 6
     kernel = random.random((points, points)).astype(np.float32) / 10
@@ -219,12 +223,15 @@ def test_mean_field_is_its_formula_also_with_classes_left_out() -> None:
     unary[2] += 13
     unary[3] += 60
 
-    found, done = mean_field(unary, [lambda maps: maps @ kernel], steps)
+    matrix = np.eye(4, dtype=np.float32)
+    matrix[2, 1] = 8
+    found, done = mean_field(unary, [lambda maps: maps @ kernel], steps, compatibility=matrix)
     assert 1 <= done <= steps
+    assert found[2].max() > 0.1
     q = np.exp(-unary.astype(float))
     q /= q.sum(axis=0)
     for _ in range(done):
-        q = np.exp(q @ kernel - unary)
+        q = np.exp(matrix @ (q @ kernel) - unary)
         q /= q.sum(axis=0)
     np.testing.assert_allclose(found, q, atol=5 * NEGLIGIBLE)
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)

@@ -395,3 +395,18 @@ def test_errors(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
         call()
     assert str(caught.value) == message
+
+
+def test_what_the_network_sees_is_no_photograph() -> None:
+    module, maps = DenseCrfLoss(), torch.full((1, 2, 4, 4), 0.5)
+    for least, most in ((-2.0, 2.0), (0.0, 1.0)):
+        image = torch.linspace(least, most, 48).reshape(1, 3, 4, 4)
+        with pytest.raises(ValueError, match=rf"^image must be the photograph, RGB in 0-255, found {least:.3g} to "):
+            module(image, maps)
+
+
+def test_a_second_derivative_is_an_error_instead_of_a_wrong_one() -> None:
+    maps = torch.rand(1, 2, 1, 2, requires_grad=True)
+    (first,) = torch.autograd.grad(normalised_cut(maps, pair(1.0)), maps, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()

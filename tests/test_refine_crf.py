@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -371,6 +372,19 @@ def test_the_result_says_how_many_steps_the_labels_took(inputs: dict[str, Path],
     assert 1 <= found["mean_field_steps"] < 50
     again = refine_crf(options(inputs, tmp_path / "two.h5", iterations=50, workers=2))
     assert again["mean_field_steps"] == found["mean_field_steps"]
+
+
+def test_maps_that_are_no_numbers_stop_or_are_recorded(
+    dataset: Dataset, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    maps = blurred_truth(dataset, 2)
+    maps[1] = {label: np.full_like(array, np.nan) for label, array in maps[1].items()}
+    cams = write_maps(tmp_path / "nan.h5", "cams", dataset, maps, protocol={"split": "train", "scales": [1.0]})
+    words = f"{dataset.records[1].image}: its maps hold NaN or infinity; make them again"
+    with pytest.raises(DatasetError, match=re.escape(words)):
+        refine_crf(options(inputs, tmp_path / "soft.h5", cams=cams))
+    found = refine_crf(options(inputs, tmp_path / "skipped.h5", cams=cams, on_error="skip"))
+    assert found["skipped"] == 1
 
 
 def test_an_existing_output_is_kept(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ it whole (for small images, or a GPU), and the package pydensecrf, lattice and a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pseudolabel.errors import DatasetError, MissingExtraError
+from pseudolabel.errors import MissingExtraError, PseudolabelError
 from pseudolabel.options import CrfEngine, CrfOptions
 
 _SMALLEST = 1e-5  # a probability of 0 would be an infinite energy; pydensecrf's own floor
@@ -98,6 +99,7 @@ def dense_crf(
     *,
     engine: CrfEngine = "lattice",
     compatibility: np.ndarray | None = None,
+    device: str = "cpu",
 ) -> Refined:
     """Refine class probabilities so that they follow the edges of the photograph.
 
@@ -107,13 +109,15 @@ def dense_crf(
         settings: The numbers, for instance of ``PRESETS``.
         engine: ``lattice``, ``exact`` or ``pydensecrf``.
         compatibility: float32 (K, K), see ``meanfield.mean_field``; None is the Potts model. Not for pydensecrf.
+        device: Where the engine ``exact`` computes, as torch names it; the others use the processor.
 
     Returns:
         The refined probabilities. With one class there is nothing to decide: all ones, after 0 steps.
 
     Raises:
         MissingExtraError: The engine pydensecrf is not installed.
-        ValueError: Shapes or dtypes are not as stated, or a probability is no number.
+        ValueError: Shapes or dtypes are not as stated, a probability is no number, or pydensecrf is given a
+            compatibility.
     """
     count = len(probabilities)
     if image.dtype != np.uint8 or image.shape != (*probabilities.shape[1:], 3):
@@ -125,37 +129,55 @@ def dense_crf(
         raise ValueError("probabilities must be numbers, found NaN or infinity")
     if count == 1:
         return Refined(np.ones_like(probabilities), 0)
+    if engine == "pydensecrf" and compatibility is not None:
+        raise ValueError("the engine pydensecrf takes no compatibility matrix here; leave one of them out")
     if engine == "pydensecrf":
         return Refined(_with_pydensecrf(image, _energy(probabilities, settings), settings), settings.iterations)
     if settings.unary == "hard" and compatibility is None:
-        return _refine_hard(image, probabilities, settings, engine)
-    return _refine(image, _energy(probabilities, settings), settings, engine, compatibility=compatibility)
+        return _refine_hard(image, probabilities, settings, engine, device)
+    energy = _energy(probabilities, settings)
+    return _refine(image, energy, settings, engine, device, compatibility=compatibility)
 
 
 def memory_needed(pixels: int, classes: int) -> int:
-    """Bytes that the lattice and the maps of one image take; benchmarks/crf_memory.py compares with what they do."""
+    """Bytes that the lattice and the maps of one image take at most, as if no two pixels shared a corner.
+
+    Photographs take about half of it (benchmarks/crf_memory.py).
+    """
     lattice = 24 + 24 + 48 + 96 + 20  # corners, shares, keys, hash table and features of a pixel
-    corners = 6 * (2 * 4 * 6 + 2 * 4 * min(classes, 16)) // 2  # of a pixel, were half of its six corners its own
-    return pixels * (lattice + corners + classes * 4 * 5)
+    corners = 6 * (2 * 4 * 6 + 2 * 4 * min(classes, 16))  # neighbours, and two arrays of values
+    return pixels * (lattice + corners + classes * 4 * 7)
 
 
-def memory_free() -> int | None:
-    """Bytes that a process could still get, None where the system does not say."""
+def memory_free(workers: int = 1) -> int | None:
+    """Bytes that each of some processes could still get, None where the system does not say: Linux, control groups."""
+    free = [_number(line) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
+    group = Path("/sys/fs/cgroup")
+    limits, used = (_lines(group / f"memory.{name}") for name in ("max", "current"))
+    if limits and used and limits[0].strip().isdigit():
+        free.append(_number(limits[0]) - _number(used[0]))
+    return min(free) // workers if free else None
+
+
+def _lines(path: str | Path) -> list[str]:
     try:
-        with open("/proc/meminfo") as lines:  # noqa: PTH123 - a pseudo-file
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _number(line: str) -> int:
+    return int(re.search(r"\d+", line)[0])  # type: ignore[index]  # the callers' lines have one
 
 
 def require_memory(photograph: Path, needed: int, free: int | None) -> None:
     """Refuse an image that would not fit, rather than be killed.
 
     Raises:
-        DatasetError: More is needed than is free.
+        PseudolabelError: More is needed than is free.
     """
     if free is not None and needed > free:
-        raise DatasetError(
+        raise PseudolabelError(
             f"{photograph}: its dense CRF needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "use fewer --workers, or make the photograph smaller"
         )
@@ -187,14 +209,16 @@ def _energy(probabilities: np.ndarray, settings: CrfSettings) -> np.ndarray:
     return energy
 
 
-def _refine_hard(image: np.ndarray, probabilities: np.ndarray, settings: CrfSettings, engine: CrfEngine) -> Refined:
+def _refine_hard(
+    image: np.ndarray, probabilities: np.ndarray, settings: CrfSettings, engine: CrfEngine, device: str
+) -> Refined:
     """Hard labels: the classes that label no pixel have equal unaries, so that one row stands for all of them."""
     used = np.bincount(probabilities.argmax(axis=0).ravel(), minlength=len(probabilities)) > 0
     rows = np.append(np.flatnonzero(used), np.flatnonzero(~used)[:1])
     members = np.ones(len(rows), np.float32)
     if not used.all():
         members[-1] = np.count_nonzero(~used)
-    found = _refine(image, _energy(probabilities, settings)[rows], settings, engine, members=members)
+    found = _refine(image, _energy(probabilities, settings)[rows], settings, engine, device, members=members)
     result = np.empty_like(probabilities)
     result[rows] = found.probabilities
     if not used.all():
@@ -203,11 +227,16 @@ def _refine_hard(image: np.ndarray, probabilities: np.ndarray, settings: CrfSett
 
 
 def _refine(
-    image: np.ndarray, energy: np.ndarray, settings: CrfSettings, engine: CrfEngine, **model: np.ndarray | None
+    image: np.ndarray,
+    energy: np.ndarray,
+    settings: CrfSettings,
+    engine: CrfEngine,
+    device: str,
+    **model: np.ndarray | None,
 ) -> Refined:
     from pseudolabel.pairwise.meanfield import mean_field  # Numba takes a while to load
 
-    filters = [_spatial(image.shape[:2], settings), _bilateral(image, settings, engine)]
+    filters = [_spatial(image.shape[:2], settings), _bilateral(image, settings, engine, device)]
     found, steps = mean_field(energy.reshape(len(energy), -1), filters, settings.iterations, **model)
     return Refined(found.reshape(energy.shape), steps)
 
@@ -221,24 +250,25 @@ def _spatial(size: tuple[int, ...], settings: CrfSettings) -> Callable[[np.ndarr
     return lambda maps: gaussian(maps.reshape(-1, *size), settings.spatial_xy, scale).reshape(maps.shape)
 
 
-def _bilateral(image: np.ndarray, settings: CrfSettings, engine: CrfEngine) -> Callable[[np.ndarray], np.ndarray]:
+def _bilateral(
+    image: np.ndarray, settings: CrfSettings, engine: CrfEngine, device: str
+) -> Callable[[np.ndarray], np.ndarray]:
     """w norm(A) of the bilateral kernel, for maps (P, N)."""
     from pseudolabel.pairwise.lattice import Lattice, position_colour
 
     features = position_colour(image, settings.bilateral_xy, settings.bilateral_rgb)
     if engine == "exact":
-        return _exact(features, settings.bilateral_weight)
+        return _exact(features, settings.bilateral_weight, device)
     lattice = Lattice(features)
     scale = np.sqrt(np.float32(settings.bilateral_weight) / lattice.row_sums())
     return lambda maps: lattice.filter(maps, scale, symmetric=False)
 
 
-def _exact(features: np.ndarray, weight: float) -> Callable[[np.ndarray], np.ndarray]:
+def _exact(features: np.ndarray, weight: float, device: str) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     from pseudolabel.pairwise.kernels import ExactKernel
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     kernel = ExactKernel(torch.from_numpy(features)[None].to(device))
     scale = (weight / kernel.filter(torch.ones(1, 1, len(features), device=device))).sqrt()
 

@@ -193,7 +193,7 @@ def _build(features: Tensor) -> list[_Scaled]:
 
 def _build_one(points: Tensor) -> _Scaled:
     lattice = Lattice(points.numpy())
-    chosen = torch.linspace(0, len(points) - 1, min(_SAMPLE, len(points))).round().long()
+    chosen = torch.linspace(0, len(points) - 1, min(_SAMPLE, len(points)), dtype=torch.float64).round().long()
     approximate = lattice.row_sums()[chosen.numpy()].sum()
     gain = float(exact_row_sums(points, chosen).sum()) / approximate
     return _Scaled(lattice, np.full(len(points), gain**0.5, np.float32))

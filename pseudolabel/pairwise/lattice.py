@@ -88,7 +88,9 @@ class Lattice:
         if maps.dtype != np.float32 or maps.ndim != 2 or maps.shape[1] != self.points:
             raise ValueError(f"maps must be float32 (K, {self.points}), found {maps.dtype} {maps.shape}")
         maps = np.ascontiguousarray(maps)
-        scale = np.ones(self.points, np.float32) if scale is None else scale
+        scale = np.ones(self.points, np.float32) if scale is None else np.ascontiguousarray(scale)
+        if scale.shape != (self.points,) or scale.dtype != np.float32:
+            raise ValueError(f"scale must be float32 ({self.points},), found {scale.dtype} {scale.shape}")
         result = np.empty_like(maps)
 
         def work(part: slice) -> None:

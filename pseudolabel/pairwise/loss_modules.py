@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import overload
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -75,6 +76,7 @@ class _BilateralLoss(nn.Module):
                 f"image and probabilities must be (B, 3, H, W) and (B, K, H, W), "
                 f"found {tuple(image.shape)} and {tuple(probabilities.shape)}; resize the maps first"
             )
+        _require_photograph(image)
         scale = self.bilateral.scale
         size = [max(1, int(length * scale)) for length in image.shape[2:]]
         maps = F.interpolate(as_float(probabilities), size, mode="bilinear", align_corners=False)
@@ -86,6 +88,15 @@ class _BilateralLoss(nn.Module):
     def _small_with_kernel(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Kernel]:
         maps, features = self._small(image, probabilities)
         return maps, build_kernel(features, self.bilateral.backend)
+
+
+def _require_photograph(image: Tensor) -> None:
+    """Refuse what the network sees: its colours are so close together that the colour kernel would not matter."""
+    if torch.compiler.is_compiling() or not image.is_floating_point() or not image.numel():
+        return
+    least, most = (float(value) for value in image.aminmax())
+    if least < 0 or 0 < most <= 1:
+        raise ValueError(f"image must be the photograph, RGB in 0-255, found {least:.3g} to {most:.3g}")
 
 
 class DenseCrfLoss(_BilateralLoss):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pseudolabel.pairwise.kernels import Kernel, WindowKernel
 
@@ -147,6 +148,7 @@ class _Agreement(torch.autograd.Function):
         return (maps * filtered).sum(dim=2)
 
     @staticmethod
+    @once_differentiable  # a second derivative is an error instead of a wrong one
     def backward(ctx: Any, *arriving: Tensor) -> tuple[Tensor, None]:
         (filtered,) = ctx.saved_tensors
         return 2 * filtered * arriving[0][:, :, None], None
@@ -193,6 +195,8 @@ def _as_map(name: str, mask: Tensor, probabilities: Tensor) -> Tensor:
     wanted = (probabilities.shape[0], *probabilities.shape[2:])
     if mask.shape != wanted:
         raise ValueError(f"{name} must be {tuple(wanted)}, found {tuple(mask.shape)}")
+    if name == "roi" and mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(f"roi must be bool or float in [0, 1], found {mask.dtype}; compare it with 0")
     return mask.flatten(1)[:, None]
 
 

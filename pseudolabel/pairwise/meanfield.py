@@ -20,6 +20,9 @@ from pseudolabel.pairwise.jit import compiled
 NEGLIGIBLE = 1e-5
 """Probability up to which a class that has no more anywhere sends no messages."""
 
+SETTLED = 1e-2
+"""Change of every probability in one step below which, where no label has changed either, none is expected to."""
+
 _BLOCK = 512  # pixels whose exponentials are taken together: small enough for the first-level cache with 21 classes
 
 Filter = Callable[[np.ndarray], np.ndarray]
@@ -33,7 +36,9 @@ def mean_field(
     members: np.ndarray | None = None,
     compatibility: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Iterate until the labelling does not change any more, at most ``iterations`` times.
+    """Iterate until a step changes no label and no probability by ``SETTLED``, at most ``iterations`` times.
+
+    That no label changes is not enough: where all classes but one slowly lose, labels change many steps later.
 
     Args:
         unary: float32 (K, N), energies, K in 1-256.
@@ -53,7 +58,7 @@ def mean_field(
     members = np.ones(count, np.float32) if members is None else members
     prior = np.log(members).astype(np.float32)
     total = _messages(filters, np.ones((1, points), np.float32))[0]
-    q, messages = np.empty_like(unary), np.zeros_like(unary)
+    q, messages = np.zeros_like(unary), np.zeros_like(unary)
     labels, peaks = np.zeros(points, np.uint8), np.empty(count, np.float32)
     _update(messages, unary, prior, q, labels, peaks)
     for step in range(1, iterations + 1):
@@ -61,7 +66,8 @@ def mean_field(
         if members.max() > 1:
             messages /= members[:, None]
         sent = messages if compatibility is None else compatibility @ messages
-        if _update(sent, unary, prior, q, labels, peaks) == 0:
+        changed, moved = _update(sent, unary, prior, q, labels, peaks)
+        if changed == 0 and moved < SETTLED:
             return q, step
     return q, iterations
 
@@ -87,13 +93,13 @@ def _send(filters: Sequence[Filter], q: np.ndarray, peaks: np.ndarray, total: np
 
 
 @compiled
-def _update(messages: Any, unary: Any, prior: Any, q: Any, labels: Any, peaks: Any) -> int:
-    """Q <- softmax(messages - unary + prior); the labels, each map's maximum, and how many labels changed."""
+def _update(messages: Any, unary: Any, prior: Any, q: Any, labels: Any, peaks: Any) -> Any:
+    """Q <- softmax(messages - unary + prior); the labels, each map's maximum; changed labels, largest change of Q."""
     count, points = unary.shape
     changed = 0
     peaks[:] = 0
     highest, best = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.uint8)
-    total = np.empty(_BLOCK, np.float32)
+    total, old, moved = np.empty(_BLOCK, np.float32), np.empty((count, _BLOCK), np.float32), np.float32(0)
     for start in range(0, points, _BLOCK):
         size = min(_BLOCK, points - start)
         for k in range(count):
@@ -103,6 +109,9 @@ def _update(messages: Any, unary: Any, prior: Any, q: Any, labels: Any, peaks: A
                 q[k, start : start + size],
             )
             label = np.uint8(k)
+            before = old[k]
+            for i in range(size):
+                before[i] = to[i]
             if k == 0:
                 for i in range(size):
                     score = row[i] - energy[i]
@@ -123,16 +132,17 @@ def _update(messages: Any, unary: Any, prior: Any, q: Any, labels: Any, peaks: A
             total[i] = np.float32(1) / total[i]
         for k in range(count):
             to = q[k, start : start + size]
-            peak = peaks[k]
+            peak, before = peaks[k], old[k]
             for i in range(size):
                 to[i] *= total[i]
                 peak = max(peak, to[i])
+                moved = max(moved, abs(to[i] - before[i]))
             peaks[k] = peak
         now = labels[start : start + size]
         for i in range(size):
             changed += now[i] != best[i]
             now[i] = best[i]
-    return changed
+    return changed, moved
 
 
 @compiled

@@ -31,7 +31,9 @@ def gaussian(maps: np.ndarray, sigma: float, scale: np.ndarray | None = None) ->
         raise ValueError(f"kernel width must be above 0, found {sigma}")
     if maps.dtype != np.float32 or maps.ndim != 3:
         raise ValueError(f"maps must be float32 (K, H, W), found {maps.dtype} {maps.shape}")
-    scale = np.ones(maps.shape[1:], np.float32) if scale is None else scale
+    scale = np.ones(maps.shape[1:], np.float32) if scale is None else np.ascontiguousarray(scale)
+    if scale.shape != maps.shape[1:] or scale.dtype != np.float32:
+        raise ValueError(f"scale must be float32 {maps.shape[1:]}, found {scale.dtype} {scale.shape}")
     result = np.empty(maps.shape, np.float32)
     for plane, out in zip(np.ascontiguousarray(maps), result, strict=True):
         _convolve(plane, _taps(sigma, max(plane.shape)), scale, out)

@@ -30,6 +30,7 @@ from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import IGNORE, Thresholds, assign_confident, probabilities, quantise
 from pseudolabel.options import CrfEngine, RefineCrfOptions
 from pseudolabel.pairwise import CrfSettings, dense_crf, memory_free, memory_needed, require_engine, require_memory
+from pseudolabel.parallel import cores
 from pseudolabel.progress import Progress
 from pseudolabel.sources import Item, Source, open_source, read_photograph, write_maps
 
@@ -53,6 +54,9 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
     check_output(options.out, overwrite=options.overwrite)
     require_engine(options.engine)
     steps: list[int] = []
+    device = _device(options)
+    # One process computes on a GPU: more would only take each other's memory.
+    workers = 1 if device.startswith("cuda") else cores() if options.workers is None else max(1, options.workers)
     choice = chosen_crf(options)
     with open_source(options.cams, options.threshold, "cams", "soft-labels") as source:
         check_confidence(options, source)
@@ -63,6 +67,8 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
             refine,
             settings=choice.settings,
             engine=options.engine,
+            device=device,
+            workers=workers,
             thresholds=source.thresholds,
             confidence=options.confidence,
             skip=options.on_error == "skip",
@@ -72,7 +78,7 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
             todo = range(writer.done, len(records))
             tasks = ((source.item(index), records[index].image) for index in todo)
             counted = partial(_count_steps, counts=steps)
-            write_maps(writer, work, tasks, len(records), workers=options.workers, progress=progress, take=counted)
+            write_maps(writer, work, tasks, len(records), workers=workers, progress=progress, take=counted)
     skipped = len(writer.skipped)
     return {
         "out": str(options.out),
@@ -129,6 +135,8 @@ def refine(
     *,
     settings: CrfSettings,
     engine: CrfEngine,
+    device: str,
+    workers: int,
     thresholds: Thresholds | None,
     confidence: str,
     skip: bool,
@@ -139,6 +147,8 @@ def refine(
         task: The image's maps, CAMs where ``thresholds`` are given, else soft labels; and where its photograph lies.
         settings: The CRF's.
         engine: The CRF's.
+        device: Where the engine ``exact`` computes.
+        workers: How many processes share the memory that is free.
         thresholds: By class index.
         confidence: ``none``, ``irn`` or ``cosa``.
         skip: Whether an unreadable photograph is a reason instead of an error.
@@ -147,24 +157,27 @@ def refine(
         Class index to uint8 (H, W), 0-255; the mean-field steps of each CRF that was run.
 
     Raises:
-        DatasetError: The photograph is unreadable, of another size or too large, and ``skip`` is false.
+        DatasetError: The photograph is unreadable or of another size, or its maps hold NaN, and ``skip`` is false.
+        PseudolabelError: It is too large for the memory that is free, whatever ``skip`` says: with more, it is not.
     """
     item, photograph = task
     if item.skipped is not None:
         return item.skipped
     try:
         image = read_photograph(photograph, item.size)
-        classes = len(item.maps) + 1
-        require_memory(photograph, memory_needed(item.size[0] * item.size[1], classes), memory_free())
+        if not all(np.isfinite(array).all() for array in item.maps.values()):
+            raise DatasetError(f"{photograph}: its maps hold NaN or infinity; make them again")
     except DatasetError as error:
         if skip:
             return str(error)
         raise
+    needed = memory_needed(item.size[0] * item.size[1], len(item.maps) + 1)
+    require_memory(photograph, needed, memory_free(workers))
     labels, maps = at_size(item.maps, item.size)
     steps: list[int] = []
 
     def crf(scores: np.ndarray) -> np.ndarray:
-        found = dense_crf(image, scores, settings, engine=engine)
+        found = dense_crf(image, scores, settings, engine=engine, device=device)
         steps.append(found.steps)
         return found.probabilities
 
@@ -226,6 +239,15 @@ def refine_cams(
         return run(thresholds.value), assign_confident(labels, maps, thresholds.low, thresholds.high) == IGNORE
     sure, likely = run(thresholds.high), run(thresholds.low)
     return sure, (sure.argmax(axis=0) == 0) & (likely.argmax(axis=0) > 0)
+
+
+def _device(options: RefineCrfOptions) -> str:
+    """Where the engine computes; torch is asked only if it does with torch."""
+    if options.engine != "exact":
+        return "cpu"
+    from pseudolabel.devices import pick_device
+
+    return str(pick_device(options.device))
 
 
 def _count_steps(
