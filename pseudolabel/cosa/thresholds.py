@@ -39,8 +39,8 @@ def count_scores(cams: Tensor, inside: Tensor | None = None, *, minimum: float =
     Returns:
         int64 (bins,), on the device of the maps.
     """
-    score = cams.amax(dim=1).double()
-    index = ((score - minimum) * (bins / (1 - minimum))).long().clamp(max=bins - 1)
+    score = cams.amax(dim=1)
+    index = ((score.double() - minimum) * (bins / (1 - minimum))).long().clamp(max=bins - 1)
     counted = score > minimum if inside is None else (score > minimum) & inside
     index = torch.where(counted, index, bins)  # one more bin for what is dropped, so that shapes stay fixed
     return torch.bincount(index.flatten(), minlength=bins + 1)[:bins]
