@@ -31,6 +31,7 @@ def classification_loss(logits: Tensor, tags: Tensor, *, images: int | None = No
     Returns:
         A scalar: the sum over images of the mean over classes, over ``images``.
     """
+    logits = _at_least_float32(logits)
     loss = F.multilabel_soft_margin_loss(logits, tags.to(logits), reduction="sum")
     return loss / (images or max(1, len(logits)))
 

@@ -1,9 +1,9 @@
 """The dynamic threshold: a Gaussian mixture that follows the teacher's CAM scores over the last batches.
 
 Paper (arXiv 2402.17891): the idea of a queue, a mixture and a moving average. The exact objective is ours, and
-``pseudolabel.mixture`` states it, as it does the rule of the released code. Three things keep a step well under a
-millisecond: batches are kept as histograms, their sum is updated by what enters and leaves, and EM goes on from the
-last step's mixture for a few iterations only, since the queue changes by a hundredth of itself. [ours]
+``pseudolabel.mixture`` states it, as it does the rule of the released code. Three things keep a step cheap: batches are
+kept as histograms, their sum is updated by what enters and leaves, and EM goes on from the last step's mixture for a
+few iterations only, since the queue changes by a hundredth of itself. [ours]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEAST_SHARE = 1e-3  # a component with less of the values has lost them
 
 
 def count_scores(cams: Tensor, inside: Tensor | None = None, *, minimum: float = 0.05, bins: int = BINS) -> Tensor:
-    """The histogram of nu = max_c M'_c over a batch's grid cells: what ``DynamicThreshold.update`` takes.
+    """The histogram of nu = max_c M'_c, of the main head, over a batch's cells: what ``DynamicThreshold.update`` takes.
 
     The released code reduces maps at image size by 16, which is the grid of a ViT with patches of 16; here it is the
     network's own grid. Histograms of parts of a batch add up, on one device or over several processes.
