@@ -146,7 +146,7 @@ def per_scale_maps(
 ) -> list[np.ndarray]:
     """Maps that are summed over scales and normalised at each photograph's size."""
     from pseudolabel.data import image_size
-    from pseudolabel.inference import scaled_views
+    from pseudolabel.models.multiscale import scaled_views
 
     views = scaled_views(images, options.scales, flip=True, multiple=reader.network.backbone.stride)
     scales = [reader.maps(view).float().cpu() for view in views]

@@ -123,7 +123,7 @@ def summed(reader: CamReader, image: Tensor, options: MakeCamsOptions) -> Tensor
     import torch
     import torch.nn.functional as F
 
-    from pseudolabel.inference import scaled_views
+    from pseudolabel.models.multiscale import scaled_views
 
     stride = reader.network.backbone.stride
     grid = (image.shape[2] // stride, image.shape[3] // stride)

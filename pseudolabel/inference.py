@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pseudolabel.artefacts import Images, MapsWriter
 from pseudolabel.data import Dataset, Record, image_size, read_image
-from pseudolabel.data.views import network_size, resized, round_to
+from pseudolabel.data.views import network_size, resized
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.parallel import cores
 from pseudolabel.progress import Progress
@@ -175,28 +174,3 @@ def _decode(
         failed = {i: item for i, item in zip(members, found, strict=True) if isinstance(item, str)}
         empty = np.zeros((0, *plan.sizes[number], 3), dtype=np.uint8)
         yield number, torch.from_numpy(np.stack(list(arrays.values())) if arrays else empty), list(arrays), failed
-
-
-def scaled_views(images: Tensor, scales: Sequence[float], *, flip: bool, multiple: int) -> Iterator[Tensor]:
-    """The inputs of a multi-scale pass.
-
-    Args:
-        images: Normalised (B, 3, H, W).
-        scales: Factors on H and W.
-        flip: Append the mirrored images.
-        multiple: Sides are rounded to it.
-
-    Yields:
-        For each scale (B, 3, h, w), or (2B, 3, h, w) with flip, the mirrored ones last.
-    """
-    height, width = images.shape[2:]
-    for scale in scales:
-        size = (round_to(height * scale, multiple), round_to(width * scale, multiple))
-        view = images if size == (height, width) else F.interpolate(images, size, mode="bilinear", antialias=True)
-        yield torch.cat([view, view.flip(3)]) if flip else view
-
-
-def split_mirrored(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Part (2B, C, h, w) into the maps of the images and the un-mirrored maps of their mirror images."""
-    straight, mirrored = maps.chunk(2)
-    return straight, mirrored.flip(3)

@@ -108,8 +108,7 @@ def as_histogram(counts: np.ndarray, minimum: float) -> Histogram:
 def fit_mixture(histogram: Histogram, means: np.ndarray) -> Mixture:
     """Fit Gaussian components by expectation maximisation.
 
-    Components start with equal weights and the deviation of all values. No component gets narrower than a bin, within
-    which the histogram says nothing.
+    Components start with equal weights and the deviation of all values.
 
     Args:
         histogram: The values.
@@ -118,17 +117,23 @@ def fit_mixture(histogram: Histogram, means: np.ndarray) -> Mixture:
     Raises:
         UnfitError: The values lie in fewer bins than there are components.
     """
+    return refine_mixture(histogram, _first_mixture(histogram, means), _ITERATIONS)
+
+
+def refine_mixture(histogram: Histogram, mixture: Mixture, iterations: int) -> Mixture:
+    """Improve a mixture by expectation maximisation; no component gets narrower than a bin, which is all that is known.
+
+    Args:
+        histogram: The values, at least one.
+        mixture: Where to start.
+        iterations: At most so many; fewer where it has converged.
+    """
     counts = histogram.counts.astype(np.float64)
     values = histogram.centres
-    filled = int((counts > 0).sum())
-    if filled < len(means):
-        raise UnfitError(f"{int(counts.sum())} values in {filled} of {len(counts)} bins")
     total = counts.sum()
     narrowest = histogram.edges[1] - histogram.edges[0]
-    deviation = max(float(np.sqrt(np.cov(values, fweights=histogram.counts, ddof=0))), narrowest)
-    mixture = Mixture(np.full(len(means), 1 / len(means)), np.sort(means), np.full(len(means), deviation))
     before = -np.inf
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         joint = mixture.log_joint(values)
         evidence = np.logaddexp.reduce(joint, axis=0)
         after = float(counts @ evidence) / total
@@ -144,22 +149,28 @@ def fit_mixture(histogram: Histogram, means: np.ndarray) -> Mixture:
     return Mixture(mixture.weight[order], mixture.mean[order], mixture.deviation[order])
 
 
-def cut_by_two(histogram: Histogram) -> Cut:
+def cut_by_two(histogram: Histogram, *, start: Mixture | None = None, iterations: int | None = None) -> Cut:
     """The threshold xi* between two components; low and high where the posterior of the nearer component falls to 0.9.
 
     The components start at the means of the values below and above the mean of all. Among equally good thresholds, as
     in a gap between two heaps, the middle one is taken. low and high are ours: going away from xi*, the first value
     whose posterior is at least 0.9; the component's own mean where it never is.
 
+    Args:
+        histogram: The values.
+        start: The mixture of a histogram much like this one, to go on from instead.
+        iterations: Of the fit, at most. None: until it has converged.
+
     Raises:
         UnfitError: All values lie in one bin.
     """
+    _require_filled(histogram, 2)
     counts, values = histogram.counts.astype(np.float64), histogram.centres
-    if (counts > 0).sum() < 2:
-        raise UnfitError(f"{int(counts.sum())} values in {int((counts > 0).sum())} of {len(counts)} bins")
-    upper = values >= counts @ values / counts.sum()
-    start = [np.average(values[part], weights=counts[part]) for part in (~upper, upper)]
-    mixture = fit_mixture(histogram, np.array(start))
+    if start is None:
+        upper = values >= counts @ values / counts.sum()
+        means = [np.average(values[part], weights=counts[part]) for part in (~upper, upper)]
+        start = _first_mixture(histogram, np.array(means))
+    mixture = refine_mixture(histogram, start, iterations or _ITERATIONS)
     background, foreground = mixture.log_joint(values) * counts
     gain = np.concatenate([[0.0], np.cumsum(background - foreground)])  # of xi at each edge over xi at the first
     best = np.flatnonzero(gain == gain.max())
@@ -172,25 +183,47 @@ def cut_by_two(histogram: Histogram) -> Cut:
     return Cut(value, low, high, mixture)
 
 
-def cut_by_three(histogram: Histogram) -> Cut:
+def cut_by_three(histogram: Histogram, *, start: Mixture | None = None, iterations: int | None = None) -> Cut:
     """CoSA's released rule: low is the highest value of the lowest component, high the lowest of the highest.
 
     A value is of the component with the largest posterior. The threshold between is their middle, which is ours. Where
     a component is so broad that low would be above high, both are that middle.
 
+    Args:
+        histogram: The values.
+        start: As in ``cut_by_two``.
+        iterations: As in ``cut_by_two``.
+
     Raises:
         UnfitError: The values lie in fewer than three bins.
     """
+    _require_filled(histogram, 3)
     counts, values = histogram.counts, histogram.centres
     filled = np.flatnonzero(counts)
-    if len(filled) < 3:
-        raise UnfitError(f"{int(counts.sum())} values in {len(filled)} of {len(counts)} bins")
-    median = np.searchsorted(np.cumsum(counts), counts.sum() / 2)
-    inner = np.clip(median, filled[1], filled[-2])  # most values may be equal to the first or the last
-    mixture = fit_mixture(histogram, values[[filled[0], inner, filled[-1]]])
+    if start is None:
+        median = np.searchsorted(np.cumsum(counts), counts.sum() / 2)
+        inner = np.clip(median, filled[1], filled[-2])  # most values may be equal to the first or the last
+        start = _first_mixture(histogram, values[[filled[0], inner, filled[-1]]])
+    mixture = refine_mixture(histogram, start, iterations or _ITERATIONS)
     member = mixture.posterior(values[filled]).argmax(axis=0)
     lowest, highest = values[filled][member == 0], values[filled][member == 2]
     low = float(lowest.max()) if len(lowest) else float(values[filled[0]])
     high = float(highest.min()) if len(highest) else float(values[filled[-1]])
     middle = (low + high) / 2
     return Cut(middle, min(low, middle), max(high, middle), mixture)
+
+
+def _first_mixture(histogram: Histogram, means: np.ndarray) -> Mixture:
+    """Components at some means, with equal weights and the deviation of all values."""
+    count = len(means)
+    _require_filled(histogram, count)
+    spread = float(np.sqrt(np.cov(histogram.centres, fweights=histogram.counts, ddof=0)))
+    deviation = max(spread, histogram.edges[1] - histogram.edges[0])
+    return Mixture(np.full(count, 1 / count), np.sort(means), np.full(count, deviation))
+
+
+def _require_filled(histogram: Histogram, least: int) -> None:
+    counts = histogram.counts
+    filled = int((counts > 0).sum())
+    if filled < least:
+        raise UnfitError(f"{int(counts.sum())} values in {filled} of {len(counts)} bins")

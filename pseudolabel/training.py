@@ -25,6 +25,7 @@ from pseudolabel.artefacts import (
     write_artefact,
 )
 from pseudolabel.artefacts.header import CostMeter, made_differently
+from pseudolabel.averaging import update_average
 from pseudolabel.devices import autocast, seed_everything
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.models.checkpoint import read_weights, weight_arrays
@@ -111,7 +112,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
             values = _step(run, optimiser, batches)
             run.step += 1
             if average is not None:
-                _update_average(average, run.network, options.ema or 0.0, run.step)
+                update_average(average, run.network, options.ema or 0.0, run.step)
             for name, value in values.items():
                 run.curves.setdefault(name, []).append(value)
             advance(1)
@@ -253,16 +254,6 @@ def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[
         )
     optimiser.step()
     return sums | {"rate": options.learning_rate * factor}
-
-
-def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
-    """Exponential average of parameters and buffers; its decay warms up as s / (s + 10), so that short runs forget."""
-    decay = min(decay, step / (step + 10))
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            average[name].lerp_(tensor, 1 - decay)
-        else:
-            average[name].copy_(tensor)
 
 
 def _end_epoch(run: Run, average: dict[str, Tensor] | None, progress: Progress, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""Any timm backbone as a feature extractor: its last feature map and, for plain ViTs, an earlier one."""
+"""Any timm backbone as a feature extractor: its last feature map and an earlier one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class Backbone(nn.Module):
     Args:
         name: Name of a timm model.
         output_stride: Stride of a CNN's last map, by dilation; None keeps the model's own.
-        auxiliary_block: Negative index of the ViT block whose tokens are given out too; None gives none.
+        auxiliary_block: Negative index of the ViT block whose tokens are given out too; None gives none. CNNs have no
+            use for it.
+        auxiliary_stage: Negative index of the CNN's stage whose map is given out too; None gives none. Plain ViTs have
+            no use for it.
         pretrained: Let timm download its weights.
 
     Attributes:
@@ -57,6 +60,7 @@ class Backbone(nn.Module):
         *,
         output_stride: int | None = None,
         auxiliary_block: int | None = None,
+        auxiliary_stage: int | None = None,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -71,21 +75,18 @@ class Backbone(nn.Module):
         self.model = model
         if not hasattr(model, "forward_intermediates"):
             raise InputError(f"{name} gives no feature maps (no forward_intermediates in this timm); choose another")
-        depth = len(model.blocks) if self.is_vit else 0
-        if auxiliary_block is not None and self.is_vit and not -depth <= auxiliary_block < -1:
-            raise InputError(
-                f"--auxiliary-block {auxiliary_block} is not an earlier block of {name}, which has {depth}"
-            )
-        earlier = auxiliary_block is not None and self.is_vit
-        self._indices = [depth + auxiliary_block, depth - 1] if earlier and auxiliary_block else [-1]
+        depth = len(model.blocks if self.is_vit else getattr(model, "feature_info", ()))
+        kind, earlier = ("block", auxiliary_block) if self.is_vit else ("stage", auxiliary_stage)
+        if earlier is not None and not -depth <= earlier < -1:
+            raise InputError(f"--auxiliary-{kind} {earlier} is not an earlier {kind} of {name}, which has {depth}")
+        self._indices = [-1] if earlier is None else [depth + earlier, depth - 1]
         try:
-            self.channels, self.stride = self._probe()
+            self.channels, self.auxiliary_channels, self.stride = self._probe()
         except (AssertionError, RuntimeError) as error:
             cause = str(error).split("\n", 1)[0]
             raise InputError(
                 f"{name} takes only one input size in timm ({cause}); choose a CNN or a plain ViT"
             ) from error
-        self.auxiliary_channels = self.channels if earlier else None
         self.mean = tuple(float(value) for value in model.pretrained_cfg["mean"])
         self.std = tuple(float(value) for value in model.pretrained_cfg["std"])
 
@@ -96,7 +97,8 @@ class Backbone(nn.Module):
             images: float (B, 3, H, W), H and W multiples of the stride for a ViT.
 
         Returns:
-            The last map (B, C, h, w) and the earlier one (B, C, h, w) or None.
+            The last map (B, C, h, w) and the earlier one or None: (B, C, h, w) for a ViT, of its own channels and on
+            its own, often finer, grid for a CNN.
         """
         maps = self._maps(images, self._indices)
         return maps[-1], maps[0] if len(maps) > 1 else None
@@ -113,12 +115,13 @@ class Backbone(nn.Module):
         return maps
 
     @torch.no_grad()
-    def _probe(self) -> tuple[int, int]:
+    def _probe(self) -> tuple[int, int | None, int]:
         side = 64 if not self.is_vit else self.model.patch_embed.patch_size[0] * 2
         self.model.eval()
-        features, _ = self.forward(torch.zeros(1, 3, side, side))
+        features, earlier = self.forward(torch.zeros(1, 3, side, side))
         self.model.train()
-        return int(features.shape[1]), side // int(features.shape[2])
+        channels = None if earlier is None else int(earlier.shape[1])
+        return int(features.shape[1]), channels, side // int(features.shape[2])
 
 
 def require_model(name: str) -> None:

@@ -1,6 +1,7 @@
 """The CAM network: a backbone and a 1x1 classifier without bias, whose maps are the class activation maps.
 
 M = w * f, logit = pool(M) (methods: Zhou et al. 2016; the auxiliary head on an earlier ViT block is ToCo's and CoSA's).
+Resizing a map commutes with a 1x1 convolution, so auxiliary maps of a CNN stay on the grid of their own stage.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class CamOutput(NamedTuple):
 
     Attributes:
         maps: (B, C, h, w), unnormalised class activation maps of the last feature map.
-        auxiliary: (B, C, h, w), those of the earlier one; None without an auxiliary head.
+        auxiliary: (B, C, h, w), those of the earlier one, on its own grid; None without an auxiliary head.
     """
 
     maps: Tensor

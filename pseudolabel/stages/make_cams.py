@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.artefacts import MapsWriter, check_output, child_header
@@ -19,9 +18,10 @@ from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.data import Record, load_dataset
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.inference import compute_maps, make_plan, scaled_views, split_mirrored
+from pseudolabel.inference import compute_maps, make_plan
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.checkpoint import load_network
+from pseudolabel.models.multiscale import activation, scaled_views, unit_range
 from pseudolabel.options import MakeCamsOptions
 from pseudolabel.progress import Progress
 
@@ -124,9 +124,7 @@ def cams(network: CamNetwork, images: Tensor, head: str, options: MakeCamsOption
         by_head = _maps_by_head(network, view, head)
         logits.append(network.pool(by_head["auxiliary" if head == "auxiliary" else "main"]).float()[: len(images)])
         for name, found in by_head.items():
-            maps = found.float()
-            maps = torch.maximum(*split_mirrored(maps)) if options.flip else maps
-            maps = F.interpolate(maps.relu(), grid, mode="bilinear") if maps.shape[2:] != grid else maps.relu()
+            maps = activation(found, grid, flip=options.flip)
             sums[name] = sums[name] + maps if name in sums else maps
     if head == "mean":
         peak = [maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in sums.values()]
@@ -161,10 +159,5 @@ def normalised(maps: Tensor, classes: list[int], how: str) -> dict[int, np.ndarr
     Returns:
         Class index to float32 (h, w); the artefact keeps float16.
     """
-    found = {}
-    for label in classes:
-        array = maps[label - 1].cpu().numpy()
-        low = float(array.min()) if how == "minmax" else 0.0
-        span = float(array.max()) - low
-        found[label] = (array - low) / span if span > 1e-6 else np.zeros_like(array)
-    return found
+    scaled = unit_range(maps[[label - 1 for label in classes]], how).cpu().numpy()
+    return dict(zip(classes, scaled, strict=True))

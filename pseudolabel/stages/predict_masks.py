@@ -21,8 +21,9 @@ from pseudolabel.artefacts.header import CostMeter, environment, made_differentl
 from pseudolabel.data import Dataset, Record, load_dataset
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import DatasetError
-from pseudolabel.inference import compute_maps, make_plan, scaled_views, split_mirrored
+from pseudolabel.inference import compute_maps, make_plan
 from pseudolabel.models.checkpoint import load_network
+from pseudolabel.models.multiscale import scaled_views, split_mirrored
 from pseudolabel.models.segmenter import AnySegmenter, normalisation
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
 from pseudolabel.progress import Progress

@@ -1,0 +1,35 @@
+"""Exponential averages that start from nothing: of a network's weights, and of a number that a training follows.
+
+An average with decay d looks back over about 1 / (1 - d) steps. Where fewer have been taken, the decay is lower, so
+that short runs forget where they began. [ours]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+def warmed_decay(decay: float, step: int) -> float:
+    """The decay of an average's ``step``-th update: min(decay, step / (step + 10)); 0 at step 0, which replaces."""
+    return min(decay, step / (step + 10))
+
+
+def update_average(average: Mapping[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
+    """Move an average of parameters and buffers towards a network, in place: theta' <- d theta' + (1 - d) theta.
+
+    Buffers of whole numbers, like batch normalisation's counts, are copied.
+
+    Args:
+        average: By the names of the network's state.
+        network: What is averaged.
+        decay: d once it is warmed up, in (0, 1).
+        step: Steps that the network has taken, from 1; d is ``warmed_decay`` of it.
+    """
+    decay = warmed_decay(decay, step)
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            average[name].lerp_(tensor, 1 - decay)
+        else:
+            average[name].copy_(tensor)

@@ -1,0 +1,83 @@
+"""The teacher (assignment network): an exponential average of the student, and what it sees in a batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pseudolabel.averaging import update_average
+from pseudolabel.models.cosa import CosaNetwork
+from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
+
+
+class Seen(NamedTuple):
+    """What the teacher sees in a batch, before image tags are known.
+
+    Attributes:
+        maps: float32 (B, C, h, w), non-negative: the main head's maps summed over scales.
+        auxiliary: float32 (B, C, h, w), non-negative: the auxiliary head's, on the grid of the main ones.
+        segmentation: float32 (B, K, h, w), logits at scale 1.
+    """
+
+    maps: Tensor
+    auxiliary: Tensor
+    segmentation: Tensor
+
+
+def make_teacher(student: CosaNetwork) -> CosaNetwork:
+    """A copy that starts equal to the student, takes no gradient and stays in evaluation mode."""
+    teacher = copy.deepcopy(student)
+    return teacher.requires_grad_(requires_grad=False).eval()
+
+
+@torch.no_grad()
+def follow(teacher: CosaNetwork, student: CosaNetwork, *, decay: float, step: int) -> None:
+    """Move the teacher's parameters and buffers towards the student's after an optimiser step. [code], warm-up [ours]
+
+    Args:
+        teacher: Of ``make_teacher``; changed in place.
+        student: What it follows.
+        decay: m, 0.9994 as released.
+        step: Steps taken so far, from 1; the decay is min(m, step / (step + 10)).
+    """
+    update_average(teacher.state_dict(), student, decay, step)
+
+
+@torch.no_grad()
+def look(teacher: CosaNetwork, images: Tensor, *, scales: Sequence[float], flip: bool) -> Seen:
+    """Multi-scale, mirrored CAMs of both heads, and segmentation logits at scale 1.
+
+    One forward pass a scale, the mirrored images in the same batch. The segmentation head, which costs as much as a
+    small ViT, runs at scale 1 only. [ours: logits of image and mirror image are averaged]
+
+    Args:
+        teacher: In evaluation mode.
+        images: Normalised (B, 3, H, W), the weak views; H and W multiples of the stride.
+        scales: Factors on H and W; 1 must be among them.
+        flip: Also look at the mirrored images.
+
+    Raises:
+        ValueError: Scale 1 is not among the scales.
+    """
+    if 1 not in scales:
+        raise ValueError(f"the teacher's scales must hold 1, at which it segments, found {tuple(scales)}")
+    stride = teacher.backbone.stride
+    grid = (images.shape[2] // stride, images.shape[3] // stride)
+    main, auxiliary, segmentation = [], [], []
+    views = scaled_views(images, scales, flip=flip, multiple=stride)
+    for scale, view in zip(scales, views, strict=True):
+        if scale == 1:
+            output = teacher.outputs(view)
+            logits = output.segmentation.float()
+            segmentation.append(torch.stack(split_mirrored(logits)).mean(dim=0) if flip else logits)
+            found = (output.maps, output.auxiliary)
+        else:
+            maps, earlier = teacher(view)
+            found = (maps, earlier)
+        main.append(activation(found[0], grid, flip=flip))
+        auxiliary.append(activation(found[1], grid, flip=flip))
+    return Seen(torch.stack(main).sum(dim=0), torch.stack(auxiliary).sum(dim=0), segmentation[0])
