@@ -23,7 +23,7 @@ NEGLIGIBLE = 1e-5
 SETTLED = 1e-2
 """Change of every probability in one step below which, where no label has changed either, none is expected to."""
 
-_BLOCK = 512  # pixels whose exponentials are taken together: small enough for the first-level cache with 21 classes
+_BLOCK = 256  # pixels that are updated together: small enough for the first-level cache with 21 classes
 
 Filter = Callable[[np.ndarray], np.ndarray]
 
@@ -83,66 +83,61 @@ def _send(filters: Sequence[Filter], q: np.ndarray, peaks: np.ndarray, total: np
     """Fill in each row's messages: float32 (K, N)."""
     active = np.flatnonzero(peaks > NEGLIGIBLE)
     spared, sending = active[0], active[1:]
-    messages.fill(0)
+    messages[peaks <= NEGLIGIBLE] = 0
     messages[spared] = total
     if len(sending):
         together = sending[-1] - sending[0] == len(sending) - 1  # then no copy is needed
         maps = q[sending[0] : sending[-1] + 1] if together else q[sending]
-        messages[sending] = _messages(filters, maps)
-        messages[spared] -= messages[sending].sum(axis=0)
+        found = _messages(filters, maps)
+        for label, message in zip(sending, found, strict=True):
+            messages[label] = message
+            messages[spared] -= message
 
 
 @compiled
 def _update(messages: Any, unary: Any, prior: Any, q: Any, labels: Any, peaks: Any) -> Any:
     """Q <- softmax(messages - unary + prior); the labels, each map's maximum; changed labels, largest change of Q."""
     count, points = unary.shape
-    changed = 0
+    changed, moved = 0, np.int32(0)
     peaks[:] = 0
+    highest_bits = peaks.view(np.int32)
+    fresh = np.empty((count, _BLOCK), np.float32)
     highest, best = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.uint8)
-    total, old, moved = np.empty(_BLOCK, np.float32), np.empty((count, _BLOCK), np.float32), np.float32(0)
+    total = np.empty(_BLOCK, np.float32)
     for start in range(0, points, _BLOCK):
         size = min(_BLOCK, points - start)
+        for i in range(size):
+            highest[i], best[i], total[i] = -np.inf, np.uint8(0), 0
         for k in range(count):
-            row, energy, to = (
-                messages[k, start : start + size],
-                unary[k, start : start + size],
-                q[k, start : start + size],
-            )
+            row, energy, scores = messages[k, start : start + size], unary[k, start : start + size], fresh[k]
             label = np.uint8(k)
-            before = old[k]
             for i in range(size):
-                before[i] = to[i]
-            if k == 0:
-                for i in range(size):
-                    score = row[i] - energy[i]
-                    to[i] = score + prior[k]
-                    highest[i], best[i], total[i] = score, label, 0
-            else:
-                for i in range(size):
-                    score = row[i] - energy[i]
-                    to[i] = score + prior[k]
-                    best[i] = label if score > highest[i] else best[i]
-                    highest[i] = max(highest[i], score)
+                score = row[i] - energy[i]
+                scores[i] = score + prior[k]
+                best[i] = label if score > highest[i] else best[i]
+                highest[i] = max(highest[i], score)
         for k in range(count):
-            to = q[k, start : start + size]
+            scores = fresh[k]
             for i in range(size):
-                to[i] = _exponential(to[i] - highest[i])
-                total[i] += to[i]
+                scores[i] = _exponential(scores[i] - highest[i])
+                total[i] += scores[i]
         for i in range(size):
             total[i] = np.float32(1) / total[i]
         for k in range(count):
-            to = q[k, start : start + size]
-            peak, before = peaks[k], old[k]
+            scores, to = fresh[k], q[k, start : start + size]
+            # Floats that are not negative are ordered as their bits; a maximum of integers is taken many at a time.
+            peak = highest_bits[k]
             for i in range(size):
-                to[i] *= total[i]
-                peak = max(peak, to[i])
-                moved = max(moved, abs(to[i] - before[i]))
-            peaks[k] = peak
+                value = scores[i] * total[i]
+                moved = max(moved, np.float32(abs(value - to[i])).view(np.int32))
+                peak = max(peak, np.float32(value).view(np.int32))
+                to[i] = value
+            highest_bits[k] = peak
         now = labels[start : start + size]
         for i in range(size):
             changed += now[i] != best[i]
             now[i] = best[i]
-    return changed, moved
+    return changed, np.int32(moved).view(np.float32)
 
 
 @compiled
