@@ -255,6 +255,18 @@ print(gaussian(np.ones((1, 3, 4), np.float32), 1.0).tolist())
 """
 
 
+def test_the_package_holds_no_machine_code(tmp_path: Path) -> None:
+    """pip would leave it behind, and what is left of an old installation hides an editable one."""
+    shutil.copytree(
+        Path(pseudolabel.__file__).parent, tmp_path / "pseudolabel", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", _ONCE], env=environment, capture_output=True, check=True, cwd=tmp_path)
+    assert list((tmp_path / "cache/pseudolabel").rglob("*.nbc"))
+    assert not list((tmp_path / "pseudolabel").rglob("*.nb[ci]"))
+
+
 def test_a_cache_that_cannot_be_written_is_said_once_and_the_result_is_the_same(tmp_path: Path) -> None:
     """A folder cannot be made where a file is, not even by root; so for every place where Numba would keep it."""
     package = Path(pseudolabel.__file__).parent

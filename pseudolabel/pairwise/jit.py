@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import config, njit
 
 Function = Callable[..., Any]
 
@@ -18,6 +19,22 @@ Function = Callable[..., Any]
 _FAST_MATH = {"contract", "reassoc", "nsz", "arcp"}
 _SILENT = "PSEUDOLABEL_NO_CACHE_TOLD"
 _told = False
+
+
+@contextmanager
+def _cache_folder() -> Iterator[None]:
+    """Let Numba choose the user's cache folder, where it would choose the package's own.
+
+    What pip has not installed it does not remove either: the rest of an old installation would hide an editable one.
+    """
+    settings: Any = config  # filled in as it is loaded
+    before = settings.CACHE_DIR
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pseudolabel"
+    settings.CACHE_DIR = before or str(folder)
+    try:
+        yield
+    finally:
+        settings.CACHE_DIR = before
 
 
 @cache
@@ -39,7 +56,8 @@ def compiled(function: Function) -> Function:
     numbers = [cell.cell_contents for cell in function.__closure__ or () if isinstance(cell.cell_contents, int)]
     function.__qualname__ = "-".join(map(str, [function.__qualname__, *numbers, _sources()]))
     try:
-        return njit(cache=True, nogil=True, fastmath=_FAST_MATH)(function)
+        with _cache_folder():
+            return njit(cache=True, nogil=True, fastmath=_FAST_MATH)(function)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
