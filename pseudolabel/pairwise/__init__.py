@@ -6,12 +6,10 @@ from pseudolabel.pairwise.crf import (
     Refined,
     dense_crf,
     describe,
-    memory_free,
-    memory_needed,
     require_engine,
-    require_memory,
     resolve,
 )
+from pseudolabel.pairwise.memory import memory_free, memory_needed, require_memory
 
 __all__ = [
     "PRESETS",

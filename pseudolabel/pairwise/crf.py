@@ -14,16 +14,14 @@ it whole (for small images, or a GPU), and the package pydensecrf, lattice and a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
-from pseudolabel.errors import MissingExtraError, PseudolabelError
+from pseudolabel.errors import MissingExtraError
 from pseudolabel.options import CrfEngine, CrfOptions
 
 _SMALLEST = 1e-5  # a probability of 0 would be an infinite energy; pydensecrf's own floor
@@ -85,7 +83,7 @@ class Refined:
 
     Attributes:
         probabilities: float32 (K, H, W) in [0, 1], summing to 1 at every pixel.
-        steps: Mean-field iterations done: fewer than asked for where the labelling had stopped changing.
+        steps: Mean-field iterations done: fewer than asked for where nothing moved any more.
     """
 
     probabilities: np.ndarray
@@ -137,50 +135,6 @@ def dense_crf(
         return _refine_hard(image, probabilities, settings, engine, device)
     energy = _energy(probabilities, settings)
     return _refine(image, energy, settings, engine, device, compatibility=compatibility)
-
-
-def memory_needed(pixels: int, classes: int) -> int:
-    """Bytes that the lattice and the maps of one image take where each pixel has three corners of its own.
-
-    Photographs have 0.7 to 2.4 with the presets, and pictures of pure noise up to 6.
-    """
-    lattice = 24 + 24 + 48 + 96 + 20  # corners, shares, keys, hash table and features of a pixel
-    corners = 3 * (2 * 4 * 6 + 2 * 4 * min(classes, 16))  # neighbours, and two arrays of values
-    return pixels * (lattice + corners + classes * 4 * 7)
-
-
-def memory_free(workers: int = 1) -> int | None:
-    """Bytes that each of some processes could still get, None where the system does not say: Linux, control groups."""
-    free = [_number(line) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
-    group = Path("/sys/fs/cgroup")
-    limits, used = (_lines(group / f"memory.{name}") for name in ("max", "current"))
-    if limits and used and limits[0].strip().isdigit():
-        free.append(_number(limits[0]) - _number(used[0]))
-    return min(free) // workers if free else None
-
-
-def _lines(path: str | Path) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _number(line: str) -> int:
-    return int(re.search(r"\d+", line)[0])  # type: ignore[index]  # the callers' lines have one
-
-
-def require_memory(photograph: Path, needed: int, free: int | None) -> None:
-    """Refuse an image that would not fit, rather than be killed.
-
-    Raises:
-        PseudolabelError: More is needed than is free.
-    """
-    if free is not None and needed > free:
-        raise PseudolabelError(
-            f"{photograph}: its dense CRF needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            "use fewer --workers, or make the photograph smaller"
-        )
 
 
 def require_engine(engine: CrfEngine) -> None:

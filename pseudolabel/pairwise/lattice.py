@@ -63,8 +63,11 @@ class Lattice:
         if not np.abs(features).max() <= 2**20:  # also refuses NaN
             raise ValueError("features must be finite and within 2^20 widths of 0; is a width far too small?")
         self.points, self.dimensions = features.shape
-        built = _builder(self.dimensions)(np.ascontiguousarray(features), _MULTIPLIERS)
-        self._corners, self._shares, self._neighbours = built
+        multipliers = _MULTIPLIERS[: self.dimensions + 1]
+        step = multipliers.sum()
+        keys, self._shares = _simplices(self.dimensions)(np.ascontiguousarray(features), multipliers, step)
+        self._corners, known, table = _number(keys)
+        self._neighbours = _neighbours(known, table, step - np.uint64(self.dimensions + 1) * multipliers)
         self.vertices: int = self._neighbours.shape[1] - 1
 
     def filter(
@@ -165,8 +168,8 @@ def _factor(dimensions: int) -> float:
 
 
 @cache
-def _builder(dimensions: int) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Compiled for one number of dimensions: features and multipliers to corners, shares and neighbours."""
+def _simplices(dimensions: int) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """The keys and shares of each point's corners, compiled for one number of dimensions."""
     d = dimensions
     count = d + 1
     # Width sqrt(2/3) (d+1): the variance of splat, blur and slice together is then 1 in units of the features.
@@ -174,24 +177,12 @@ def _builder(dimensions: int) -> Callable[..., tuple[np.ndarray, np.ndarray, np.
     down, half = np.float32(1 / count), np.float32(0.5)
 
     @compiled
-    def build(features: Any, multipliers: Any) -> Any:
+    def simplices(features: Any, multipliers: Any, step: Any) -> Any:
         n = features.shape[0]
-        corners = np.empty((n, count), np.uint32)  # unsigned, so that no index is taken for one from the end
-        shares = np.empty((n, count), np.float32)
-        bits = 2  # of a table of twice the corners that there can be: never full, and what is not used costs nothing
-        while 1 << bits < 2 * n * count:
-            bits += 1
-        table = np.zeros(1 << bits, np.uint32)  # corner by hash of its key; corner 0 is a free slot
-        keys = np.empty(n * count + 1, np.uint64)
-        high, low = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
-        used = 0
+        keys, shares = np.empty((n, count), np.uint64), np.empty((n, count), np.float32)
         elevated, rest = np.empty(count, np.float32), np.empty(count, np.float32)
         rank, order = np.empty(count, np.int64), np.empty(count, np.int64)
         share = np.empty(count + 1, np.float32)
-        last_corners = np.zeros(count, np.uint32)
-        step = np.uint64(0)
-        for i in range(count):
-            step += multipliers[i]
         for p in range(n):
             total = np.float32(0)
             for i in range(d, 0, -1):
@@ -231,38 +222,71 @@ def _builder(dimensions: int) -> Callable[..., tuple[np.ndarray, np.ndarray, np.
                 share[d + 1 - place] -= part
             share[0] += np.float32(1) + share[count]
             for r in range(count):
-                shares[p, r] = share[r]
-                corner = last_corners[r]  # often the same as the point's before: neighbours in the image are alike
-                if corner == 0 or keys[corner] != key:
-                    slot = key >> high
-                    corner = table[slot]
-                    while corner != 0 and keys[corner] != key:
-                        slot = (slot + np.uint64(1)) & low
-                        corner = table[slot]
-                    if corner == 0:
-                        used += 1
-                        corner = np.uint32(used)
-                        keys[used] = key
-                        table[slot] = corner
-                    last_corners[r] = corner
-                corners[p, r] = corner
+                keys[p, r], shares[p, r] = key, share[r]
                 key += step - np.uint64(count) * multipliers[order[d - r]]
-        neighbours = np.zeros((count, used + 1, 2), np.uint32)
-        for i in range(count):
-            shift = step - np.uint64(count) * multipliers[i]
-            for v in range(1, used + 1):
-                key = keys[v] + shift
-                slot = key >> high
-                other = table[slot]
-                while other != 0 and keys[other] != key:
-                    slot = (slot + np.uint64(1)) & low
-                    other = table[slot]
-                if other != 0:
-                    neighbours[i, v, 1] = other
-                    neighbours[i, other, 0] = np.uint32(v)
-        return corners, shares, neighbours
+        return keys, shares
 
-    return build
+    return simplices
+
+
+@compiled
+def _number(keys: Any) -> Any:
+    """Number the different keys from 1, in the order in which they come.
+
+    Returns:
+        The numbers, uint32 like ``keys``: unsigned, so that no index is taken for one from the end; the key of each
+        number, uint64; and a hash table of the numbers, uint32, in which 0 is a free slot.
+    """
+    n, count = keys.shape
+    numbers = np.empty((n, count), np.uint32)
+    bits = 2  # of a table of twice the keys that there can be: never full, and what is not used costs nothing
+    while 1 << bits < 2 * n * count:
+        bits += 1
+    table = np.zeros(1 << bits, np.uint32)
+    known = np.empty(n * count + 1, np.uint64)
+    high, low = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
+    used = 0
+    last = np.zeros(count, np.uint32)
+    for p in range(n):
+        for r in range(count):
+            key = keys[p, r]
+            number = last[r]  # often the same as the point's before: neighbours in the image are alike
+            if number == 0 or known[number] != key:
+                slot = key >> high
+                number = table[slot]
+                while number != 0 and known[number] != key:
+                    slot = (slot + np.uint64(1)) & low
+                    number = table[slot]
+                if number == 0:
+                    used += 1
+                    number = np.uint32(used)
+                    known[used] = key
+                    table[slot] = number
+                last[r] = number
+            numbers[p, r] = number
+    return numbers, known[: used + 1], table
+
+
+@compiled
+def _neighbours(known: Any, table: Any, shifts: Any) -> Any:
+    """The corners before and behind each corner in each direction: uint32 (d + 1, corners + 1, 2), 0 for none."""
+    bits = 0
+    while 1 << bits < table.shape[0]:
+        bits += 1
+    high, low = np.uint64(64 - bits), np.uint64(table.shape[0] - 1)
+    neighbours = np.zeros((shifts.shape[0], known.shape[0], 2), np.uint32)
+    for i in range(shifts.shape[0]):
+        for v in range(1, known.shape[0]):
+            key = known[v] + shifts[i]
+            slot = key >> high
+            other = table[slot]
+            while other != 0 and known[other] != key:
+                slot = (slot + np.uint64(1)) & low
+                other = table[slot]
+            if other != 0:
+                neighbours[i, v, 1] = other
+                neighbours[i, other, 0] = np.uint32(v)
+    return neighbours
 
 
 class _Steps(NamedTuple):

@@ -44,7 +44,7 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
 
     Returns:
         ``out``, ``images``, ``skipped``, ``crf``, ``confidence``, ``mean_field_steps`` (the mean over this run's CRFs,
-        fewer than asked for where labellings stopped changing), ``images_per_second``.
+        fewer than asked for where nothing moved any more), ``images_per_second``.
 
     Raises:
         InputError: Thresholds are missing, superfluous or of other classes.
