@@ -9,8 +9,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-from pseudolabel.fields import validated
-from pseudolabel.options import (
+from pseudolabel.data_options import (
     DataCheckOptions,
     DataShowOptions,
     DataTagsOptions,
@@ -20,6 +19,7 @@ from pseudolabel.options import (
     SimulateScribblesOptions,
     SynthOptions,
 )
+from pseudolabel.fields import validated
 from pseudolabel.progress import RichProgress
 
 from .failures import traced

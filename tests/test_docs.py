@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 import typer
 
+import pseudolabel.data_options
 import pseudolabel.options
-from pseudolabel.fields import validated
-from pseudolabel.options import (
-    STAGES,
+from pseudolabel.data_options import (
     DataCheckOptions,
     DataShowOptions,
     DataTagsOptions,
@@ -28,8 +27,9 @@ from pseudolabel.options import (
     SimulatePointsOptions,
     SimulateScribblesOptions,
     SynthOptions,
-    check_names,
 )
+from pseudolabel.fields import validated
+from pseudolabel.options import STAGES, check_names
 from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.settings import parse_assignments
 
@@ -69,6 +69,11 @@ def _name(path: Path) -> str:
 
 def _blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def _options(name: str) -> Any:
+    module = pseudolabel.options if hasattr(pseudolabel.options, name) else pseudolabel.data_options
+    return getattr(module, name)
 
 
 def _prose(text: str) -> str:
@@ -202,7 +207,7 @@ def test_python_in_documents_names_what_exists(path: Path) -> None:
                 module = importlib.import_module(str(node.module))
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Options"):
-                fields = getattr(pseudolabel.options, node.func.id).model_fields
+                fields = _options(node.func.id).model_fields
                 assert {keyword.arg for keyword in node.keywords} <= set(fields), node.func.id
 
 

@@ -143,7 +143,7 @@ def test_a_changed_option_makes_its_stage_and_what_follows_again(folder: Path) -
     result = run_pipeline(read(folder, threshold__value="0.8"), progress)
     assert states(result) == {"cams": "fresh", "threshold": "made", "soft": "made", "masks": "made", "scores": "made"}
     assert result["stages"][1]["reason"] == "was made with another --value (0.5, now 0.8)"
-    assert result["stages"][2]["reason"] == f"its input {folder}/work/threshold.h5 has changed"
+    assert result["stages"][2]["reason"] == f"its input {folder / 'work' / 'threshold.h5'} has changed"
     assert {key for key, digest in digests(folder).items() if digest != before[key]} == set(STAGES) - {"cams"}
     assert run_pipeline(read(folder, threshold__value="0.8"))["made"] == 0
     assert any(line.startswith("[2/5] threshold: was made with another --value") for line in progress.said)
@@ -215,7 +215,7 @@ def test_only_needs_the_inputs_and_a_known_key(folder: Path) -> None:
     (folder / "work" / "cams.h5").unlink()
     with pytest.raises(InputError) as caught:
         run_pipeline(read(folder), only=["soft"])
-    said = f"stage soft reads {folder}/work/cams.h5, which is not made yet; add --only cams"
+    said = f"stage soft reads {folder / 'work' / 'cams.h5'}, which is not made yet; add --only cams"
     assert str(caught.value) == said
     with pytest.raises(InputError) as caught:
         run_pipeline(read(folder), only=["sofd"])
@@ -238,7 +238,8 @@ def test_the_plan_runs_nothing_and_says_why(folder: Path, capsys: pytest.Capture
     assert main(["run", "small.yaml", "--dry-run", "--set", "soft.iterations=3"]) == 0
     shown = capsys.readouterr().out
     assert "was made with another --iterations (2, now 3)" in shown
-    assert f"soft: pseudolabel refine-crf {folder}/work/cams.h5 --out {folder}/work/soft.h5" in shown
+    work = folder / "work"
+    assert f"soft: pseudolabel refine-crf {work}/cams.h5 --out {work}/soft.h5" in shown
     assert main(["run", "small.yaml", "--dry-run", "--json", "--force"]) == 0
     assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"run"}
     assert digests(folder) == before

@@ -1,0 +1,97 @@
+"""Every setting of the ``data`` commands, once, as ``options`` has those of the stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pseudolabel.fields import Names, Share, option
+from pseudolabel.options import DataOptions
+
+
+class WeakLabelOptions(DataOptions):
+    """Weak labels beside the tags, in any mixture: asked for once, where the data set enters the chain."""
+
+    scribbles: Path | None = option(
+        None, "Folder of scribbles: ID.png (255 unlabelled), or ScribbleSup's ID.xml.", role="input"
+    )
+    points: Path | None = option(
+        None, "Labelled points: CSV of id,class,x,y, or the JSON of What's the Point.", role="input"
+    )
+    boxes: Path | None = option(
+        None, "Object boxes: folder of VOC annotations (ID.xml), or COCO's instances JSON.", role="input"
+    )
+
+
+class DataCheckOptions(WeakLabelOptions):
+    """List everything that is wrong with a data set at once: exit code 2 if there is anything."""
+
+    workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
+
+
+class DataTagsOptions(WeakLabelOptions):
+    """Write the image tags as the CSV that --tags-file reads."""
+
+    out: Path | None = option(None, "Where to write the table. none: on stdout.", role="execution")
+
+
+class DataShowOptions(WeakLabelOptions):
+    """Draw the weak labels thick and in colour over their photographs, one PNG an image."""
+
+    out: Path = option(..., "Folder for the pictures; it must be missing or empty.", role="execution")
+    ids: Names | None = option(None, "Images to draw, separated by commas. none: a random choice.")
+    count: int = option(20, "How many images to draw where no ids are given.", ge=1)
+    seed: int = option(0, "Seed of the choice.", ge=0, le=2**32 - 1)
+
+
+class SimulateOptions(DataOptions):
+    """What all simulations of weak labels share."""
+
+    from_: Literal["masks"] = option(
+        ..., "What to simulate from: the pixel masks, named because all that is made with them is marked oracle."
+    )
+    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution")
+    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
+    workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
+
+
+class SimulateScribblesOptions(SimulateOptions):
+    """Simulate scribbles from masks: one stroke an object along its middle, and background strokes, as ID.png."""
+
+    length: float = option(1.0, "Share of each stroke that is kept; a shorter one is a part of the longer.", gt=0, le=1)
+    wobble: Share = option(
+        0.3, "How far the hand strays from the middle, as a share of the way to the outline; 0: not at all."
+    )
+    width: int = option(3, "Width of a stroke, pixels.", ge=1, le=64)
+    background: bool = option(True, "Also scribble on the background.")
+
+
+class SimulatePointsOptions(SimulateOptions):
+    """Simulate points from masks: one in the middle of each object's largest inscribed disc, as points.csv."""
+
+    wobble: Share = option(
+        0.3, "How far the hand strays from the middle, as a share of the disc's radius; 0: not at all."
+    )
+    background: bool = option(True, "Also set one point on the background.")
+
+
+class SimulateBoxesOptions(SimulateOptions):
+    """Simulate boxes from masks: one around each object, as VOC annotations ID.xml."""
+
+    jitter: float = option(
+        0.0, "How far each edge may stray, as a share of the box's side; 0: boxes are tight.", ge=0, lt=0.5
+    )
+
+
+class SynthOptions(BaseModel):
+    """Make a synthetic data set in VOC layout: the same settings give the same bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution")
+    train: int = option(240, "Images of split train.", ge=1, le=100_000)
+    val: int = option(60, "Images of split val.", ge=1, le=100_000)
+    size: int = option(160, "Long side of an image, in pixels.", ge=32, le=1024)
+    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
