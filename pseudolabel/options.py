@@ -129,6 +129,7 @@ class TrainingOptions(StageOptions):
     view_area: Range = option((0.3, 1.0), "Smallest and largest share of an image's area that a view covers.")
     jitter: float = option(0.3, "Strength of random brightness, contrast and saturation.", ge=0, le=1)
     epochs: int = option(10, "Passes over the training images.", ge=1)
+    steps: int | None = option(None, "Optimiser steps in all, in place of the epochs. none: the epochs' own.", ge=1)
     batch_size: int = option(8, "Effective batch: images per optimiser step.", ge=1)
     micro_batch: int | None = option(
         None, "Images per forward pass; gradients accumulate up to the batch size. none: all at once.", ge=1
@@ -143,9 +144,6 @@ class TrainingOptions(StageOptions):
     weight_decay: float = option(0.01, "AdamW's weight decay.", ge=0)
     warmup: Share = option(0.05, "Share of the steps in which the rate rises linearly.")
     decay_power: float = option(0.9, "Power of the polynomial decay to zero.", ge=0)
-    ema: float | None = option(
-        None, "Decay of an exponential average of the weights, which is then what is kept. none: off.", gt=0, lt=1
-    )
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "Number format of the forward pass; auto is bfloat16 where the hardware computes in it."
     )
@@ -163,8 +161,16 @@ class TrainingOptions(StageOptions):
         return self
 
 
-class TrainCamOptions(TrainingOptions, DatasetOptions):
-    """Train a classification network on image tags, whose class activation maps later stages use."""
+class AverageOptions(BaseModel):
+    """What is kept of a training."""
+
+    ema: float | None = option(
+        None, "Decay of an exponential average of the weights, which is then what is kept. none: off.", gt=0, lt=1
+    )
+
+
+class ClassifierOptions(TrainingOptions, DatasetOptions):
+    """A network that learns image tags, and whose maps say where: what train-cam and train-cosa share."""
 
     backbone: str = option("vit_small_patch16_224", "Name of any timm backbone.")
     weights: Path | None = option(
@@ -180,6 +186,10 @@ class TrainCamOptions(TrainingOptions, DatasetOptions):
     )
     freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
     holdout: Share = option(0.1, "Share of the split that is kept from training to measure the tag mAP on.")
+
+
+class TrainCamOptions(AverageOptions, ClassifierOptions):
+    """Train a classification network on image tags, whose class activation maps later stages use."""
 
 
 class MakeCamsOptions(LaterOptions):
@@ -323,7 +333,7 @@ class PredictionOptions(BaseModel):
     flip: bool = option(True, "Average with the mirrored image.")
 
 
-class TrainSegmenterOptions(TrainingOptions, LaterOptions):
+class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
     """Train a segmentation network on exported masks; pixels of value 255 teach nothing."""
 
     masks: Path = reads("masks.h5, or the folder that holds it.")

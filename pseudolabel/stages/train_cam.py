@@ -12,19 +12,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.artefacts import Input, check_output, child_header
+from pseudolabel.artefacts import Header, Input, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.views import random_view, resized
-from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
-from pseudolabel.options import TrainCamOptions
+from pseudolabel.options import ClassifierOptions, TrainCamOptions
 from pseudolabel.progress import Progress
-from pseudolabel.samples import sample_rng, split_records
 from pseudolabel.sources import unreadable
-from pseudolabel.training import Run, save_checkpoint, train
+from pseudolabel.training import (
+    Batch,
+    Group,
+    Losses,
+    Mean,
+    Run,
+    joined,
+    sample_rng,
+    save_checkpoint,
+    split_records,
+    train,
+)
 
 
 class TagViews:
@@ -72,14 +82,67 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
     dataset = open_dataset(options)
     records, skipped = usable(dataset, options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
-    device = pick_device(options.device)
+    with joined(options.device) as (group, device):
+        run = make_run(options, dataset, kept, held_out, group, device)
+        train(run, progress, cost, overwrite=options.overwrite)
+        score = run.curves.get("epoch/tag_map", [None])[-1]
+        held_out_ids = [record.id for record in held_out]
+        result = save_checkpoint(run, cost, skipped=skipped, tag_map=score, held_out=held_out_ids)
+    return {**result, "skipped": len(skipped), "tag_map": score, "held_out": len(held_out)}
+
+
+def make_run(
+    options: TrainCamOptions,
+    dataset: Dataset,
+    kept: tuple[Record, ...],
+    held_out: tuple[Record, ...],
+    group: Group,
+    device: torch.device,
+) -> Run:
+    """The training: network, views, loss, and the header of its checkpoint."""
     dtype = pick_dtype(options.precision, device)
-    network, inputs = make_network(options, len(dataset.classes) - 1)
+    architecture = architecture_of(options, len(dataset.classes) - 1)
+    network = build_network(options, architecture)
+    inputs = initialise(network.backbone.model, options.weights, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
-    network.to(device).to(memory_format=torch.channels_last if options.channels_last else torch.contiguous_format)
-    header = child_header(
+    network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
+
+    def prepare(images: Tensor) -> Tensor:
+        return normalise(images, mean, std, channels_last=options.channels_last)
+
+    def loss(net: CamNetwork, batch: Batch) -> Losses:
+        return classification_losses(net, prepare(batch["image"]), batch["tags"])
+
+    def validate(net: CamNetwork) -> dict[str, float]:
+        return {"tag_map": tag_map(net, held_out, prepare, options.crop, device, dtype)}
+
+    return Run(
+        network=network,
+        samples=TagViews(kept, len(dataset.classes) - 1, options),
+        method=Mean(loss, options.ema),
+        options=options,
+        header=make_header("train-cam", options, dataset, network, architecture, inputs, device, dtype),
+        device=device,
+        dtype=dtype,
+        validate=validate if held_out else None,
+        group=group,
+    )
+
+
+def make_header(
+    stage: str,
+    options: ClassifierOptions,
+    dataset: Dataset,
+    network: CamNetwork,
+    architecture: dict[str, Any],
+    inputs: tuple[Input, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Header:
+    """The header of the checkpoint to be."""
+    return child_header(
         "checkpoint",
-        "train-cam",
+        stage,
         options,
         {},
         inputs=(dataset.as_input(), *inputs),
@@ -91,35 +154,13 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
             "output_stride": options.output_stride,
             "weights": str(options.weights.resolve()) if options.weights else None,
             "pretrained": options.pretrained,
-            "mean": mean,
-            "std": std,
+            "mean": network.backbone.mean,
+            "std": network.backbone.std,
             "crop": options.crop,
         },
-        facts={"architecture": architecture_of(options, len(dataset.classes) - 1)},
+        facts={"architecture": architecture},
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
     )
-
-    def prepare(images: Tensor) -> Tensor:
-        return normalise(images, mean, std, channels_last=options.channels_last)
-
-    def validate(net: CamNetwork) -> dict[str, float]:
-        return {"tag_map": tag_map(net, held_out, prepare, options.crop, device, dtype)}
-
-    run = Run(
-        network=network,
-        samples=TagViews(kept, len(dataset.classes) - 1, options),
-        loss=lambda net, batch: classification_losses(net, prepare(batch["image"]), batch["tags"]),
-        options=options,
-        header=header,
-        device=device,
-        dtype=dtype,
-        validate=validate if held_out else None,
-    )
-    weights = train(run, progress, cost, overwrite=options.overwrite)
-    score = run.curves.get("epoch/tag_map", [None])[-1]
-    held_out_ids = [record.id for record in held_out]
-    result = save_checkpoint(run, weights, cost, skipped=skipped, tag_map=score, held_out=held_out_ids)
-    return {**result, "skipped": len(skipped), "tag_map": score, "held_out": len(held_out)}
 
 
 def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
@@ -134,14 +175,17 @@ def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
     }
 
 
-def make_network(options: TrainCamOptions, classes: int) -> tuple[CamNetwork, tuple[Input, ...]]:
-    """Build the network with its initial weights, the first part of it frozen if asked; and what it was read from."""
+def build_network(options: TrainCamOptions, architecture: dict[str, Any]) -> CamNetwork:
+    """The network as timm initialises it; the same for the same seed.
+
+    Raises:
+        InputError: The views' side does not fit the network.
+    """
     torch.manual_seed(options.seed)
-    pretrained = options.pretrained and options.weights is None
-    network = build_cam_network(architecture_of(options, classes), pretrained=pretrained)
+    network = build_cam_network(architecture, pretrained=options.pretrained and options.weights is None)
     if network.backbone.is_vit:
         require_multiple(options.crop, network.backbone.stride, options.backbone)
-    return network, initialise(network.backbone.model, options.weights, options.freeze)
+    return network
 
 
 def classification_losses(network: CamNetwork, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
@@ -191,7 +235,9 @@ def tag_vector(record: Record, classes: int) -> np.ndarray:
     return vector
 
 
-def usable(dataset: Dataset, options: TrainCamOptions, progress: Progress) -> tuple[tuple[Record, ...], dict[str, str]]:
+def usable(
+    dataset: Dataset, options: ClassifierOptions, progress: Progress
+) -> tuple[tuple[Record, ...], dict[str, str]]:
     """The records with readable images; with --on-error skip the others are left out, by id and reason.
 
     Raises:
