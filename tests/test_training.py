@@ -75,7 +75,7 @@ def make_run(tmp_path: Path, **settings) -> Run:
 
 def finish(run: Run, *, overwrite: bool = False):
     train(run, Progress(), CostMeter(), overwrite=overwrite)
-    return {name: torch.from_numpy(array) for name, array in run.method.checkpoint(run.network).items()}
+    return {name: torch.from_numpy(array) for name, array in run.objective.checkpoint(run.network).items()}
 
 
 def test_the_rate_rises_linearly_and_falls_to_zero():
@@ -118,7 +118,7 @@ def kill_at_step(run: Run, step: int, cost: CostMeter) -> None:
             raise KilledError
         return squared(network, batch)
 
-    run.method = Mean(dies, run.options.ema)
+    run.objective = Mean(dies, run.options.ema)
     with pytest.raises(KilledError):
         train(run, Progress(), cost, overwrite=False)
 
@@ -195,7 +195,7 @@ def test_the_average_lags_behind_the_network(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_step_images_and_last_state(tmp_path):
     run = make_run(tmp_path)
-    run.method = Mean(
+    run.objective = Mean(
         lambda network, batch: {"loss": squared(network, batch)["loss"] * (float("nan") if run.step == 2 else 1.0)}
     )
     with pytest.raises(PseudolabelError) as error:
@@ -259,7 +259,7 @@ def test_what_begins_later_is_no_number_before(tmp_path):
         more = {"extra": torch.tensor(2.0)} if run.step == 1 else {}
         return {**squared(network, batch), **more}
 
-    run.method = Mean(loss)
+    run.objective = Mean(loss)
     finish(run)
     np.testing.assert_array_equal(run.curves["extra"], [np.nan, 2.0, np.nan])
 

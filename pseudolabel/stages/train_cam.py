@@ -119,7 +119,7 @@ def make_run(
     return Run(
         network=network,
         samples=TagViews(kept, len(dataset.classes) - 1, options),
-        method=Mean(loss, options.ema),
+        objective=Mean(loss, options.ema),
         options=options,
         header=make_header("train-cam", options, dataset, network, architecture, inputs, device, dtype),
         device=device,

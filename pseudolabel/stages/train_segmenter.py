@@ -170,7 +170,7 @@ def make_run(
     return Run(
         network=network,
         samples=samples,
-        method=Mean(loss, options.ema),
+        objective=Mean(loss, options.ema),
         options=options,
         # how its masks were made is not how its own predictions are: those state their scales and thresholds themselves
         header=replace(header, protocol={"trained_on": describe_masks(len(samples), parent)}),

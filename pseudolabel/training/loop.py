@@ -57,7 +57,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         for batches in batches_of_steps:
             values = _step(run, optimiser, batches)
             run.step += 1
-            _record(run, values | run.method.after_step(run.network, run.step))
+            _record(run, values | run.objective.after_step(run.network, run.step))
             advance(1)
             if run.step % run.steps_per_epoch == 0 or run.step == run.total_steps:
                 _end_epoch(run, progress, (run.step - first) * options.batch_size / (time.perf_counter() - started))
@@ -137,7 +137,7 @@ def _parts(run: Run, batches: list[Batch]) -> Iterator[Losses]:
         {k: v.to(run.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
         for batch in batches
     ]
-    parts = run.method.losses(run.network, moved, run.images_per_step)
+    parts = run.objective.losses(run.network, moved, run.images_per_step)
     for batch in batches:
         with autocast(run.device, run.dtype), _enough_to_normalise(len(batch["id"])):
             losses = next(parts)
@@ -157,12 +157,12 @@ def _end_epoch(run: Run, progress: Progress, rate: float) -> None:
     recent = run.curves["loss"][-run.steps_per_epoch :]
     message = f"epoch {epoch}/{epochs}: loss {sum(recent) / len(recent):.4f}, {rate:.1f} images/s"
     if run.validate is not None and run.group.leads:
-        with run.method.evaluated(run.network) as network:
+        with run.objective.evaluated(run.network) as network:
             values = run.validate(network)
         for name, value in values.items():
             run.curves.setdefault(f"epoch/{name}", []).append(value)
             message += f", {name.replace('_', ' ')} {value:.4f}"
         if run.choose and values[run.choose] > run.best.value:
-            kept = {name: array.copy() for name, array in run.method.checkpoint(run.network).items()}
+            kept = {name: array.copy() for name, array in run.objective.checkpoint(run.network).items()}
             run.best = Best(values[run.choose], run.step, kept)
     progress.log(message)

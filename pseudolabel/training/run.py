@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 Curves = dict[str, list[float]]
 
 
-class Method(Protocol):
+class Objective(Protocol):
     """What a training descends, and what it keeps beside its network."""
 
     def losses(self, network: Any, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
@@ -76,7 +76,7 @@ class Mean:
         self._average: dict[str, Tensor] = {}
 
     def losses(self, network: Any, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
-        """See ``Method``."""
+        """See ``Objective``."""
         if self._decay is not None and not self._average:
             self._average = _copy(network)
         for batch in batches:
@@ -84,14 +84,14 @@ class Mean:
             yield {name: value * share for name, value in self._loss(network, batch).items()}
 
     def after_step(self, network: Any, step: int) -> dict[str, float]:
-        """See ``Method``."""
+        """See ``Objective``."""
         if self._decay is not None:
             update_average(self._average, network, self._decay, step)
         return {}
 
     @contextmanager
     def evaluated(self, network: nn.Module) -> Iterator[nn.Module]:
-        """See ``Method``."""
+        """See ``Objective``."""
         network.eval()
         if not self._average:
             yield network
@@ -102,15 +102,15 @@ class Mean:
         network.load_state_dict(own)
 
     def checkpoint(self, network: Any) -> Arrays:
-        """See ``Method``."""
+        """See ``Objective``."""
         return weight_arrays(self._average or network.state_dict())
 
     def state(self) -> Arrays:
-        """See ``Method``."""
+        """See ``Objective``."""
         return weight_arrays(self._average, "average")
 
     def restore(self, network: Any, state: Arrays) -> None:
-        """See ``Method``."""
+        """See ``Objective``."""
         like = network.state_dict()
         self._average = {name: torch.from_numpy(state[f"average/{name}"]).to(like[name]) for name in like if state}
 
@@ -137,7 +137,7 @@ class Run:
     Attributes:
         network: The network, on its device.
         samples: Yields dictionaries of arrays and an ``id``.
-        method: What is descended.
+        objective: What is descended.
         options: The stage's settings, as far as trainings share them; the state to resume from lies beside ``out``.
         header: Of the checkpoint to be made.
         device: Where to compute.
@@ -149,7 +149,7 @@ class Run:
 
     network: nn.Module
     samples: Samples
-    method: Method
+    objective: Objective
     options: TrainingOptions
     header: Header
     device: torch.device

@@ -45,7 +45,7 @@ def save_checkpoint(
     }
     if not run.group.leads:
         return result
-    arrays = dict(run.best.arrays if run.choose else run.method.checkpoint(run.network))
+    arrays = dict(run.best.arrays if run.choose else run.objective.checkpoint(run.network))
     arrays |= {f"curves/{name}": np.asarray(values, dtype=np.float32) for name, values in run.curves.items()}
     if skipped:
         arrays["skipped/id"] = np.array(list(skipped), dtype=object)
@@ -61,7 +61,7 @@ def save_state(run: Run, optimiser: torch.optim.AdamW, cost: CostMeter) -> None:
     arrays = weight_arrays(run.network.state_dict())
     for index, entry in optimiser.state_dict()["state"].items():
         arrays |= {f"optimiser/{index}/{name}": value.cpu().numpy() for name, value in entry.items()}
-    arrays |= {f"method/{name}": array for name, array in run.method.state().items()}
+    arrays |= {f"objective/{name}": array for name, array in run.objective.state().items()}
     arrays |= {f"curves/{name}": np.asarray(values) for name, values in run.curves.items()}
     if run.best.arrays:
         arrays |= {f"best/{name}": array for name, array in run.best.arrays.items()}
@@ -96,7 +96,7 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             for index, entry in file["optimiser"].items()
         }
         optimiser.load_state_dict(known)
-        run.method.restore(run.network, _arrays(file.get("method", {})))
+        run.objective.restore(run.network, _arrays(file.get("objective", {})))
         run.curves.update({name: array.tolist() for name, array in _arrays(file["curves"]).items()})
         if "chosen" in file:
             run.best = Best(float(file["chosen/value"][()]), int(file["chosen/step"][()]), _arrays(file["best"]))
