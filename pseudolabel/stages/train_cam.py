@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.artefacts import Header, Input, check_output, child_header
-from pseudolabel.artefacts.header import CostMeter, environment
+from pseudolabel.artefacts import check_output
+from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
-from pseudolabel.data.views import random_view, resized
-from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
-from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.data.views import random_view
+from pseudolabel.devices import memory_format, normalise, pick_dtype
 from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
-from pseudolabel.options import ClassifierOptions, TrainCamOptions
+from pseudolabel.options import TrainCamOptions
 from pseudolabel.progress import Progress
-from pseudolabel.sources import unreadable
+from pseudolabel.tagged import make_header, tag_map, tag_vector, usable
 from pseudolabel.training import (
     Batch,
     Group,
@@ -129,40 +127,6 @@ def make_run(
     )
 
 
-def make_header(
-    stage: str,
-    options: ClassifierOptions,
-    dataset: Dataset,
-    network: CamNetwork,
-    architecture: dict[str, Any],
-    inputs: tuple[Input, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Header:
-    """The header of the checkpoint to be."""
-    return child_header(
-        "checkpoint",
-        stage,
-        options,
-        {},
-        inputs=(dataset.as_input(), *inputs),
-        oracle=dataset.oracle,
-        classes=dataset.classes,
-        dataset=dataset.spec(),
-        network={
-            "backbone": options.backbone,
-            "output_stride": options.output_stride,
-            "weights": str(options.weights.resolve()) if options.weights else None,
-            "pretrained": options.pretrained,
-            "mean": network.backbone.mean,
-            "std": network.backbone.std,
-            "crop": options.crop,
-        },
-        facts={"architecture": architecture},
-        environment=environment(str(device), str(dtype).removeprefix("torch.")),
-    )
-
-
 def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
     """What ``build_cam_network`` needs, as JSON data; ``classes`` does not count the background."""
     return {
@@ -201,60 +165,3 @@ def classification_losses(network: CamNetwork, images: Tensor, tags: Tensor) -> 
     if output.auxiliary is not None:
         losses["auxiliary"] = F.multilabel_soft_margin_loss(network.pool(output.auxiliary).float(), tags)
     return {"loss": torch.stack(list(losses.values())).sum(), **losses}
-
-
-@torch.no_grad()
-def tag_map(
-    network: CamNetwork,
-    records: tuple[Record, ...],
-    prepare: Any,
-    crop: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch: int = 32,
-) -> float:
-    """Mean average precision of the tags over the classes that occur among the records, main head, whole images."""
-    from sklearn.metrics import average_precision_score
-
-    scores: list[np.ndarray] = []
-    for start in range(0, len(records), batch):
-        pixels = np.stack([resized(read_image(r.image), (crop, crop)) for r in records[start : start + batch]])
-        with autocast(device, dtype):
-            maps = network(prepare(torch.from_numpy(pixels).to(device))).maps
-        scores.append(network.pool(maps).float().cpu().numpy())
-    predicted = np.concatenate(scores)
-    truth = np.stack([tag_vector(record, predicted.shape[1]) for record in records])
-    present = truth.any(axis=0)
-    return float(average_precision_score(truth[:, present], predicted[:, present], average="macro"))
-
-
-def tag_vector(record: Record, classes: int) -> np.ndarray:
-    """Tags as float32 (C,), 1 where a class occurs."""
-    vector = np.zeros(classes, dtype=np.float32)
-    vector[[tag - 1 for tag in record.tags or ()]] = 1
-    return vector
-
-
-def usable(
-    dataset: Dataset, options: ClassifierOptions, progress: Progress
-) -> tuple[tuple[Record, ...], dict[str, str]]:
-    """The records with readable images; with --on-error skip the others are left out, by id and reason.
-
-    Raises:
-        DatasetError: An image has no tags.
-        InputError: Fewer than two images are left.
-    """
-    untagged = [record.id for record in dataset.records if record.tags is None]
-    if untagged:
-        raise DatasetError(
-            f"{len(untagged)} images of {dataset.root} have no tags (first: {untagged[0]}); "
-            "give --tags-file, or --tag-source masks, which is marked oracle"
-        )
-    skipping = options.on_error == "skip"
-    skipped = unreadable(dataset.records, lambda record: read_image(record.image), progress) if skipping else {}
-    records = tuple(record for record in dataset.records if record.id not in skipped)
-    if len(records) < 2:
-        raise InputError(
-            f"split {dataset.split} of {dataset.root} has {len(records)} usable images; training needs two"
-        )
-    return records, skipped
