@@ -345,3 +345,43 @@ def test_one_gpu_for_several_processes_is_refused(monkeypatch):
     with pytest.raises(InputError) as error, joined("cuda:0"):
         pass
     assert str(error.value) == "--device cuda:0 is one GPU for 2 processes; use --device cuda"
+
+
+class Strip(nn.Module):
+    """A convolution whose weights lie channels-last in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+
+    def heads(self):
+        return [self.head]
+
+
+def test_a_killed_training_of_channels_last_weights_ends_as_an_uninterrupted_one(tmp_path):
+    """The fused step takes weights and their averages in the order of memory."""
+
+    def strip(folder: Path) -> Run:
+        run = make_run(folder)
+        run.network = Strip()
+        run.objective = Mean(loss)
+        return run
+
+    def loss(network, batch):
+        images = batch["x"][:, :, None, None] * torch.arange(6.0).view(1, 1, 2, 3)
+        return {"loss": (network.head(images).sum(dim=(1, 2, 3)) - batch["y"][:, 0]).square().mean()}
+
+    def dies(network, batch):
+        if run.step == 7:
+            raise KilledError
+        return loss(network, batch)
+
+    whole = finish(strip(tmp_path / "a"))
+    run = strip(tmp_path / "b")
+    run.objective = Mean(dies)
+    with pytest.raises(KilledError):
+        finish(run)
+    resumed = finish(strip(tmp_path / "b"))
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name

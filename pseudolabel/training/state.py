@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pseudolabel.artefacts import StalePartialError, open_artefact, write_artefact
 from pseudolabel.artefacts.header import CostMeter, made_differently
@@ -91,8 +92,9 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
         file = artefact.file
         run.network.load_state_dict(read_weights(artefact))
         known = optimiser.state_dict()
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         known["state"] = {
-            int(index): {name: torch.from_numpy(np.asarray(value[()])) for name, value in entry.items()}
+            int(index): {name: _laid_out(value, parameters[int(index)]) for name, value in entry.items()}
             for index, entry in file["optimiser"].items()
         }
         optimiser.load_state_dict(known)
@@ -109,6 +111,12 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             f"{state} is {run.step} steps into a training of {run.total_steps}; pass --overwrite to start anew"
         )
     return artefact.header.cost
+
+
+def _laid_out(values: Any, parameter: Tensor) -> Tensor:
+    """A tensor of the optimiser in the memory order of its parameter: the fused step pairs them in that order."""
+    found = torch.from_numpy(np.asarray(values[()]))
+    return found if found.shape != parameter.shape else torch.empty_like(parameter, device="cpu").copy_(found)
 
 
 def _arrays(group: Mapping[str, Any], prefix: str = "") -> Arrays:
