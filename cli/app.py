@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from pseudolabel import __version__
 from pseudolabel.options import STAGES, build_options, check_names
-from pseudolabel.progress import RichProgress
+from pseudolabel.progress import RichProgress, Silence
 
 from . import comparisons, data, runs
 from .failures import exit_code, traced
@@ -68,6 +69,9 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
             from .render import show_result
 
+            if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes speaks for all
+                run_stage(stage, options, Silence())
+                return
             show_result(stage, run_stage(stage, options, RichProgress(quiet=quiet)), as_json=as_json)
 
     return sign(command, STAGES[stage], STAGES[stage].__doc__ or "")

@@ -31,6 +31,13 @@ class Progress:
         yield lambda count: None
 
 
+class Silence(Progress):
+    """Nothing at all, not even warnings: of several processes that do the same, one speaks."""
+
+    def warn(self, message: str) -> None:
+        """Say nothing."""
+
+
 class RichProgress(Progress):
     """A bar with rate and time left where stderr is a terminal, else only messages.
 

@@ -36,7 +36,6 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         PseudolabelError: The loss is no longer finite; the last saved state is kept.
     """
     options, state = run.options, state_path(run.options.out)
-    progress = progress if run.group.leads else Progress()
     _announce(run, progress)
     seed_everything(run.header.seed)
     optimiser = make_optimiser(run.network, options)
