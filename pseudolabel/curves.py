@@ -118,7 +118,7 @@ class CurveWriter(Curves):
         """As ``Curves.picture``."""
         path = self._folder / PICTURES / f"{name}-{step:06d}.png"
         with writing(self._folder):
-            write_png(path, Image.fromarray(image))
+            write_png(path, Image.fromarray(image), compress_level=3)  # in half the time of the default, a tenth larger
             self._events.picture(step, name, path.read_bytes(), (image.shape[0], image.shape[1]))
 
     def histogram(self, step: int, name: str, counts: np.ndarray, edges: np.ndarray) -> None:
