@@ -135,7 +135,7 @@ def overlay(
     pictures = [(title, _fitted(array, (_PANEL, _PANEL))) for title, array in panels]
     width, height = pictures[0][1].size
     cell = (max(width, 120), height)  # room for the title of a very narrow picture
-    return sheet(pictures, len(pictures), cell, _legend_entries(present, classes))
+    return sheet(pictures, len(pictures), cell, legend_entries(present, classes))
 
 
 def contact_sheet(
@@ -153,7 +153,7 @@ def contact_sheet(
         tiles.append((name, _fitted(paint_labels(photograph, labels), _CELL)))
         present[np.unique(labels)] = True
     columns = math.ceil(math.sqrt(count))
-    return sheet(tiles, columns, _CELL, _legend_entries(np.flatnonzero(present), classes))
+    return sheet(tiles, columns, _CELL, legend_entries(np.flatnonzero(present), classes))
 
 
 def _borders(labels: np.ndarray) -> np.ndarray:
@@ -172,7 +172,8 @@ def _fitted(array: np.ndarray, box: tuple[int, int]) -> Image.Image:
     return Image.fromarray(array).resize(size, Image.Resampling.LANCZOS)
 
 
-def _legend_entries(present: np.ndarray, classes: Sequence[str]) -> list[tuple[int, str]]:
+def legend_entries(present: np.ndarray, classes: Sequence[str]) -> list[tuple[int, str]]:
+    """Index and name of those present labels that have a colour, background left out."""
     named = {index: name for index, name in enumerate(classes) if index} | {255: "unlabelled"}
     return [(int(index), named[int(index)]) for index in present if int(index) in named]
 

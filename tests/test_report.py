@@ -330,9 +330,9 @@ def test_ticks_of_whole_numbers() -> None:
 def test_lines_end_where_their_values_do() -> None:
     chart = line_chart("t", [Line("a", np.array([0.0, 1.0]), np.array([0.0, 1.0]))], x="x", y="y")
     start, end = re.findall(r"[ML]([\d.]+ [\d.]+)", re.findall(r' d="([^"]+)"', chart)[0])
-    assert start == "56.0 226.0"  # the origin: 56 from the left, 44 above the lower edge of 270
+    assert start == "68.0 226.0"  # the origin: 68 from the left, 44 above the lower edge of 270
     x, y = map(float, end.split())
-    assert x == pytest.approx(56 + 414 / 1.04, abs=0.1)  # the axes end 4 % above the largest value
+    assert x == pytest.approx(68 + 402 / 1.04, abs=0.1)  # the axes end 4 % above the largest value
     assert y == pytest.approx(226 - 216 / 1.04, abs=0.1)
 
 

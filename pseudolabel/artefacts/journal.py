@@ -8,6 +8,7 @@ and any number of byte strings.
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import struct
@@ -24,6 +25,21 @@ _FRAME = struct.Struct("<QI")  # bytes in the payload, their CRC-32
 Record = tuple[dict[str, Any], list[bytes]]
 
 
+class WholeFile(io.FileIO):
+    """A file without a buffer that takes all of the data or raises. A buffer would be written once more on closing.
+
+    Closing is what a program does after a disk was found full, and the second failure would hide the first.
+    """
+
+    def write(self, data: Any, /) -> int:
+        """Write all of the data; the system may take it in parts."""
+        view = memoryview(data).cast("B")
+        size = view.nbytes
+        while view:
+            view = view[super().write(view) :]
+        return size
+
+
 class Journal:
     """A journal, open for reading and appending by one process.
 
@@ -37,7 +53,7 @@ class Journal:
 
     def __init__(self, path: Path, *, anew: bool = False) -> None:
         self.path = path
-        self._file = path.open("a+b", buffering=0)  # a buffer would be written once more on closing a full disk
+        self._file = WholeFile(path, "a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -46,7 +62,7 @@ class Journal:
         self._ends = [] if anew else self._scan()
         if not self._ends:
             self._file.truncate(0)
-            self._write(MAGIC)
+            self._file.write(MAGIC)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -57,7 +73,7 @@ class Journal:
         payload = b"".join([struct.pack("<I", len(text)), text, *parts])
         end = self._ends[-1] if self._ends else len(MAGIC)
         self._file.truncate(end)  # what an interrupted append may have left
-        self._write(_FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
+        self._file.write(_FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
         os.fsync(self._file.fileno())
         self._ends.append(end + _FRAME.size + len(payload))
 
@@ -86,11 +102,6 @@ class Journal:
     def close(self) -> None:
         """Close the file, which also lets other processes at it."""
         self._file.close()
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
 
     def _scan(self) -> list[int]:
         """Where each whole record ends. Only the last one's bytes are checked: each was safe before the next began."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ import numpy as np
 
 from pseudolabel.artefacts.checks import FORMAT_VERSION, JSON_ATTRIBUTES, PREFIX, a_kind, checked_header
 from pseudolabel.artefacts.header import CostMeter, Header, environment, now, package_version
-from pseudolabel.artefacts.journal import MAGIC
+from pseudolabel.artefacts.journal import MAGIC, WholeFile
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 
 _DIGESTED = ("encoding-type", "encoding-version", "ignore-value", "facts")
@@ -130,7 +129,7 @@ def new_file(out: Path, header: Header) -> Iterator[h5py.File]:
         raise
 
 
-class _Sink(io.FileIO):
+class _Sink(WholeFile):
     """A file that takes every write, and remembers the first one that failed.
 
     HDF5 cannot close a file whose last bytes cannot be written, and crashes the process when that ends (seen with 2.0).
@@ -140,10 +139,9 @@ class _Sink(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         """Write all of the data, if nothing has failed yet."""
-        view = memoryview(data).cast("B")
         try:
-            while view and self.failure is None:
-                view = view[super().write(view) :]
+            if self.failure is None:
+                super().write(data)
         except OSError as error:
             self.failure = error
         return memoryview(data).nbytes

@@ -14,7 +14,7 @@ from pseudolabel.reporting.html import Html, element, joined
 STYLES = 6
 """How many kinds of lines the page has; further ones repeat."""
 _WIDTH, _HEIGHT = 480, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 10, 10, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 10, 10, 44
 _TALL = 0.98  # share of a histogram's bins that are shown in full; taller ones are cut
 _POINTS = 150  # a line has at most so many: more cannot be told apart
 
@@ -74,7 +74,14 @@ class Axes:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], *, x: str, y: str, marks: Sequence[Mark] = (), whole: bool = False
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    marks: Sequence[Mark] = (),
+    whole: bool = False,
+    share: bool = False,
 ) -> Html:
     """Lines over common axes.
 
@@ -85,12 +92,14 @@ def line_chart(
         y: Name of the vertical axis.
         marks: Upright lines.
         whole: Whether x counts something.
+        share: Whether y goes from 0 to 1, whatever part of that there is.
     """
     kept = [_thinned(line) for line in lines]
     kept = [line for line in kept if len(line.x)]
     values = np.concatenate([line.y for line in kept])
     places = np.concatenate([line.x for line in kept] + [[mark.x] for mark in marks])
-    axes = Axes(_span(places), _span(np.append(values, 0.0) if values.min() >= 0 else values), whole)
+    bounds = [0.0, 1.0] if share else [0.0] if values.min() >= 0 else []
+    axes = Axes(_span(places), _span(np.append(values, bounds)), whole)
     drawn = [
         element("path", d=axes.path(line.x, line.y), class_=f"line s{line.style % STYLES}")
         if len(line.x) > 1
@@ -112,14 +121,15 @@ def mixture_chart(title: str, edges: np.ndarray, counts: np.ndarray, mixture: Mi
         title: What is shown.
         edges: float (B + 1,), equidistant.
         counts: int (B,).
-        mixture: The components.
+        mixture: The components; there may be none.
         marks: The thresholds.
     """
     step = float(edges[1] - edges[0])
     density = counts / max(1, counts.sum()) / step
     centres = (edges[1:] + edges[:-1]) / 2
     components = np.exp(mixture.log_joint(centres))
-    top = max(float(components.max()), float(np.quantile(density, _TALL)))  # one bin of ones must not flatten the rest
+    tall = float(np.quantile(density, _TALL))  # one bin of ones must not flatten the rest
+    top = max(float(components.max(initial=0)), tall)
     axes = Axes((0.0, 1.0), _span(np.array([0.0, top])))
     corners = np.repeat(edges, 2)
     heights = np.concatenate([[0.0], np.repeat(np.minimum(density, axes.y[1]), 2), [0.0]])
@@ -130,7 +140,8 @@ def mixture_chart(title: str, edges: np.ndarray, counts: np.ndarray, mixture: Mi
         lines.append(Line(name, centres, row, number))
         drawn.append(element("path", d=axes.path(centres, row), class_=f"line s{number % STYLES}"))
     said = "; ".join([line.name for line in lines] + [f"{mark.name} {mark.x:.3f}" for mark in marks])
-    what = f"Histogram of {int(counts.sum())} values and the Gaussian components fitted to it. {said}"
+    fitted = " and the Gaussian components fitted to it" if lines else ", to which no components could be fitted"
+    what = f"Histogram of {int(counts.sum())} values{fitted}. {said}"
     return _figure(title, what, axes, ("value", "density"), [*drawn, *_marks(axes, marks)], _key(lines, marks))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -17,28 +18,96 @@ _EPOCH = "epoch/"
 _SWEPT = ("miou", "false_positives", "false_negatives")
 _HISTOGRAM = ("edges", "counts")
 _MIXTURE = ("weight", "mean", "deviation")
+_LIMITS: tuple[str, ...] = ("low", "high")
+_FOLLOWED = ("edges", "counts", "mixture")
+
+
+Curves = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Curves that are best seen in one chart.
+
+    Attributes:
+        title: What they are.
+        y: Name of their axis.
+        names: Of the curves.
+        share: Whether their axis goes from 0 to 1.
+    """
+
+    title: str
+    y: str
+    names: tuple[str, ...]
+    share: bool = False
+
+
+_GROUPS = (
+    _Group("losses", "loss", ("loss", "main", "auxiliary")),
+    _Group("losses of co-training", "loss", ("c2s", "s2c", "contrastive")),
+    _Group("thresholds", "threshold", ("low", "high"), share=True),
+    _Group("labels from CAMs", "share", ("labelled", "agreement", "collapsed"), share=True),
+    _Group("validation", "mIoU", ("epoch/val_miou", "epoch/val_miou_tags", "epoch/cam_miou")),
+)
+"""The regulariser, a thousandth of the other losses, would be a flat line among them."""
+
+_SHARES = frozenset(name for group in _GROUPS if group.share for name in group.names)
 
 
 def training_charts(runs: Sequence[RunFolder]) -> list[Html]:
-    """One chart for each thing that a kind of training measured, with a line for each network so trained."""
-    lines: dict[tuple[str, str], list[Line]] = {}
+    """What trainings measured, by kind of training.
+
+    Where there is one network of a kind, curves that belong together share a chart. Where there are several, every
+    curve has its own chart, with a line for each network, so that they can be compared.
+    """
+    networks: dict[str, list[tuple[str, int, Curves]]] = {}
     for style, run in enumerate(runs):
         for node in run.of_kind("checkpoint"):
-            for name, values in _curves(node):
-                known = lines.setdefault((node.header.stage, name), [])
-                label = f"{run.name}: {node.name}"
-                same = [line for line in known if line.name.startswith(f"{run.name}: ")]
-                known.append(Line(label, np.arange(1, len(values) + 1), values, style + len(runs) * len(same)))
-    return [
-        line_chart(
-            f"{stage}: {name.removeprefix(_EPOCH).replace('_', ' ')}",
-            found,
-            x="epoch" if name.startswith(_EPOCH) else "step",
-            y=name.removeprefix(_EPOCH).replace("_", " "),
-            whole=True,
-        )
-        for (stage, name), found in sorted(lines.items())
+            known = networks.setdefault(node.header.stage, [])
+            same = sum(label.startswith(f"{run.name}: ") for label, _, _ in known)
+            known.append((f"{run.name}: {node.name}", style + len(runs) * same, dict(_curves(node))))
+    charts = []
+    for stage, found in sorted(networks.items()):
+        grouped: set[str] = set()
+        if len(found) == 1:
+            curves = found[0][2]
+            for group in _GROUPS:
+                if len(curves.keys() & set(group.names)) > 1:
+                    charts.append(_group_chart(stage, group, curves))
+                    grouped.update(group.names)
+        names = sorted({name for _, _, curves in found for name in curves} - grouped)
+        charts += [_curve_chart(stage, name, found) for name in names]
+    return charts
+
+
+def _group_chart(stage: str, group: _Group, curves: Curves) -> Html:
+    lines = [
+        Line(_words(name), _places(curves[name]), curves[name], style)
+        for style, name in enumerate(group.names)
+        if name in curves
     ]
+    x = _counted(group.names[0])
+    return line_chart(f"{stage}: {group.title}", lines, x=x, y=group.y, whole=True, share=group.share)
+
+
+def _curve_chart(stage: str, name: str, networks: Sequence[tuple[str, int, Curves]]) -> Html:
+    lines = [
+        Line(label, _places(curves[name]), curves[name], style) for label, style, curves in networks if name in curves
+    ]
+    words = _words(name)
+    return line_chart(f"{stage}: {words}", lines, x=_counted(name), y=words, whole=True, share=name in _SHARES)
+
+
+def _words(name: str) -> str:
+    return name.removeprefix(_EPOCH).replace("_", " ")
+
+
+def _counted(name: str) -> str:
+    return "epoch" if name.startswith(_EPOCH) else "step"
+
+
+def _places(values: np.ndarray) -> np.ndarray:
+    return np.arange(1, len(values) + 1)
 
 
 def threshold_charts(runs: Sequence[RunFolder]) -> list[Html]:
@@ -60,9 +129,13 @@ def threshold_charts(runs: Sequence[RunFolder]) -> list[Html]:
 
 
 def mixture_charts(runs: Sequence[RunFolder]) -> list[Html]:
-    """The histogram of the maps' values and the mixture fitted to it, of all classes together."""
+    """The histogram of the maps' values and the mixture fitted to it, of all classes together.
+
+    Of maps, where a threshold was searched; of the last batches, where one was followed in training.
+    """
     charts = []
     for run in runs:
+        charts += [chart for node in run.of_kind("checkpoint") if (chart := _followed_chart(run, node))]
         for node in run.of_kind("thresholds"):
             with open_artefact(node.path, "thresholds") as artefact:
                 if not _holds(artefact.file, "mixture", _MIXTURE) or not _holds(artefact.file, "histogram", _HISTOGRAM):
@@ -74,6 +147,25 @@ def mixture_charts(runs: Sequence[RunFolder]) -> list[Html]:
             title = f"{run.name}: {node.name}, {node.header.facts.get('fitted_on')}"
             charts.append(mixture_chart(title, edges, counts, mixture, _marks(node)))
     return charts
+
+
+def _followed_chart(run: RunFolder, node: Node) -> Html | None:
+    """The last state of a training's own threshold, if it has one."""
+    with open_artefact(node.path, "checkpoint") as artefact:
+        if not _holds(artefact.file, "threshold", _FOLLOWED):
+            return None
+        edges, counts, table = (artefact.file[f"threshold/{name}"][:] for name in _FOLLOWED)
+    if table.size == 0:
+        table = np.zeros((len(_MIXTURE), 0))  # it has collapsed
+    if edges.shape != (len(counts) + 1,) or table.ndim != 2 or len(table) != len(_MIXTURE):
+        return None
+    curves = dict(_curves(node))
+    known = {name: curves[name][np.isfinite(curves[name])] for name in _LIMITS if name in curves}
+    last = [(name, float(values[-1])) for name, values in known.items()]
+    if len({value for _, value in last}) == 1:
+        last = [("threshold", last[0][1])]
+    marks = [Mark(name, value, style) for style, (name, value) in enumerate(last)]
+    return mixture_chart(f"{run.name}: {node.name}, scores of the last batches", edges, counts, Mixture(*table), marks)
 
 
 def _curves(node: Node) -> Iterator[tuple[str, np.ndarray]]:
