@@ -45,10 +45,10 @@ class LargeFov(nn.Module):
 class Segmenter(nn.Module):
     """Backbone and LargeFOV head. Logits come at the backbone's stride."""
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
+    def __init__(self, backbone: Backbone, head: LargeFov) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = LargeFov(backbone.channels, classes)
+        self.head = head
         self.multiple = backbone.stride
 
     def forward(self, images: Tensor) -> Tensor:
@@ -123,7 +123,8 @@ def build_segmenter(architecture: Mapping[str, Any], *, pretrained: bool = False
     name, decoder, classes = architecture["backbone"], architecture["decoder"], architecture["classes"]
     if decoder != "largefov":
         return DecoderSegmenter(name, decoder, classes, pretrained=pretrained)
-    return Segmenter(Backbone(name, output_stride=architecture["output_stride"], pretrained=pretrained), classes)
+    encoder = Backbone(name, output_stride=architecture["output_stride"], pretrained=pretrained)
+    return Segmenter(encoder, LargeFov(encoder.channels, classes))
 
 
 def timm_model(network: AnySegmenter) -> nn.Module:
