@@ -42,6 +42,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
+def memory_format(*, channels_last: bool) -> torch.memory_format:
+    """The memory order of images and weights."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 def seed_everything(seed: int) -> None:
     """Seed torch and NumPy's legacy generator, which libraries use."""
     torch.manual_seed(seed)
@@ -63,4 +68,4 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], *
     pixels = images.permute(0, 3, 1, 2).float() / 255  # permuting (B, H, W, 3) is channels-last already
     shape = (1, 3, 1, 1)
     scaled = (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
-    return scaled.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return scaled.contiguous(memory_format=memory_format(channels_last=channels_last))

@@ -129,6 +129,7 @@ class TrainingOptions(StageOptions):
     view_area: Range = option((0.3, 1.0), "Smallest and largest share of an image's area that a view covers.")
     jitter: float = option(0.3, "Strength of random brightness, contrast and saturation.", ge=0, le=1)
     epochs: int = option(10, "Passes over the training images.", ge=1)
+    steps: int | None = option(None, "Optimiser steps in all, in place of the epochs. none: the epochs' own.", ge=1)
     batch_size: int = option(8, "Effective batch: images per optimiser step.", ge=1)
     micro_batch: int | None = option(
         None, "Images per forward pass; gradients accumulate up to the batch size. none: all at once.", ge=1
@@ -143,9 +144,6 @@ class TrainingOptions(StageOptions):
     weight_decay: float = option(0.01, "AdamW's weight decay.", ge=0)
     warmup: Share = option(0.05, "Share of the steps in which the rate rises linearly.")
     decay_power: float = option(0.9, "Power of the polynomial decay to zero.", ge=0)
-    ema: float | None = option(
-        None, "Decay of an exponential average of the weights, which is then what is kept. none: off.", gt=0, lt=1
-    )
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "Number format of the forward pass; auto is bfloat16 where the hardware computes in it."
     )
@@ -163,8 +161,16 @@ class TrainingOptions(StageOptions):
         return self
 
 
-class TrainCamOptions(TrainingOptions, DatasetOptions):
-    """Train a classification network on image tags, whose class activation maps later stages use."""
+class AverageOptions(BaseModel):
+    """What is kept of a training."""
+
+    ema: float | None = option(
+        None, "Decay of an exponential average of the weights, which is then what is kept. none: off.", gt=0, lt=1
+    )
+
+
+class ClassifierOptions(TrainingOptions, DatasetOptions):
+    """A network that learns image tags, and whose maps say where: what train-cam and train-cosa share."""
 
     backbone: str = option("vit_small_patch16_224", "Name of any timm backbone.")
     weights: Path | None = option(
@@ -180,6 +186,77 @@ class TrainCamOptions(TrainingOptions, DatasetOptions):
     )
     freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
     holdout: Share = option(0.1, "Share of the split that is kept from training to measure the tag mAP on.")
+
+
+class TrainCamOptions(AverageOptions, ClassifierOptions):
+    """Train a classification network on image tags, whose class activation maps later stages use."""
+
+
+class TrainCosaOptions(ClassifierOptions):
+    """Train a segmentation network and its guided CAMs together, from image tags alone (CoSA)."""
+
+    auxiliary_stage: int = option(
+        -2, "Stage of a CNN that the second classifier reads, counted from the end.", lt=-1, ge=-8
+    )
+    view_scale: Range | None = option(
+        None,
+        "Smallest and largest factor on an image's size; its square crop is padded where the image is smaller. "
+        "none: rectangles of --view-area, never padded.",
+    )
+    blur: Share = option(0.0, "Probability that a view is blurred.")
+    classification: Share = option(0.2, "Share of the steps at the start in which only image tags are learnt.")
+    teacher_decay: float = option(
+        0.9994, "Decay of the average that is the teacher, at most step / (step + 10).", gt=0, lt=1
+    )
+    teacher_scales: Scales = option((1.0, 0.5, 1.5), "Scales that the teacher's CAMs are summed over; with 1.")
+    teacher_flip: bool = option(True, "The teacher looks at mirrored views, too.")
+    threshold: Literal["mixture", "released", "fixed"] = option(
+        "mixture",
+        "Thresholds of the CAM labels. mixture: two Gaussians fitted to the teacher's scores at every step; released: "
+        "CoSA's three-component rule; fixed: --low and --high throughout.",
+    )
+    low: Share = option(0.25, "Score below which a pixel is background, until a first fit.")
+    high: Share = option(0.7, "Score from which on a pixel is foreground, until a first fit.")
+    queue: int = option(100, "Batches whose scores the mixture is fitted to.", ge=1, le=100_000)
+    threshold_decay: float = option(0.99, "Decay of the thresholds' average.", ge=0, lt=1)
+    cam_rule: Literal["described", "released"] = option(
+        "described", "Compare enlarged maps with the thresholds, or as the released code does, after a softmax."
+    )
+    temperature: float = option(0.01, "Temperature of the segmentation labels' softmax.", gt=0)
+    perplexity: float | None = option(
+        0.8, "Strength of the soft perplexity weights, in (0, 1). none: all pixels count alike.", gt=0, lt=1
+    )
+    perplexity_power: float = option(1.0, "Power of the perplexity.", gt=0)
+    c2s: float | None = option(0.1, "Weight of CAM labels for the segmentation. none: off.", ge=0)
+    s2c: float | None = option(0.05, "Weight of segmentation labels for the CAMs. none: off.", ge=0)
+    regulariser: float | None = option(0.05, "Weight of the gated dense energy. none: off.", ge=0)
+    contrastive: float | None = option(0.1, "Weight of the contrastive separation. none: off.", ge=0)
+    contrastive_temperature: float = option(0.5, "Temperature of the contrastive separation.", gt=0)
+    contrastive_cells: int = option(64, "Cells of an image that are compared with each other.", ge=2, le=4096)
+    contrastive_perplexity: float = option(1.0, "Cells of a higher perplexity are not compared.", gt=0)
+    embedding: int = option(128, "Channels of the projection that cells are compared in.", ge=1, le=4096)
+    validate_on: str | None = option(
+        None,
+        "Split to score after every epoch by its masks, or held-out for the held-out part of this one; scores are "
+        "marked oracle where they choose. none: none.",
+    )
+    keep: Literal["last", "best"] = option(
+        "last", "State to keep: the last, or the one with the highest mIoU on --validate-on, marked oracle."
+    )
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> TrainCosaOptions:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if 1 not in self.teacher_scales:
+            raise ValueError(f"teacher_scales {as_word(self.teacher_scales)} lack 1, at which the teacher segments")
+        if self.view_scale is not None and not 0 < self.view_scale[0] <= self.view_scale[1] <= 8:
+            raise ValueError(f"view_scale {self.view_scale} is not an increasing pair of factors in (0, 8]")
+        if self.keep == "best" and self.validate_on is None:
+            raise ValueError("keep best needs --validate-on, the split whose masks choose")
+        if self.validate_on == "held-out" and not self.holdout:
+            raise ValueError("validate_on held-out needs a --holdout above 0")
+        return self
 
 
 class NetworkOptions(BaseModel):
@@ -331,7 +408,7 @@ class PredictionOptions(BaseModel):
     flip: bool = option(True, "Average with the mirrored image.")
 
 
-class TrainSegmenterOptions(TrainingOptions, LaterOptions):
+class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
     """Train a segmentation network on exported masks; pixels of value 255 teach nothing."""
 
     masks: Path = reads("masks.h5, or the folder that holds it.")
@@ -399,6 +476,7 @@ class EvaluateMasksOptions(StageOptions):
 
 STAGES: dict[str, type[StageOptions]] = {
     "train-cam": TrainCamOptions,
+    "train-cosa": TrainCosaOptions,
     "make-cams": MakeCamsOptions,
     "import-cams": ImportCamsOptions,
     "search-threshold": SearchThresholdOptions,

@@ -16,7 +16,8 @@ from pseudolabel.inspection import describe_artefact
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.options import MakeCamsOptions, TrainCamOptions
 from pseudolabel.stages.make_cams import make_cams, normalised, present
-from pseudolabel.stages.train_cam import classification_losses, tag_vector, train_cam
+from pseudolabel.stages.train_cam import classification_losses, train_cam
+from pseudolabel.tagged import tag_vector
 from pseudolabel.training import state_path
 
 

@@ -1,5 +1,8 @@
 """The shared training loop: schedule, order, accumulation, averaging, resuming."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +10,26 @@ import pytest
 import torch
 from torch import nn
 
-from pseudolabel.artefacts import Header, StalePartialError, read_header
+from pseudolabel.artefacts import Header, StalePartialError, open_artefact, read_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Record
-from pseudolabel.errors import PseudolabelError
+from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.progress import Progress
-from pseudolabel.samples import epoch_order, sample_rng, split_records
 from pseudolabel.training import (
+    Group,
+    Mean,
     Run,
-    make_optimiser,
-    rate_factor,
+    joined,
+    sample_rng,
     save_checkpoint,
+    split_records,
     state_path,
     train,
-    training_mode,
 )
+from pseudolabel.training.loop import training_mode
+from pseudolabel.training.samples import epoch_order
+from pseudolabel.training.schedule import make_optimiser, rate_factor
 
 
 class Line(nn.Module):
@@ -63,11 +70,12 @@ def make_run(tmp_path: Path, **settings) -> Run:
     values = {"epochs": 4, "batch_size": 4, "learning_rate": 0.05, "save_every": 1, "workers": 0, **settings}
     options = TrainCamOptions(out=tmp_path / "net.h5", root=tmp_path, **values)
     header = Header("checkpoint", "train-cam", options.resolved(), ("background", "a"))
-    return Run(Line(), Points(), squared, options, header, torch.device("cpu"), torch.float32)
+    return Run(Line(), Points(), Mean(squared, options.ema), options, header, torch.device("cpu"), torch.float32)
 
 
 def finish(run: Run, *, overwrite: bool = False):
-    return train(run, Progress(), CostMeter(), overwrite=overwrite)
+    train(run, Progress(), CostMeter(), overwrite=overwrite)
+    return {name: torch.from_numpy(array) for name, array in run.objective.checkpoint(run.network).items()}
 
 
 def test_the_rate_rises_linearly_and_falls_to_zero():
@@ -110,7 +118,7 @@ def kill_at_step(run: Run, step: int, cost: CostMeter) -> None:
             raise KilledError
         return squared(network, batch)
 
-    run.loss = dies
+    run.objective = Mean(dies, run.options.ema)
     with pytest.raises(KilledError):
         train(run, Progress(), cost, overwrite=False)
 
@@ -134,7 +142,8 @@ def test_a_killed_training_costs_what_all_of_its_runs_cost(tmp_path):
     kill_at_step(make_run(tmp_path), 8, CostMeter())
     saved = read_header(state_path(tmp_path / "net.h5")).cost
     last, cost = make_run(tmp_path), CostMeter()
-    save_checkpoint(last, train(last, Progress(), cost, overwrite=False), cost)
+    train(last, Progress(), cost, overwrite=False)
+    save_checkpoint(last, cost)
     found = read_header(last.options.out).cost
     assert 1000 < saved["wall_seconds"] < found["wall_seconds"] < 2000
     assert 500 < saved["cpu_seconds"] < found["cpu_seconds"] < 1000
@@ -146,7 +155,8 @@ def test_a_killed_training_costs_what_all_of_its_runs_cost(tmp_path):
 def test_starting_anew_forgets_what_an_earlier_training_cost(tmp_path):
     kill_at_step(make_run(tmp_path), 8, CostMeter({"wall_seconds": 1000.0}))
     run, cost = make_run(tmp_path), CostMeter()
-    save_checkpoint(run, train(run, Progress(), cost, overwrite=True), cost)
+    train(run, Progress(), cost, overwrite=True)
+    save_checkpoint(run, cost)
     assert read_header(run.options.out).cost["wall_seconds"] < 1000
 
 
@@ -179,15 +189,15 @@ def test_the_average_lags_behind_the_network(tmp_path):
     before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
     average = finish(run)
     # by hand for the three steps: decay min(0.9, s / (s + 10)), starting from the first weights
-    assert not torch.equal(average["body.weight"], run.network.state_dict()["body.weight"])
-    assert not torch.equal(average["body.weight"], before["body.weight"])
+    assert not torch.equal(average["weights/body.weight"], run.network.state_dict()["body.weight"])
+    assert not torch.equal(average["weights/body.weight"], before["body.weight"])
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_images_and_last_state(tmp_path):
     run = make_run(tmp_path)
-    run.loss = lambda network, batch: {
-        "loss": squared(network, batch)["loss"] * (float("nan") if run.step == 2 else 1.0)
-    }
+    run.objective = Mean(
+        lambda network, batch: {"loss": squared(network, batch)["loss"] * (float("nan") if run.step == 2 else 1.0)}
+    )
     with pytest.raises(PseudolabelError) as error:
         finish(run)
     names = ", ".join(f"p{index}" for index in epoch_order(12, 0, 0)[8:12])
@@ -231,3 +241,107 @@ def test_workers_do_not_change_the_result(tmp_path):
     helped = finish(make_run(tmp_path / "b", save_every=1000, workers=2))
     for name, tensor in alone.items():
         assert torch.equal(tensor, helped[name]), name
+
+
+def test_a_number_of_steps_takes_the_place_of_the_epochs(tmp_path):
+    run = make_run(tmp_path, steps=5)
+    assert (run.steps_per_epoch, run.total_steps) == (3, 5)
+    run.validate = lambda network: {"score": 1.0}
+    finish(run)
+    assert len(run.curves["loss"]) == 5
+    assert len(run.curves["epoch/score"]) == 2  # after three steps and at the end
+
+
+def test_what_begins_later_is_no_number_before(tmp_path):
+    run = make_run(tmp_path, epochs=1)
+
+    def loss(network, batch):
+        more = {"extra": torch.tensor(2.0)} if run.step == 1 else {}
+        return {**squared(network, batch), **more}
+
+    run.objective = Mean(loss)
+    finish(run)
+    np.testing.assert_array_equal(run.curves["extra"], [np.nan, 2.0, np.nan])
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_best_state_is_kept_where_one_is_chosen(tmp_path, killed):
+    scores = {3: 0.1, 6: 0.7, 9: 0.7, 12: 0.3}
+
+    def choosing(run: Run) -> Run:
+        run.validate = lambda network: {"score": scores[run.step]}
+        run.choose = "score"
+        return run
+
+    early = make_run(tmp_path / "a", steps=6, decay_power=0, warmup=0)
+    wanted = finish(early)
+    run = choosing(make_run(tmp_path / "b", decay_power=0, warmup=0))
+    if killed:
+        kill_at_step(run, 10, CostMeter())
+        run = choosing(make_run(tmp_path / "b", decay_power=0, warmup=0))
+    finish(run)
+    assert (run.best.value, run.best.step) == (0.7, 6)  # the first of equals
+    for name, tensor in wanted.items():
+        assert torch.equal(torch.from_numpy(run.best.arrays[name]), tensor), name
+
+
+def test_the_average_is_what_is_validated_and_kept(tmp_path):
+    run = make_run(tmp_path, ema=0.9, epochs=1)
+    seen = []
+    run.validate = lambda network: seen.append(network.state_dict()["body.weight"].clone()) or {"score": 0.0}
+    kept = finish(run)
+    assert torch.equal(seen[-1], kept["weights/body.weight"])
+    assert not torch.equal(seen[-1], run.network.state_dict()["body.weight"])
+
+
+GROUP_SCRIPT = """
+import sys
+import torch
+from pathlib import Path
+from test_training import make_run
+from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.progress import Progress
+from pseudolabel.training import joined, save_checkpoint, train
+
+with joined("cpu") as (group, device):
+    run = make_run(Path(sys.argv[1]), save_every=2)
+    run.network.drop.p = 0.0
+    run.group = group
+    cost = CostMeter()
+    train(run, Progress(), cost, overwrite=False)
+    torch.save(run.network.state_dict(), Path(sys.argv[1]) / f"{group.rank}.pt")
+    save_checkpoint(run, cost)
+"""
+
+
+def test_two_processes_learn_what_one_does_from_the_same_batch(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(GROUP_SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    alone = make_run(tmp_path / "alone")
+    alone.network.drop.p = 0.0
+    wanted = finish(alone)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, tensor in ranks[0].items():
+        assert torch.equal(tensor, ranks[1][name]), name
+        torch.testing.assert_close(tensor, wanted[f"weights/{name}"], rtol=1e-5, atol=1e-6)
+    with open_artefact(tmp_path / "net.h5", "checkpoint") as artefact:  # the first process wrote it
+        np.testing.assert_allclose(artefact.file["curves/loss"][:], alone.curves["loss"], rtol=1e-5)
+    assert not state_path(tmp_path / "net.h5").exists()
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
+    run = make_run(tmp_path)
+    run.group = Group(0, 3)
+    with pytest.raises(InputError, match=r"^4 images a step cannot be shared by 3 processes; set --batch-size$"):
+        finish(run)
+
+
+def test_one_gpu_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError) as error, joined("cuda:0"):
+        pass
+    assert str(error.value) == "--device cuda:0 is one GPU for 2 processes; use --device cuda"

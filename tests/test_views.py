@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pseudolabel.data.views import network_size, random_view, resized, round_to
+from pseudolabel.data.views import blurred, network_size, random_view, recoloured, resized, round_to, scaled_view
 
 
 def view_of(image, labels, seed, **settings):
@@ -65,3 +65,57 @@ def test_resizing_to_the_same_size_changes_nothing():
     image, _ = picture()
     assert resized(image, (50, 80)) is image
     assert resized(image, (25, 40)).shape == (25, 40, 3)
+
+
+def test_a_scaled_view_shows_the_image_at_one_of_the_scales_and_says_what_is_padding():
+    image = np.full((20, 30, 3), 200, dtype=np.uint8)
+    for seed in range(40):
+        view, inside = scaled_view(image, np.random.default_rng(seed), crop=32, scales=(0.5, 2.0), jitter=0.0)
+        assert view.shape == (32, 32, 3)
+        assert (view[inside] == 200).all()
+        assert (view[~inside] == (124, 116, 104)).all()
+        rows, columns = inside.any(axis=1), inside.any(axis=0)
+        assert np.array_equal(inside, rows[:, None] & columns)  # one rectangle
+        assert 10 <= rows.sum() <= 32
+        assert 15 <= columns.sum() <= 32
+        assert rows.sum() == 32 or columns.sum() == 32 or abs(columns.sum() / rows.sum() - 1.5) < 0.12
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_a_scaled_view_is_a_cut_of_the_scaled_image(scale):
+    """A ramp in x and y tells where each pixel of a view comes from: steps of 1 / scale, and the border at 0."""
+    ramp = np.stack([*np.meshgrid(np.arange(64) * 2, np.arange(64) * 2), np.zeros((64, 64))], axis=2).astype(np.uint8)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        view, inside = scaled_view(ramp, rng, crop=48, scales=(scale, scale), jitter=0.0)
+        part = view[inside].reshape(inside.any(axis=1).sum(), -1, 3).astype(float)
+        steps = np.diff(part[..., 0], axis=1)[:, 2:-2].mean()
+        assert abs(abs(steps) - 2 / scale) < 0.15
+        assert abs(np.diff(part[..., 1], axis=0)[2:-2].mean() - 2 / scale) < 0.15
+
+
+def test_a_scaled_view_at_scale_one_that_fits_is_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    found = [
+        scaled_view(image, np.random.default_rng(seed), crop=24, scales=(1.0, 1.0), jitter=0.0)[0] for seed in range(9)
+    ]
+    assert all(np.array_equal(view, image) or np.array_equal(view, image[:, ::-1]) for view in found)
+    assert any(np.array_equal(view, image[:, ::-1]) for view in found)
+
+
+def test_an_operation_moves_no_pixel_and_is_drawn_by_the_seed():
+    image, _ = picture()
+    image[10:40, 20:60, 1] = 200
+    results = [recoloured(image, np.random.default_rng(seed)) for seed in range(60)]
+    assert all(view.shape == image.shape and view.dtype == np.uint8 for view in results)
+    assert np.array_equal(results[7], recoloured(image, np.random.default_rng(7)))
+    for view in results:  # a flat region away from its border stays flat: nothing was shifted or turned
+        assert np.ptp(view[20:30, 30:50].reshape(-1, 3), axis=0).max() == 0
+    assert len({view.tobytes() for view in results}) > 20
+
+
+def test_blur_is_drawn_with_its_probability():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    changed = [not np.array_equal(blurred(image, np.random.default_rng(seed), 0.5), image) for seed in range(200)]
+    assert 60 < sum(changed) < 140
+    assert np.array_equal(blurred(image, np.random.default_rng(0), 0.0), image)

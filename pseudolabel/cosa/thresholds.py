@@ -103,6 +103,11 @@ class DynamicThreshold:
         """int64 (bins,): the scores in the queue."""
         return self._total
 
+    @property
+    def edges(self) -> np.ndarray:
+        """float64 (bins + 1,): of the bins that scores are counted in."""
+        return as_histogram(self._total, self._minimum).edges
+
     def update(self, counts: Tensor | np.ndarray) -> None:
         """Let the oldest batch go, take a new one, and move the thresholds towards their new fit.
 

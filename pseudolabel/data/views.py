@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+_PADDING = (124, 116, 104)
+"""Grey levels that padding is filled with: the mean colour of ImageNet."""
 
 
 def random_view(
@@ -40,9 +44,7 @@ def random_view(
     box = (left, top, left + w, top + h)
     mirrored = rng.random() < 0.5
     picture = Image.fromarray(image).resize((crop, crop), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        picture = kind(picture).enhance(rng.uniform(1 - jitter, 1 + jitter))
-    view = np.array(picture)  # a writable copy, as torch wants
+    view = _recoloured(picture, rng, jitter)
     part = None
     if labels is not None:
         part = np.array(Image.fromarray(labels).resize((crop, crop), Image.Resampling.NEAREST, box=box))
@@ -50,6 +52,90 @@ def random_view(
         view = view[:, ::-1]
         part = None if part is None else part[:, ::-1]
     return np.ascontiguousarray(view), None if part is None else np.ascontiguousarray(part)
+
+
+def scaled_view(
+    image: np.ndarray, rng: np.random.Generator, *, crop: int, scales: tuple[float, float], jitter: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image scaled at random and a random square of it, padded where it is smaller than the square.
+
+    Args:
+        image: uint8 (H, W, 3).
+        rng: The only source of randomness.
+        crop: Side of the square, pixels.
+        scales: Smallest and largest factor on height and width.
+        jitter: Each of brightness, contrast and saturation is multiplied by 1 ± jitter.
+
+    Returns:
+        uint8 (crop, crop, 3); bool (crop, crop), False where it is padding.
+    """
+    scale = rng.uniform(*scales)
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    top, left = (_offset(rng, side, crop) for side in (height, width))
+    rows = slice(max(0, -top), min(crop, height - top))
+    columns = slice(max(0, -left), min(crop, width - left))
+    across, down = image.shape[1] / width, image.shape[0] / height
+    box = (
+        (columns.start + left) * across,
+        (rows.start + top) * down,
+        min((columns.stop + left) * across, image.shape[1]),
+        min((rows.stop + top) * down, image.shape[0]),
+    )
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    mirrored = rng.random() < 0.5
+    part = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    view = np.empty((crop, crop, 3), np.uint8)
+    view[:] = _PADDING
+    inside = np.zeros((crop, crop), bool)
+    view[rows, columns], inside[rows, columns] = _recoloured(part, rng, jitter), True
+    if mirrored:
+        view, inside = view[:, ::-1], inside[:, ::-1]
+    return np.ascontiguousarray(view), np.ascontiguousarray(inside)
+
+
+def blurred(view: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """A view uint8 (H, W, 3), with a probability blurred by a Gaussian of 0.1 to 2 pixels. [ours: the widths]"""
+    chosen, radius = rng.random() < probability, rng.uniform(0.1, 2.0)
+    return np.array(Image.fromarray(view).filter(ImageFilter.GaussianBlur(radius))) if chosen else view
+
+
+def recoloured(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A view uint8 (H, W, 3) after one random operation of RandAugment that moves no pixel, at a random strength.
+
+    RandAugment: Cubuk et al. 2020; that CoSA's student sees one operation of it is [code], the strengths are [ours].
+    """
+    operation = _OPERATIONS[int(rng.integers(len(_OPERATIONS)))]
+    return np.array(operation(Image.fromarray(view), rng.uniform(-1, 1)))
+
+
+def _enhanced(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Callable[[Image.Image, float], Image.Image]:
+    return lambda picture, strength: kind(picture).enhance(1 + 0.9 * strength)
+
+
+_OPERATIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
+    lambda picture, strength: picture,  # RandAugment has the identity among its operations
+    lambda picture, strength: ImageOps.autocontrast(picture),
+    lambda picture, strength: ImageOps.equalize(picture),
+    lambda picture, strength: ImageOps.posterize(picture, 8 - round(4 * abs(strength))),
+    lambda picture, strength: ImageOps.solarize(picture, round(256 * (1 - abs(strength)))),
+    _enhanced(ImageEnhance.Brightness),
+    _enhanced(ImageEnhance.Contrast),
+    _enhanced(ImageEnhance.Color),
+    _enhanced(ImageEnhance.Sharpness),
+)
+
+
+def _recoloured(picture: Image.Image, rng: np.random.Generator, jitter: float) -> np.ndarray:
+    """Brightness, contrast and saturation each times 1 ± jitter; a writable copy, as torch wants."""
+    for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        picture = kind(picture).enhance(rng.uniform(1 - jitter, 1 + jitter))
+    return np.array(picture)
+
+
+def _offset(rng: np.random.Generator, side: int, crop: int) -> int:
+    """Where the square begins in an image's side: negative where the image is smaller and lies within the square."""
+    low, high = sorted((0, side - crop))
+    return int(rng.integers(low, high + 1))
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

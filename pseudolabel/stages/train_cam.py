@@ -7,24 +7,32 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.artefacts import Input, check_output, child_header
-from pseudolabel.artefacts.header import CostMeter, environment
+from pseudolabel.artefacts import check_output
+from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
-from pseudolabel.data.views import random_view, resized
-from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
-from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.data.views import random_view
+from pseudolabel.devices import memory_format, normalise, pick_dtype
 from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.progress import Progress
-from pseudolabel.samples import sample_rng, split_records
-from pseudolabel.sources import unreadable
-from pseudolabel.training import Run, save_checkpoint, train
+from pseudolabel.tagged import make_header, tag_map, tag_vector, usable
+from pseudolabel.training import (
+    Batch,
+    Group,
+    Losses,
+    Mean,
+    Run,
+    joined,
+    sample_rng,
+    save_checkpoint,
+    split_records,
+    train,
+)
 
 
 class TagViews:
@@ -72,54 +80,51 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
     dataset = open_dataset(options)
     records, skipped = usable(dataset, options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
-    device = pick_device(options.device)
+    with joined(options.device) as (group, device):
+        run = make_run(options, dataset, kept, held_out, group, device)
+        train(run, progress, cost, overwrite=options.overwrite)
+        score = run.curves.get("epoch/tag_map", [None])[-1]
+        held_out_ids = [record.id for record in held_out]
+        result = save_checkpoint(run, cost, skipped=skipped, tag_map=score, held_out=held_out_ids)
+    return {**result, "skipped": len(skipped), "tag_map": score, "held_out": len(held_out)}
+
+
+def make_run(
+    options: TrainCamOptions,
+    dataset: Dataset,
+    kept: tuple[Record, ...],
+    held_out: tuple[Record, ...],
+    group: Group,
+    device: torch.device,
+) -> Run:
+    """The training: network, views, loss, and the header of its checkpoint."""
     dtype = pick_dtype(options.precision, device)
-    network, inputs = make_network(options, len(dataset.classes) - 1)
+    architecture = architecture_of(options, len(dataset.classes) - 1)
+    network = build_network(options, architecture)
+    inputs = initialise(network.backbone.model, options.weights, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
-    network.to(device).to(memory_format=torch.channels_last if options.channels_last else torch.contiguous_format)
-    header = child_header(
-        "checkpoint",
-        "train-cam",
-        options,
-        {},
-        inputs=(dataset.as_input(), *inputs),
-        oracle=dataset.oracle,
-        classes=dataset.classes,
-        dataset=dataset.spec(),
-        network={
-            "backbone": options.backbone,
-            "output_stride": options.output_stride,
-            "weights": str(options.weights.resolve()) if options.weights else None,
-            "pretrained": options.pretrained,
-            "mean": mean,
-            "std": std,
-            "crop": options.crop,
-        },
-        facts={"architecture": architecture_of(options, len(dataset.classes) - 1)},
-        environment=environment(str(device), str(dtype).removeprefix("torch.")),
-    )
+    network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
 
     def prepare(images: Tensor) -> Tensor:
         return normalise(images, mean, std, channels_last=options.channels_last)
 
+    def loss(net: CamNetwork, batch: Batch) -> Losses:
+        return classification_losses(net, prepare(batch["image"]), batch["tags"])
+
     def validate(net: CamNetwork) -> dict[str, float]:
         return {"tag_map": tag_map(net, held_out, prepare, options.crop, device, dtype)}
 
-    run = Run(
+    return Run(
         network=network,
         samples=TagViews(kept, len(dataset.classes) - 1, options),
-        loss=lambda net, batch: classification_losses(net, prepare(batch["image"]), batch["tags"]),
+        objective=Mean(loss, options.ema),
         options=options,
-        header=header,
+        header=make_header("train-cam", options, dataset, network, architecture, inputs, device, dtype),
         device=device,
         dtype=dtype,
         validate=validate if held_out else None,
+        group=group,
     )
-    weights = train(run, progress, cost, overwrite=options.overwrite)
-    score = run.curves.get("epoch/tag_map", [None])[-1]
-    held_out_ids = [record.id for record in held_out]
-    result = save_checkpoint(run, weights, cost, skipped=skipped, tag_map=score, held_out=held_out_ids)
-    return {**result, "skipped": len(skipped), "tag_map": score, "held_out": len(held_out)}
 
 
 def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
@@ -134,14 +139,17 @@ def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
     }
 
 
-def make_network(options: TrainCamOptions, classes: int) -> tuple[CamNetwork, tuple[Input, ...]]:
-    """Build the network with its initial weights, the first part of it frozen if asked; and what it was read from."""
+def build_network(options: TrainCamOptions, architecture: dict[str, Any]) -> CamNetwork:
+    """The network as timm initialises it; the same for the same seed.
+
+    Raises:
+        InputError: The views' side does not fit the network.
+    """
     torch.manual_seed(options.seed)
-    pretrained = options.pretrained and options.weights is None
-    network = build_cam_network(architecture_of(options, classes), pretrained=pretrained)
+    network = build_cam_network(architecture, pretrained=options.pretrained and options.weights is None)
     if network.backbone.is_vit:
         require_multiple(options.crop, network.backbone.stride, options.backbone)
-    return network, initialise(network.backbone.model, options.weights, options.freeze)
+    return network
 
 
 def classification_losses(network: CamNetwork, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
@@ -157,58 +165,3 @@ def classification_losses(network: CamNetwork, images: Tensor, tags: Tensor) -> 
     if output.auxiliary is not None:
         losses["auxiliary"] = F.multilabel_soft_margin_loss(network.pool(output.auxiliary).float(), tags)
     return {"loss": torch.stack(list(losses.values())).sum(), **losses}
-
-
-@torch.no_grad()
-def tag_map(
-    network: CamNetwork,
-    records: tuple[Record, ...],
-    prepare: Any,
-    crop: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch: int = 32,
-) -> float:
-    """Mean average precision of the tags over the classes that occur among the records, main head, whole images."""
-    from sklearn.metrics import average_precision_score
-
-    scores: list[np.ndarray] = []
-    for start in range(0, len(records), batch):
-        pixels = np.stack([resized(read_image(r.image), (crop, crop)) for r in records[start : start + batch]])
-        with autocast(device, dtype):
-            maps = network(prepare(torch.from_numpy(pixels).to(device))).maps
-        scores.append(network.pool(maps).float().cpu().numpy())
-    predicted = np.concatenate(scores)
-    truth = np.stack([tag_vector(record, predicted.shape[1]) for record in records])
-    present = truth.any(axis=0)
-    return float(average_precision_score(truth[:, present], predicted[:, present], average="macro"))
-
-
-def tag_vector(record: Record, classes: int) -> np.ndarray:
-    """Tags as float32 (C,), 1 where a class occurs."""
-    vector = np.zeros(classes, dtype=np.float32)
-    vector[[tag - 1 for tag in record.tags or ()]] = 1
-    return vector
-
-
-def usable(dataset: Dataset, options: TrainCamOptions, progress: Progress) -> tuple[tuple[Record, ...], dict[str, str]]:
-    """The records with readable images; with --on-error skip the others are left out, by id and reason.
-
-    Raises:
-        DatasetError: An image has no tags.
-        InputError: Fewer than two images are left.
-    """
-    untagged = [record.id for record in dataset.records if record.tags is None]
-    if untagged:
-        raise DatasetError(
-            f"{len(untagged)} images of {dataset.root} have no tags (first: {untagged[0]}); "
-            "give --tags-file, or --tag-source masks, which is marked oracle"
-        )
-    skipping = options.on_error == "skip"
-    skipped = unreadable(dataset.records, lambda record: read_image(record.image), progress) if skipping else {}
-    records = tuple(record for record in dataset.records if record.id not in skipped)
-    if len(records) < 2:
-        raise InputError(
-            f"split {dataset.split} of {dataset.root} has {len(records)} usable images; training needs two"
-        )
-    return records, skipped

@@ -16,7 +16,7 @@ from pseudolabel.artefacts import Header, Input, MapsReader, check_output, child
 from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.data import Record, load_dataset, read_image
 from pseudolabel.data.views import random_view, resized
-from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import IGNORE
 from pseudolabel.metrics.confusion import PixelCounter
@@ -25,9 +25,19 @@ from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
 from pseudolabel.options import TrainSegmenterOptions
 from pseudolabel.progress import Progress
-from pseudolabel.samples import Batch, sample_rng, split_records
 from pseudolabel.sources import unreadable
-from pseudolabel.training import Run, save_checkpoint, train
+from pseudolabel.training import (
+    Batch,
+    Group,
+    Losses,
+    Mean,
+    Run,
+    joined,
+    sample_rng,
+    save_checkpoint,
+    split_records,
+    train,
+)
 
 
 class MaskViews:
@@ -105,12 +115,35 @@ def train_segmenter(
     if len(records) < 2:
         raise InputError(f"{path} labels {len(records)} usable images of split {dataset.split}; training needs two")
     kept, held_out = split_records(records, options.holdout, options.seed)
-    device = pick_device(options.device)
+    with joined(options.device) as (group, device):
+        run = make_run(options, path, parent, MaskViews(path, rows, kept, options), held_out, group, device)
+        train(run, progress, cost, overwrite=options.overwrite)
+        score = run.curves.get("epoch/agreement", [None])[-1]
+        result = save_checkpoint(run, cost, skipped=skipped, agreement=score)
+    return {
+        **result,
+        "skipped": len(skipped),
+        "agreement": score,
+        "held_out": len(held_out),
+        "unlabelled": len(dataset.records) - len(labelled),
+    }
+
+
+def make_run(
+    options: TrainSegmenterOptions,
+    path: Path,
+    parent: Header,
+    samples: MaskViews,
+    held_out: tuple[Record, ...],
+    group: Group,
+    device: torch.device,
+) -> Run:
+    """The training: network, views, loss, and the header of its checkpoint."""
     dtype = pick_dtype(options.precision, device)
     architecture, weights = choose_network(options, parent, path)
     network, inputs = make_network(options, architecture, weights, parent)
     mean, std = normalisation(network)
-    network.to(device).to(memory_format=torch.channels_last if options.channels_last else torch.contiguous_format)
+    network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
     network_facts = {"backbone": architecture["backbone"], "mean": mean, "std": std, "crop": options.crop}
     header = child_header(
         "checkpoint",
@@ -122,11 +155,8 @@ def train_segmenter(
         facts={"architecture": architecture},
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
     )
-    # how its masks were made is not how its own predictions are: those state their scales and thresholds themselves
-    header = replace(header, protocol={"trained_on": describe_masks(len(kept), parent)})
-    samples = MaskViews(path, rows, kept, options)
 
-    def loss(net: AnySegmenter, batch: Batch) -> dict[str, Tensor]:
+    def loss(net: AnySegmenter, batch: Batch) -> Losses:
         logits = net(normalise(batch["image"], mean, std, channels_last=options.channels_last))
         return {"loss": segmentation_loss(logits, batch["labels"], balanced=options.balanced)}
 
@@ -137,26 +167,18 @@ def train_segmenter(
         best = F.interpolate(logits, image.shape[:2], mode="bilinear")[0].argmax(dim=0)
         return best.cpu().numpy().astype(np.uint8)
 
-    run = Run(
+    return Run(
         network=network,
         samples=samples,
-        loss=loss,
+        objective=Mean(loss, options.ema),
         options=options,
-        header=header,
+        # how its masks were made is not how its own predictions are: those state their scales and thresholds themselves
+        header=replace(header, protocol={"trained_on": describe_masks(len(samples), parent)}),
         device=device,
         dtype=dtype,
         validate=(lambda _: {"agreement": agreement(samples, held_out, predict, parent.classes)}) if held_out else None,
+        group=group,
     )
-    trained = train(run, progress, cost, overwrite=options.overwrite)
-    score = run.curves.get("epoch/agreement", [None])[-1]
-    result = save_checkpoint(run, trained, cost, skipped=skipped, agreement=score)
-    return {
-        **result,
-        "skipped": len(skipped),
-        "agreement": score,
-        "held_out": len(held_out),
-        "unlabelled": len(dataset.records) - len(labelled),
-    }
 
 
 def describe_masks(count: int, parent: Header) -> str:

@@ -13,6 +13,7 @@ from pseudolabel.data import Record
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.options import TrainingOptions
 from pseudolabel.parallel import cores
+from pseudolabel.training.group import Group
 
 Batch = Mapping[str, Any]
 
@@ -42,9 +43,16 @@ class _Told:
 
 
 def load_batches(
-    samples: Samples, options: TrainingOptions, *, seed: int, steps: range, workers: int | None, pin: bool
+    samples: Samples,
+    options: TrainingOptions,
+    *,
+    seed: int,
+    steps: range,
+    workers: int | None,
+    pin: bool,
+    group: Group = Group(),  # noqa: B008 - has no state
 ) -> Iterator[list[Batch]]:
-    """For every step, its micro batches.
+    """For every step, this process's micro batches.
 
     Args:
         samples: To choose from.
@@ -53,19 +61,22 @@ def load_batches(
         steps: Numbers of the optimiser steps.
         workers: Loader processes; None for one a core.
         pin: Put batches into memory that a GPU can read from.
+        group: The processes that share every batch, in equal parts.
 
     Raises:
         PseudolabelError: A sample cannot be made.
     """
-    micro = options.micro_batch or options.batch_size
+    part = min(options.batch_size, len(samples)) // group.size
+    micro = min(options.micro_batch or part, part)
     keys: list[list[tuple[int, int]]] = []
     for step in steps:
         epoch, position = divmod(step, steps_per_epoch(samples, options))
         order = epoch_order(len(samples), seed, epoch)
-        chosen = order[position * options.batch_size : (position + 1) * options.batch_size]
+        begin = position * options.batch_size + group.rank * part
+        chosen = order[begin : begin + part]
         pairs = [(epoch, int(index)) for index in chosen]
         keys.extend(pairs[start : start + micro] for start in range(0, len(pairs), micro))
-    count = cores() if workers is None else workers
+    count = cores() // group.size if workers is None else workers
     loader: DataLoader[Any] = DataLoader(
         _Told(samples),  # type: ignore[arg-type]  # keys are pairs, not numbers
         batch_sampler=keys,
@@ -77,13 +88,12 @@ def load_batches(
     )
     found: list[Batch] = []
     size = 0
-    wanted = min(options.batch_size, len(samples))
     for batch in loader:
         if isinstance(batch, PseudolabelError):
             raise batch
         found.append(batch)
         size += len(batch["id"])
-        if size >= wanted:
+        if size >= part:
             yield found
             found, size = [], 0
 

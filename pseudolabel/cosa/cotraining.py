@@ -1,0 +1,165 @@
+"""Co-training as what a training descends: the teacher, the thresholds, and the order of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pseudolabel.cosa.step import Assigned, Method, assign, classification_losses, student_losses, totals
+from pseudolabel.cosa.teacher import follow, look, make_teacher
+from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
+from pseudolabel.labels import IGNORE
+from pseudolabel.models.checkpoint import weight_arrays
+from pseudolabel.models.cosa import CosaNetwork
+from pseudolabel.pairwise.loss_modules import GatedDenseEnergy
+from pseudolabel.training import Batch, Group, Losses
+from pseudolabel.training.run import Arrays
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How the teacher looks and follows.
+
+    Attributes:
+        starts: Optimiser steps in which only image tags are learnt; the teacher follows, but does not teach.
+        decay: Of its exponential average, once warmed up.
+        scales: Of the views that its CAMs are summed over; 1 is among them.
+        flip: Whether it looks at mirrored views, too.
+    """
+
+    starts: int
+    decay: float
+    scales: tuple[float, ...]
+    flip: bool
+
+
+class CoTraining:
+    """CoSA's losses, step by step; an ``Objective`` of a training.
+
+    A batch holds ``weak`` and ``strong`` uint8 (B, H, W, 3), views of one geometry, ``tags`` float32 (B, C), ``inside``
+    bool (B, H, W), False where it is padding, and ``noise`` float32 (B, h, w), drawn for each image.
+
+    Args:
+        student: On its device, as it is before the first step.
+        method: What is switched on.
+        teaching: How the teacher looks and follows.
+        threshold: Of the CAM labels.
+        fixed: Leave the threshold as it is.
+        prepare: Views uint8 (B, H, W, 3) to the network's input float32 (B, 3, H, W).
+        group: The processes that train together.
+    """
+
+    def __init__(
+        self,
+        student: CosaNetwork,
+        method: Method,
+        teaching: Teaching,
+        threshold: DynamicThreshold,
+        *,
+        fixed: bool,
+        prepare: Callable[[Tensor], Tensor],
+        group: Group,
+    ) -> None:
+        self.teacher = make_teacher(student)
+        self.method, self.teaching, self.threshold = method, teaching, threshold
+        self._fixed, self._prepare, self._group = fixed, prepare, group
+        self._energy = GatedDenseEnergy()
+        self._counts: Tensor | None = None
+        self.step = 0
+
+    def losses(self, network: CosaNetwork, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
+        """The classification losses alone at first, then all of them; see ``training.Objective``."""
+        self._counts = None
+        if self.step < self.teaching.starts:
+            for batch in batches:
+                output = network(self._prepare(batch["strong"]))
+                pooled = (network.pool(output.maps), network.pool(output.auxiliary))
+                yield classification_losses(*pooled, batch["tags"], images=images)
+            return
+        parts = [self._assign(batch) for batch in batches]
+        total = self._group.total(torch.stack([totals(part) for part in parts]).sum(dim=0))
+        counts = torch.stack([count_scores(part.cams, part.cells) for part in parts]).sum(dim=0)
+        self._counts = self._group.total(counts)
+        for batch, part in zip(batches, parts, strict=True):
+            yield self._losses_of_part(network, batch, part, total, images)
+
+    def _assign(self, batch: Batch) -> Assigned:
+        seen = look(self.teacher, self._prepare(batch["weak"]), scales=self.teaching.scales, flip=self.teaching.flip)
+        return assign(
+            seen,
+            batch["tags"],
+            self.method,
+            low=self.threshold.low,
+            high=self.threshold.high,
+            size=tuple(batch["weak"].shape[1:3]),
+            inside=batch["inside"],
+        )
+
+    def _losses_of_part(self, network: CosaNetwork, batch: Batch, part: Assigned, total: Tensor, images: int) -> Losses:
+        output = network.outputs(self._prepare(batch["strong"]))
+        pooled = (network.pool(output.maps), network.pool(output.auxiliary))
+        tags = classification_losses(*pooled, batch["tags"], images=images)
+        swapped = student_losses(
+            output,
+            part,
+            self.method,
+            total=total,
+            images=images,
+            photographs=batch["strong"].permute(0, 3, 1, 2),
+            noise=batch["noise"],
+            energy=self._energy,
+        )
+        labelled = (part.main.labels != IGNORE).float().mean(dim=(1, 2)).sum() / images
+        return {**tags, **swapped, "loss": tags["loss"] + swapped["loss"], "labelled": labelled}
+
+    def after_step(self, network: CosaNetwork, step: int) -> dict[str, float]:
+        """Let the teacher follow and the thresholds move; the thresholds that the step used join the curves."""
+        follow(self.teacher, network, decay=self.teaching.decay, step=step)
+        self.step = step
+        if self._counts is None:
+            return {}
+        used = {"low": self.threshold.low, "high": self.threshold.high}
+        if not self._fixed:
+            self.threshold.update(self._counts)
+        return {**used, "collapsed": float(self.threshold.collapsed)}
+
+    @contextmanager
+    def evaluated(self, network: CosaNetwork) -> Iterator[CosaNetwork]:
+        """The teacher, which is what masks are predicted with by default."""
+        yield self.teacher
+
+    def checkpoint(self, network: CosaNetwork) -> Arrays:
+        """Both networks, the thresholds, and what they were fitted to."""
+        mixture = self.threshold.mixture
+        table = [] if mixture is None else [mixture.weight, mixture.mean, mixture.deviation]
+        return {
+            **weight_arrays(network.state_dict()),
+            **weight_arrays(self.teacher.state_dict(), "teacher"),
+            "threshold/low": np.asarray(self.threshold.low),
+            "threshold/high": np.asarray(self.threshold.high),
+            "threshold/counts": self.threshold.counts.copy(),
+            "threshold/edges": self.threshold.edges,
+            "threshold/mixture": np.array(table, dtype=np.float64).reshape(len(table), -1 if table else 0),
+        }
+
+    def state(self) -> Arrays:
+        """What a resumed training needs beside the student."""
+        kept = {f"threshold/{name}": array for name, array in self.threshold.state_dict().items()}
+        return {**weight_arrays(self.teacher.state_dict(), "teacher"), **kept, "step": np.asarray(self.step)}
+
+    def restore(self, network: Any, state: Arrays) -> None:
+        """Go on from what ``state`` gave."""
+        self.teacher.load_state_dict({name: torch.from_numpy(array) for name, array in _below("teacher", state)})
+        self.threshold.load_state_dict(dict(_below("threshold", state)))
+        self.step = int(state["step"])
+
+
+def _below(group: str, arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a group, by their names in it."""
+    return ((name.removeprefix(f"{group}/"), array) for name, array in arrays.items() if name.startswith(f"{group}/"))

@@ -1,0 +1,284 @@
+"""``train-cosa``: image tags in, a segmentation network and its guided CAMs out (CoSA, arXiv 2402.17891).
+
+A student learns tags, masks and maps at once. Its exponential average, the teacher, assigns what it learns: the
+teacher's maps become the student's masks, the teacher's masks the student's maps. docs/cosa.md has the equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pseudolabel.artefacts import Header, check_output
+from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.cosa.assignments import cam_labels, guided_cams
+from pseudolabel.cosa.cotraining import CoTraining, Teaching
+from pseudolabel.cosa.step import Method
+from pseudolabel.cosa.thresholds import DynamicThreshold
+from pseudolabel.data import Dataset, Record, load_dataset, open_dataset, read_image
+from pseudolabel.data.views import blurred, random_view, recoloured, resized, scaled_view
+from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
+from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.metrics.confusion import PixelCounter
+from pseudolabel.metrics.scores import summarise
+from pseudolabel.models.backbone import initialise, require_multiple
+from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
+from pseudolabel.options import TrainCosaOptions
+from pseudolabel.progress import Progress
+from pseudolabel.tagged import make_header, tag_map, tag_vector, usable
+from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, train
+
+_BATCH = 32  # images that are validated together
+
+
+class CosaViews:
+    """A weak and a strong view of one geometry, with the tags; sample (epoch, index) is always the same.
+
+    Args:
+        records: The photographs.
+        classes: C, background not counted.
+        options: Of the views.
+        grid: Rows, and columns, of the network's map of a view.
+    """
+
+    def __init__(self, records: tuple[Record, ...], classes: int, options: TrainCosaOptions, grid: int) -> None:
+        self._records, self._classes, self._options, self._grid = records, classes, options, grid
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        record, options = self._records[index], self._options
+        rng = sample_rng(options.seed, epoch, index)
+        image, crop, jitter = read_image(record.image), options.crop, options.jitter
+        if options.view_scale is None:
+            view, _ = random_view(image, None, rng, crop=crop, area=options.view_area, jitter=jitter)
+            inside = np.ones((crop, crop), bool)
+        else:
+            view, inside = scaled_view(image, rng, crop=crop, scales=options.view_scale, jitter=jitter)
+        weak = blurred(view, rng, options.blur)
+        return {
+            "id": record.id,
+            "weak": weak,
+            "strong": recoloured(weak, rng),
+            "inside": inside,
+            "tags": tag_vector(record, self._classes),
+            "noise": rng.random((self._grid, self._grid), dtype=np.float32),
+        }
+
+
+def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
+    """Train student and teacher and write their checkpoint.
+
+    Args:
+        options: Data set, network, schedule, and every part of the method.
+        progress: Where to report.
+
+    Returns:
+        ``out``, ``tag_map`` (mean average precision of the teacher's tags on the held-out part, in [0, 1], or None),
+        ``miou`` (of the kept state on ``--validate-on``, without the image tags, or None), ``loss`` (mean of the last
+        epoch), ``low`` and ``high`` (thresholds), ``images``, ``skipped``, ``held_out``, ``steps``.
+
+    Raises:
+        InputError: The data set, the backbone or the weights are not what the options promise.
+        PseudolabelError: The loss is no longer finite.
+    """
+    cost = CostMeter()
+    check_output(options.out, overwrite=options.overwrite)
+    dataset = open_dataset(options)
+    records, skipped = usable(dataset, options, progress)
+    kept, held_out = split_records(records, options.holdout, options.seed)
+    scored = validation_records(options, dataset, held_out)
+    with joined(options.device) as (group, device):
+        run = make_run(options, dataset, kept, held_out, scored, group, device)
+        train(run, progress, cost, overwrite=options.overwrite)
+        facts = {
+            "tag_map": run.curves.get("epoch/tag_map", [None])[-1],
+            "miou": run.best.value if run.choose else run.curves.get("epoch/miou", [None])[-1],
+            "kept_step": run.best.step if run.choose else run.step,
+        }
+        held_out_ids = [record.id for record in held_out]
+        result = save_checkpoint(run, cost, skipped=skipped, held_out=held_out_ids, **facts)
+        assert isinstance(run.objective, CoTraining)
+        thresholds = {"low": run.objective.threshold.low, "high": run.objective.threshold.high}
+    return {**result, "skipped": len(skipped), **facts, **thresholds, "held_out": len(held_out)}
+
+
+def validation_records(options: TrainCosaOptions, dataset: Dataset, held_out: tuple[Record, ...]) -> list[Record]:
+    """The records whose masks score the training; none where no split is named.
+
+    Raises:
+        DatasetError: There are none, one has no tags, or the first has no mask: the others' are read when needed.
+    """
+    if options.validate_on is None:
+        return []
+    name = options.validate_on
+    records = held_out if name == "held-out" else load_dataset(dataset.spec(), split=name).records
+    untagged = [record.id for record in records if record.tags is None]
+    if untagged or not records:
+        found = f"{len(untagged)} images without tags (first: {untagged[0]})" if untagged else "no images"
+        raise DatasetError(f"--validate-on {name} has {found}; name a split whose images have tags and masks, or none")
+    dataset.read_mask(records[0])
+    return list(records)
+
+
+def make_run(
+    options: TrainCosaOptions,
+    dataset: Dataset,
+    kept: tuple[Record, ...],
+    held_out: tuple[Record, ...],
+    scored: list[Record],
+    group: Group,
+    device: torch.device,
+) -> Run:
+    """The training: networks, views, losses, validation, and the header of the checkpoint."""
+    dtype = pick_dtype(options.precision, device)
+    network = build_student(options, len(dataset.classes) - 1)
+    inputs = initialise(network.backbone.model, options.weights, options.freeze)
+    mean, std = network.backbone.mean, network.backbone.std
+    network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
+    architecture = architecture_of(options, len(dataset.classes) - 1)
+    header = make_header("train-cosa", options, dataset, network, architecture, inputs, device, dtype)
+
+    def prepare(images: Tensor) -> Tensor:
+        return normalise(images, mean, std, channels_last=options.channels_last)
+
+    samples = CosaViews(kept, len(dataset.classes) - 1, options, options.crop // network.multiple)
+    objective = make_objective(options, network, samples, prepare, group)
+
+    def validate(teacher: CosaNetwork) -> dict[str, float]:
+        found = {"tag_map": tag_map(teacher, held_out, prepare, options.crop, device, dtype)} if held_out else {}
+        if scored:
+            with autocast(device, dtype), torch.inference_mode():
+                found |= mask_scores(teacher, dataset, scored, prepare, options.crop, objective.threshold, device)
+        return found
+
+    return Run(
+        network=network,
+        samples=samples,
+        objective=objective,
+        options=options,
+        header=chosen_by(options, header),
+        device=device,
+        dtype=dtype,
+        validate=validate if held_out or scored else None,
+        choose="miou" if options.keep == "best" else None,
+        group=group,
+    )
+
+
+def architecture_of(options: TrainCosaOptions, classes: int) -> dict[str, Any]:
+    """What ``build_cosa_network`` needs, as JSON data; ``classes`` does not count the background."""
+    return {
+        "type": "cosa",
+        "backbone": options.backbone,
+        "output_stride": options.output_stride,
+        "auxiliary_block": options.auxiliary_block,
+        "auxiliary_stage": options.auxiliary_stage,
+        "pooling": options.pooling,
+        "embedding": None if options.contrastive is None else options.embedding,
+        "classes": classes,
+    }
+
+
+def build_student(options: TrainCosaOptions, classes: int) -> CosaNetwork:
+    """The network as timm initialises it; the same for the same seed.
+
+    Raises:
+        InputError: The views' side does not fit the network, or there is no auxiliary block.
+    """
+    if options.auxiliary_block is None:
+        raise InputError("train-cosa needs its auxiliary head; give --auxiliary-block a number, for instance -3")
+    torch.manual_seed(options.seed)
+    pretrained = options.pretrained and options.weights is None
+    network = build_cosa_network(architecture_of(options, classes), pretrained=pretrained)
+    require_multiple(options.crop, network.multiple, options.backbone)
+    return network
+
+
+def make_objective(
+    options: TrainCosaOptions,
+    network: CosaNetwork,
+    samples: CosaViews,
+    prepare: Callable[[Tensor], Tensor],
+    group: Group,
+) -> CoTraining:
+    """Teacher, thresholds and losses."""
+    steps = options.steps or options.epochs * max(1, len(samples) // options.batch_size)
+    fixed = options.threshold == "fixed"
+    names = {field.name for field in fields(Method)} - {"rule"}
+    return CoTraining(
+        network,
+        Method(rule=options.cam_rule, **{name: getattr(options, name) for name in names}),
+        Teaching(
+            int(options.classification * steps), options.teacher_decay, options.teacher_scales, options.teacher_flip
+        ),
+        DynamicThreshold(
+            "mixture" if options.threshold == "fixed" else options.threshold,
+            low=options.low,
+            high=options.high,
+            length=options.queue,
+            decay=options.threshold_decay,
+        ),
+        fixed=fixed,
+        prepare=prepare,
+        group=group,
+    )
+
+
+def chosen_by(options: TrainCosaOptions, header: Header) -> Header:
+    """The header, saying whether pixel masks chose what is kept."""
+    if options.keep == "last":
+        return header
+    reason = f"state of training chosen by pixel masks of {options.validate_on}"
+    return replace(
+        header,
+        oracle=(*header.oracle, reason),
+        protocol={**header.protocol, "state": f"best on {options.validate_on} (pixel masks)"},
+    )
+
+
+def mask_scores(
+    teacher: CosaNetwork,
+    dataset: Dataset,
+    records: list[Record],
+    prepare: Callable[[Tensor], Tensor],
+    crop: int,
+    threshold: DynamicThreshold,
+    device: torch.device,
+) -> dict[str, float]:
+    """Quick scores of a training's state: whole images at the size of a training view, one scale, not mirrored.
+
+    Returns:
+        mIoU in [0, 1] of the teacher's segmentation, ``miou``, with the image tags ``miou_tags``, and of its CAMs at
+        the middle threshold, ``cam_miou`` and ``auxiliary_cam_miou``.
+    """
+    names = ("miou", "miou_tags", "cam_miou", "auxiliary_cam_miou")
+    counter = PixelCounter(len(dataset.classes), boundary=None, ignored="background")
+    tables = {name: np.zeros((len(dataset.classes) + 1, len(dataset.classes) + 1, 4)) for name in names}
+    for start in range(0, len(records), _BATCH):
+        part = records[start : start + _BATCH]
+        pixels = np.stack([resized(read_image(record.image), (crop, crop)) for record in part])
+        tags = torch.from_numpy(np.stack([tag_vector(record, len(dataset.classes) - 1) for record in part])).to(device)
+        output = teacher.outputs(prepare(torch.from_numpy(pixels).to(device)))
+        logits = F.interpolate(output.segmentation.float(), (crop, crop), mode="bilinear")
+        absent = F.pad(tags == 0, (1, 0), value=False)[:, :, None, None]
+        found = [logits.argmax(dim=1), logits.masked_fill(absent, -torch.inf).argmax(dim=1)]
+        for maps in (output.maps, output.auxiliary):
+            cams, cut = guided_cams(maps.float().relu(), tags), threshold.value
+            found.append(cam_labels(cams, tags, (crop, crop), low=cut, high=cut).labels)
+        predicted = [labels.to(torch.uint8).cpu().numpy() for labels in found]
+        for index, record in enumerate(part):
+            truth = np.array(Image.fromarray(dataset.read_mask(record)).resize((crop, crop), Image.Resampling.NEAREST))
+            for name, labels in zip(names, predicted, strict=True):
+                tables[name] += counter.table(truth, labels[index])
+    scores = {name: summarise(table, dataset.classes, "background", boundary=False) for name, table in tables.items()}
+    return {name: float(score["miou"] or 0.0) for name, score in scores.items()}

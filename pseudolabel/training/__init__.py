@@ -1,0 +1,27 @@
+"""What every training shares: samples, schedule, the loop, several processes, resuming, the checkpoint.
+
+What a step computes depends on the seed, the step's number and the weights alone, never on the number of workers or on
+whether the training was interrupted: a resumed training ends with the same weights as an uninterrupted one.
+"""
+
+from pseudolabel.training.group import Group, joined
+from pseudolabel.training.loop import train
+from pseudolabel.training.run import Batch, Losses, Mean, Objective, Run
+from pseudolabel.training.samples import Samples, sample_rng, split_records
+from pseudolabel.training.state import save_checkpoint, state_path
+
+__all__ = [
+    "Batch",
+    "Group",
+    "Losses",
+    "Mean",
+    "Objective",
+    "Run",
+    "Samples",
+    "joined",
+    "sample_rng",
+    "save_checkpoint",
+    "split_records",
+    "state_path",
+    "train",
+]

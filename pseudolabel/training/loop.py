@@ -1,0 +1,168 @@
+"""The training loop: schedule, mixed precision, accumulation, validation, resuming."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.devices import autocast, seed_everything
+from pseudolabel.errors import InputError, PseudolabelError
+from pseudolabel.progress import Progress
+from pseudolabel.training.run import Batch, Best, Losses, Run
+from pseudolabel.training.samples import load_batches
+from pseudolabel.training.schedule import make_optimiser, rate_factor
+from pseudolabel.training.state import restore_state, save_state, state_path
+
+
+def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> None:
+    """Train, or go on where a killed training stopped.
+
+    Args:
+        run: The training; its ``step``, ``curves`` and ``best`` are filled in.
+        progress: Where to report loss, rate and validation.
+        cost: The stage's meter; what the killed training had spent at its last saved state is added to it.
+        overwrite: Start anew even if a state to resume from is there.
+
+    Raises:
+        InputError: The batch cannot be shared among the processes.
+        StalePartialError: The state to resume from was made with other options or inputs.
+        DatasetError: A photograph cannot be read.
+        PseudolabelError: The loss is no longer finite; the last saved state is kept.
+    """
+    options, state = run.options, state_path(run.options.out)
+    progress = progress if run.group.leads else Progress()
+    _announce(run, progress)
+    seed_everything(run.header.seed)
+    optimiser = make_optimiser(run.network, options)
+    if state.exists() and not overwrite:
+        cost.resume(restore_state(run, optimiser))
+        progress.log(f"going on from step {run.step} of {run.total_steps} ({state})")
+    started, first = time.perf_counter(), run.step
+    batches_of_steps = load_batches(
+        run.samples,
+        options,
+        seed=run.header.seed,
+        steps=range(run.step, run.total_steps),
+        workers=options.workers,
+        pin=run.device.type == "cuda",
+        group=run.group,
+    )
+    with progress.track(run.total_steps, "steps", done=run.step) as advance:
+        for batches in batches_of_steps:
+            values = _step(run, optimiser, batches)
+            run.step += 1
+            _record(run, values | run.objective.after_step(run.network, run.step))
+            advance(1)
+            if run.step % run.steps_per_epoch == 0 or run.step == run.total_steps:
+                _end_epoch(run, progress, (run.step - first) * options.batch_size / (time.perf_counter() - started))
+            if run.step % options.save_every == 0 and run.step < run.total_steps and run.group.leads:
+                save_state(run, optimiser, cost)
+
+
+def training_mode(network: nn.Module) -> None:
+    """Set training mode, but for batch normalisations whose weights are frozen: they keep their statistics, too."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not getattr(module.weight, "requires_grad", True):
+            module.eval()
+
+
+def _announce(run: Run, progress: Progress) -> None:
+    options, size = run.options, run.group.size
+    if run.images_per_step % size:
+        raise InputError(f"{run.images_per_step} images a step cannot be shared by {size} processes; set --batch-size")
+    micro = min(options.micro_batch or options.batch_size, options.batch_size // size)
+    shared = f" x {size} processes" if size > 1 else ""
+    progress.log(
+        f"{len(run.samples)} images, {run.total_steps / run.steps_per_epoch:.3g} epochs, {run.total_steps} steps; "
+        f"effective batch {options.batch_size} = {options.batch_size // size // micro} x {micro}{shared}; "
+        f"{run.device}, {str(run.dtype)[6:]}"
+    )
+    if options.recipe_batch is not None and options.recipe_batch != options.batch_size:
+        progress.warn(
+            f"effective batch {options.batch_size} differs from the recipe's {options.recipe_batch}, for which the "
+            f"learning rate {options.learning_rate:g} was chosen; results will differ"
+        )
+
+
+@contextmanager
+def _enough_to_normalise(images: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch's batch normalisation of a single value
+            raise
+        raise InputError(
+            f"batch normalisation cannot learn from a forward pass of {images} image; "
+            "raise --batch-size or --micro-batch to 2 or more, or choose another --backbone or --decoder"
+        ) from error
+
+
+def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[str, float]:
+    """One optimiser step over the micro batches of an effective batch; returns the losses and the rate."""
+    options = run.options
+    factor = rate_factor(run.step, run.total_steps, warmup=options.warmup, power=options.decay_power)
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * factor
+    training_mode(run.network)
+    optimiser.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for losses in _parts(run, batches):
+        losses["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        for name, value in losses.items():
+            sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+    summed = run.group.total(torch.stack([value.float() for value in sums.values()]))
+    values = dict(zip(sums, summed.tolist(), strict=True))
+    if not math.isfinite(values["loss"]):
+        ids = ", ".join(str(name) for batch in batches for name in batch["id"])
+        raise PseudolabelError(
+            f"the loss is {values['loss']} at step {run.step + 1} (images {ids}); the last good state is "
+            f"{state_path(run.options.out)}: lower --learning-rate or pass --precision float32"
+        )
+    run.group.sum_gradients(run.network)
+    optimiser.step()
+    run.group.share_statistics(run.network)
+    return values | {"rate": options.learning_rate * factor}
+
+
+def _parts(run: Run, batches: list[Batch]) -> Iterator[Losses]:
+    """The losses of each micro batch: computed in mixed precision, used outside of it."""
+    moved = [
+        {k: v.to(run.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        for batch in batches
+    ]
+    parts = run.objective.losses(run.network, moved, run.images_per_step)
+    for batch in batches:
+        with autocast(run.device, run.dtype), _enough_to_normalise(len(batch["id"])):
+            losses = next(parts)
+        yield losses
+
+
+def _record(run: Run, values: dict[str, float]) -> None:
+    """Append to the curves, one value a step: not a number where nothing was measured."""
+    known = {name for name in run.curves if not name.startswith("epoch/")}
+    for name in known | values.keys():
+        run.curves.setdefault(name, [math.nan] * (run.step - 1)).append(values.get(name, math.nan))
+
+
+def _end_epoch(run: Run, progress: Progress, rate: float) -> None:
+    epochs = math.ceil(run.total_steps / run.steps_per_epoch)
+    epoch = math.ceil(run.step / run.steps_per_epoch)
+    recent = run.curves["loss"][-run.steps_per_epoch :]
+    message = f"epoch {epoch}/{epochs}: loss {sum(recent) / len(recent):.4f}, {rate:.1f} images/s"
+    if run.validate is not None and run.group.leads:
+        with run.objective.evaluated(run.network) as network:
+            values = run.validate(network)
+        for name, value in values.items():
+            run.curves.setdefault(f"epoch/{name}", []).append(value)
+            message += f", {name.replace('_', ' ')} {value:.4f}"
+        if run.choose and values[run.choose] > run.best.value:
+            kept = {name: array.copy() for name, array in run.objective.checkpoint(run.network).items()}
+            run.best = Best(values[run.choose], run.step, kept)
+    progress.log(message)

@@ -1,0 +1,181 @@
+"""One training as plain data, and the interface of what it descends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pseudolabel.artefacts import Header
+from pseudolabel.averaging import update_average
+from pseudolabel.models.checkpoint import weight_arrays
+from pseudolabel.options import TrainingOptions
+from pseudolabel.training.group import Group
+from pseudolabel.training.samples import Samples, steps_per_epoch
+
+Batch = Mapping[str, Any]
+Losses = dict[str, Tensor]
+Arrays = dict[str, np.ndarray]
+Curves = dict[str, list[float]]
+
+
+class Objective(Protocol):
+    """What a training descends, and what it keeps beside its network."""
+
+    def losses(self, network: Any, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
+        """The losses of one step, part by part.
+
+        Args:
+            network: What is trained.
+            batches: This process's micro batches of the step, on the device.
+            images: Of the whole batch, over all processes.
+
+        Yields:
+            For every micro batch, named scalars that sum to the whole batch's over parts and processes; ``loss`` is the
+            one that is descended.
+        """
+        ...
+
+    def after_step(self, network: Any, step: int) -> dict[str, float]:
+        """Called after ``step`` optimiser steps; its numbers join the curves."""
+        ...
+
+    def evaluated(self, network: Any) -> AbstractContextManager[Any]:
+        """The network as it is validated and kept, in evaluation mode."""
+        ...
+
+    def checkpoint(self, network: Any) -> Arrays:
+        """All arrays of the checkpoint but the curves, the network's as ``weights/NAME``."""
+        ...
+
+    def state(self) -> Arrays:
+        """What a resumed training needs beside the network and the optimiser."""
+        ...
+
+    def restore(self, network: Any, state: Arrays) -> None:
+        """Go on from what ``state`` gave, with a network that is restored already."""
+        ...
+
+
+class Mean:
+    """A loss that is a mean over images; what is kept is the network, or an exponential average of it.
+
+    Args:
+        loss: Network and micro batch to named losses, each a mean over the micro batch's images.
+        average: Decay of the exponential average; None for none.
+    """
+
+    def __init__(self, loss: Callable[[Any, Batch], Losses], average: float | None = None) -> None:
+        self._loss, self._decay = loss, average
+        self._average: dict[str, Tensor] = {}
+
+    def losses(self, network: Any, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
+        """See ``Objective``."""
+        if self._decay is not None and not self._average:
+            self._average = _copy(network)
+        for batch in batches:
+            share = len(batch["id"]) / images
+            yield {name: value * share for name, value in self._loss(network, batch).items()}
+
+    def after_step(self, network: Any, step: int) -> dict[str, float]:
+        """See ``Objective``."""
+        if self._decay is not None:
+            update_average(self._average, network, self._decay, step)
+        return {}
+
+    @contextmanager
+    def evaluated(self, network: nn.Module) -> Iterator[nn.Module]:
+        """See ``Objective``."""
+        network.eval()
+        if not self._average:
+            yield network
+            return
+        own = _copy(network)
+        network.load_state_dict(self._average)
+        yield network
+        network.load_state_dict(own)
+
+    def checkpoint(self, network: Any) -> Arrays:
+        """See ``Objective``."""
+        return weight_arrays(self._average or network.state_dict())
+
+    def state(self) -> Arrays:
+        """See ``Objective``."""
+        return weight_arrays(self._average, "average")
+
+    def restore(self, network: Any, state: Arrays) -> None:
+        """See ``Objective``."""
+        like = network.state_dict()
+        self._average = {name: torch.from_numpy(state[f"average/{name}"]).to(like[name]) for name in like if state}
+
+
+@dataclass
+class Best:
+    """The state of a training at its best validation.
+
+    Attributes:
+        value: Of the number that is maximised; -inf before the first validation.
+        step: When that was.
+        arrays: Of the checkpoint then.
+    """
+
+    value: float = -math.inf
+    step: int = 0
+    arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One training: what it trains on and where it stands.
+
+    Attributes:
+        network: The network, on its device.
+        samples: Yields dictionaries of arrays and an ``id``.
+        objective: What is descended.
+        options: The stage's settings, as far as trainings share them; the state to resume from lies beside ``out``.
+        header: Of the checkpoint to be made.
+        device: Where to compute.
+        dtype: Number format of the forward pass.
+        validate: Called with the evaluated network after every epoch; its numbers join the curves.
+        choose: Which of these numbers the kept state is best in; None keeps the last state.
+        group: The processes that train together.
+    """
+
+    network: nn.Module
+    samples: Samples
+    objective: Objective
+    options: TrainingOptions
+    header: Header
+    device: torch.device
+    dtype: torch.dtype
+    validate: Callable[[Any], dict[str, float]] | None = None
+    choose: str | None = None
+    group: Group = field(default_factory=Group)
+    step: int = 0
+    curves: Curves = field(default_factory=dict)
+    best: Best = field(default_factory=Best)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one pass; an incomplete last batch is left out."""
+        return steps_per_epoch(self.samples, self.options)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.options.steps or self.steps_per_epoch * self.options.epochs
+
+    @property
+    def images_per_step(self) -> int:
+        """Of the whole batch, over all processes."""
+        return min(self.options.batch_size, len(self.samples))
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -1,0 +1,122 @@
+"""What a training writes: the state that a killed one resumes from, and the checkpoint at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pseudolabel.artefacts import StalePartialError, open_artefact, write_artefact
+from pseudolabel.artefacts.header import CostMeter, made_differently
+from pseudolabel.errors import ArtefactError
+from pseudolabel.models.checkpoint import read_weights, weight_arrays
+from pseudolabel.training.run import Arrays, Best, Run
+
+
+def state_path(out: Path) -> Path:
+    """Where a training keeps the state it can resume from, until its checkpoint is written."""
+    return out.with_name(out.name + ".training")
+
+
+def save_checkpoint(
+    run: Run, cost: CostMeter, *, skipped: Mapping[str, str] | None = None, **facts: Any
+) -> dict[str, Any]:
+    """Write the checkpoint of a finished training and forget the state to resume from.
+
+    Args:
+        run: After ``train``.
+        cost: The stage's meter.
+        skipped: Id to reason, of images that could not be used.
+        **facts: What the checkpoint says beside its architecture.
+
+    Returns:
+        ``out``, ``loss`` (mean of the last epoch), ``images`` and ``steps``: how every training's result begins.
+    """
+    recent = run.curves["loss"][-run.steps_per_epoch :]
+    result = {
+        "out": str(run.options.out),
+        "loss": sum(recent) / len(recent),
+        "images": len(run.samples),
+        "steps": run.total_steps,
+    }
+    if not run.group.leads:
+        return result
+    arrays = dict(run.best.arrays if run.choose else run.objective.checkpoint(run.network))
+    arrays |= {f"curves/{name}": np.asarray(values, dtype=np.float32) for name, values in run.curves.items()}
+    if skipped:
+        arrays["skipped/id"] = np.array(list(skipped), dtype=object)
+        arrays["skipped/reason"] = np.array(list(skipped.values()), dtype=object)
+    header = replace(run.header, facts={**run.header.facts, **facts})
+    write_artefact(run.options.out, header, arrays, cost, images=run.total_steps * run.options.batch_size)
+    state_path(run.options.out).unlink(missing_ok=True)
+    return result
+
+
+def save_state(run: Run, optimiser: torch.optim.AdamW, cost: CostMeter) -> None:
+    """Write everything that a resumed training needs."""
+    arrays = weight_arrays(run.network.state_dict())
+    for index, entry in optimiser.state_dict()["state"].items():
+        arrays |= {f"optimiser/{index}/{name}": value.cpu().numpy() for name, value in entry.items()}
+    arrays |= {f"objective/{name}": array for name, array in run.objective.state().items()}
+    arrays |= {f"curves/{name}": np.asarray(values) for name, values in run.curves.items()}
+    if run.best.arrays:
+        arrays |= {f"best/{name}": array for name, array in run.best.arrays.items()}
+        arrays |= {"chosen/value": np.asarray(run.best.value), "chosen/step": np.asarray(run.best.step)}
+    arrays["random/cpu"] = torch.get_rng_state().numpy()
+    if run.device.type == "cuda":
+        arrays["random/cuda"] = torch.cuda.get_rng_state(run.device).numpy()
+    arrays["step"] = np.asarray(run.step)
+    header = replace(run.header, kind="training-state")
+    write_artefact(state_path(run.options.out), header, arrays, cost, images=run.step * run.options.batch_size)
+
+
+def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
+    """Fill in what a killed training has saved; returns what it had spent by then.
+
+    Raises:
+        StalePartialError: The state was made with other options or inputs.
+        ArtefactError: It is of a longer training.
+    """
+    state = state_path(run.options.out)
+    with open_artefact(state, "training-state") as artefact:
+        changed = made_differently(artefact.header.options, artefact.header.inputs, run.header)
+        if changed:
+            raise StalePartialError(
+                f"{state} was begun with another {changed}; pass --overwrite to start anew, or another --out"
+            )
+        file = artefact.file
+        run.network.load_state_dict(read_weights(artefact))
+        known = optimiser.state_dict()
+        known["state"] = {
+            int(index): {name: torch.from_numpy(np.asarray(value[()])) for name, value in entry.items()}
+            for index, entry in file["optimiser"].items()
+        }
+        optimiser.load_state_dict(known)
+        run.objective.restore(run.network, _arrays(file.get("objective", {})))
+        run.curves.update({name: array.tolist() for name, array in _arrays(file["curves"]).items()})
+        if "chosen" in file:
+            run.best = Best(float(file["chosen/value"][()]), int(file["chosen/step"][()]), _arrays(file["best"]))
+        torch.set_rng_state(torch.from_numpy(file["random/cpu"][:]))
+        if run.device.type == "cuda" and "random/cuda" in file:
+            torch.cuda.set_rng_state(torch.from_numpy(file["random/cuda"][:]), run.device)
+        run.step = int(file["step"][()])
+    if run.step > run.total_steps:
+        raise ArtefactError(
+            f"{state} is {run.step} steps into a training of {run.total_steps}; pass --overwrite to start anew"
+        )
+    return artefact.header.cost
+
+
+def _arrays(group: Mapping[str, Any], prefix: str = "") -> Arrays:
+    """All datasets below an HDF5 group, by their names in it."""
+    found: Arrays = {}
+    for name, item in group.items():
+        if hasattr(item, "items"):
+            found |= _arrays(item, f"{prefix}{name}/")
+        else:
+            found[prefix + name] = np.asarray(item[()])
+    return found
