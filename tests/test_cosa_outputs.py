@@ -197,6 +197,20 @@ def test_a_segmenter_learns_from_masks_of_the_cams(checkpoints, tmp_path):
     assert "network student; " in header.protocol["trained_on"]
 
 
+def test_what_co_training_leaves_is_read(synthetic_root, tmp_path):
+    data = ("--dataset", "voc", "--root", synthetic_root)
+    network = ("--backbone", CNN, "--no-pretrained", "--teacher-scales", "1", "--holdout", 0)
+    stage("train-cosa", *data, *network, "--out", tmp_path / "cosa.h5", *BRIEF)
+    for which in ("teacher", "student"):
+        words = (tmp_path / "cosa.h5", "--network", which)
+        stage("make-cams", *words, "--head", "mean", "--out", tmp_path / f"{which}.h5", *PLAIN)
+        stage("predict-masks", *words, "--out", tmp_path / which, *PLAIN)
+    stage(
+        "train-segmenter", tmp_path / "teacher", "--weights", tmp_path / "cosa.h5", "--out", tmp_path / "s.h5", *BRIEF
+    )
+    assert read_header(tmp_path / "s.h5").network["backbone"] == CNN
+
+
 def backbone_of(path: Path, group: str = "weights") -> dict[str, np.ndarray]:
     """The backbone's weights in a checkpoint."""
     with h5py.File(path) as file:

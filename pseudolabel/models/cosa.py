@@ -60,11 +60,6 @@ class CosaNetwork(CamNetwork):
         embedding = None if self.projection is None else F.normalize(self.projection(last).float(), dim=1)
         return CosaOutput(self.classifier(last), self.auxiliary(earlier), self.head(last), embedding)
 
-    def segment(self, images: Tensor) -> Tensor:
-        """Segmentation logits (B, C + 1, h, w) of normalised images (B, 3, H, W), and nothing else."""
-        logits: Tensor = self.head(self.backbone(images)[0])
-        return logits
-
     def segmenter(self) -> Segmenter:
         """The backbone and the segmentation head as a network of their own, whose parameters are the same ones."""
         return Segmenter(self.backbone, self.head)
