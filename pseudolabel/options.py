@@ -259,10 +259,18 @@ class TrainCosaOptions(ClassifierOptions):
         return self
 
 
-class MakeCamsOptions(LaterOptions):
+class NetworkOptions(BaseModel):
+    """Which network of a checkpoint that holds two."""
+
+    network: Literal["teacher", "student"] | None = option(
+        None, "Which network of a checkpoint of train-cosa, which holds two. none: the teacher."
+    )
+
+
+class MakeCamsOptions(NetworkOptions, LaterOptions):
     """Compute class activation maps of a split: several scales and mirrored, normalised per class to [0, 1]."""
 
-    checkpoint: Path = reads("Checkpoint of train-cam.")
+    checkpoint: Path = reads("Checkpoint of train-cam or train-cosa.")
     split: str = option("train", "List file of the data set, or a path to any list of ids.")
     head: Literal["main", "auxiliary", "mean"] | None = option(
         None, "Which classifier's maps. none: the auxiliary one where there is one."
@@ -425,12 +433,12 @@ class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
     )
 
 
-class PredictMasksOptions(PredictionOptions, CrfOptions, LaterOptions):
+class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, LaterOptions):
     """Predict masks of a split with a trained segmenter: soft.h5, masks.h5 and PNG files in one folder."""
 
     writes_folder: ClassVar[bool] = True
 
-    checkpoint: Path = reads("Checkpoint of train-segmenter.")
+    checkpoint: Path = reads("Checkpoint of train-segmenter or train-cosa.")
     split: str = option("val", "List file of the data set, or a path to any list of ids.")
     tags: Literal["none", "dataset"] = option(
         "none", "dataset removes classes that the image tags exclude: for pseudo labels, not for honest inference."

@@ -20,7 +20,7 @@ from pseudolabel.isolation import in_own_process
 from pseudolabel.options import StageOptions, command_line
 from pseudolabel.pipeline import Pipeline, Step, input_fields
 from pseudolabel.progress import Progress
-from pseudolabel.sources import npy_input
+from pseudolabel.sources import npy_input, png_input
 
 
 def stage_function(stage: str) -> Callable[[Any, Progress], dict[str, Any]]:
@@ -137,11 +137,10 @@ class Freshness:
 
     def _changed_input(self, step: Step, header: Header) -> str | None:
         used, current = {item.digest for item in header.inputs}, set()
-        kinds = {item.kind for item in header.inputs}
         for name in input_fields(type(step.options)):
             path = getattr(step.options, name)
-            if path is None or (path.is_dir() and not (path / "masks.h5").exists() and "npy" not in kinds):
-                continue  # what a folder of PNG masks holds is not recorded
+            if path is None:
+                continue
             digest = known_digest(path, used)
             if digest is None:
                 return f"its input {path} has changed"
@@ -170,11 +169,11 @@ class Freshness:
 def known_digest(path: Path, known: Collection[str]) -> str | None:
     """The one of the known digests that a file has: its data's, if it is an artefact, or its bytes'.
 
-    A folder counts as the ``masks.h5`` in it, or as its ``.npy`` files. None if it has none of them.
+    A folder counts as the ``masks.h5`` in it, or as its ``.npy`` files, or as its PNGs. None if it has none of them.
     """
     if path.is_dir() and not (path / "masks.h5").exists():
-        digest = npy_input(path).digest
-        return digest if digest in known else None
+        digests = (read(path).digest for read in (npy_input, png_input))
+        return next((digest for digest in digests if digest in known), None)
     path = path / "masks.h5" if path.is_dir() else path
     if not path.is_file():
         return None

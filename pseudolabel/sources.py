@@ -149,6 +149,15 @@ def npy_input(folder: Path) -> Input:
     return Input("npy", str(folder.resolve()), digest.hexdigest())
 
 
+def png_input(folder: Path) -> Input:
+    """A folder of PNG masks as one input of an artefact; its digest covers their names and bytes."""
+    digest = hashlib.sha256()
+    for name, path in files_below(folder, (".png",)):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{name}\t{content}\n".encode(errors="surrogateescape"))
+    return Input("png", str(folder.resolve()), digest.hexdigest())
+
+
 def write_maps(
     writer: MapsWriter,
     work: Callable[[Task], Found],

@@ -124,7 +124,7 @@ def test_the_outputs_are_those_of_the_parts() -> None:
     torch.testing.assert_close(output.maps, maps)
     torch.testing.assert_close(output.auxiliary, auxiliary)
     torch.testing.assert_close(output.auxiliary, student.auxiliary_maps(images))
-    torch.testing.assert_close(output.segmentation, student.segment(images))
+    torch.testing.assert_close(output.segmentation, student.segmenter()(images))
     assert output.maps.shape == output.auxiliary.shape == (2, 3, 4, 3)
     assert output.segmentation.shape == (2, 4, 4, 3)
     assert output.embedding.shape == (2, 8, 4, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from small_voc import CLASSES, array, random_labels, save, write_artefact_of_map
 from pseudolabel.artefacts import Input, open_artefact, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.errors import ArtefactError, InputError
+from pseudolabel.inspection import lineage
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import iou
 from pseudolabel.options import EvaluateMasksOptions
+from pseudolabel.pipeline import Step
 from pseudolabel.progress import Progress
+from pseudolabel.running import Freshness
 from pseudolabel.stages.evaluate_masks import evaluate_masks
 
 TRUTH = {"a": array([[0, 0, 1], [0, 1, 1]]), "b": array([[0, 2, 255]]), "sub/c": array([[0, 0], [0, 0]])}
@@ -81,6 +85,28 @@ def test_a_folder_of_pngs_by_hand(tmp_path: Path, root: Path) -> None:
     json.dumps(found, allow_nan=False)
 
 
+def test_a_folder_of_pngs_is_an_input_that_lineage_and_freshness_see(tmp_path: Path, root: Path) -> None:
+    masks = folder_of(tmp_path / "masks")
+    options = EvaluateMasksOptions(masks=masks, dataset="voc", root=root, split="val", out=tmp_path / "scores.h5")
+    evaluate_masks(options)
+    png, dataset = read_header(tmp_path / "scores.h5").inputs
+    lines = [f"{name}\t{sha256((masks / f'{name}.png').read_bytes()).hexdigest()}\n" for name in sorted(PREDICTION)]
+    assert png == Input("png", str(masks), sha256("".join(lines).encode()).hexdigest())
+    assert dataset.kind == "dataset"
+    node = lineage(tmp_path / "scores.h5")["inputs"][0]
+    assert (node["kind"], node["path"], node["state"]) == ("png", str(masks), "recorded")
+    step = Step("scores", "evaluate-masks", options, ())
+    assert Freshness().reason_to_run(step) is None
+    folder_of(masks)  # other times of change, the same masks
+    (masks / "notes.txt").write_text("no mask")
+    assert Freshness().reason_to_run(step) is None
+    folder_of(masks, {"b": array([[0, 2, 0]])})
+    assert Freshness().reason_to_run(step) == f"its input {masks} has changed"
+    folder_of(masks)
+    (masks / "b.png").rename(masks / "d.png")
+    assert Freshness().reason_to_run(step) == f"its input {masks} has changed"
+
+
 @pytest.mark.parametrize(("ignored", "background"), [("background", 7 / 9), ("drop", 6 / 8), ("miss", 6 / 9)])
 def test_the_policy_for_a_predicted_255(tmp_path: Path, root: Path, ignored: str, background: float) -> None:
     found = evaluate(folder_of(tmp_path / "masks"), root, ignored=ignored)
@@ -111,7 +137,7 @@ def test_the_scores_artefact_holds_the_counts_and_the_result(tmp_path: Path, roo
         assert artefact.header.classes == CLASSES
         assert artefact.header.protocol == found["protocol"]
         assert artefact.header.dataset["split"] == "val"
-        assert [item.kind for item in artefact.header.inputs] == ["dataset"]
+        assert [item.kind for item in artefact.header.inputs] == ["png", "dataset"]
 
 
 def test_a_second_run_needs_leave_to_replace_the_first(tmp_path: Path, root: Path) -> None:

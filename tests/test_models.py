@@ -146,7 +146,7 @@ def test_a_checkpoint_of_another_kind_of_network(tmp_path):
     with pytest.raises(ArtefactError) as error:
         load_network(tmp_path / "cam.h5", "segmenter")
     path = tmp_path / "cam.h5"
-    assert str(error.value) == f"{path} holds a cam network (made by train-cam); wanted a segmenter network"
+    assert str(error.value) == f"{path} holds a cam network (made by train-cam); wanted a segmenter or cosa network"
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,15 @@ def test_a_checkpoint_of_another_kind_of_network(tmp_path):
         ("test_vit", "dpt", 24),
         ("test_resnet", "deeplabv3plus", 24),
         ("test_resnet", "fpn", 24),
+        ("test_resnet", "pan", 32),
     ],
 )
 def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, size, tmp_path):
     architecture = {"type": "segmenter", "backbone": backbone, "decoder": decoder, "output_stride": None, "classes": 4}
     network = build_segmenter(architecture).eval()
     with torch.no_grad():
-        assert network(torch.randn(1, 3, 96, 96)).shape == (1, 4, size, size)
+        side = size * (16 if decoder == "largefov" else 4)
+        assert network(torch.randn(1, 3, side, side)).shape == (1, 4, size, size)
     assert len(normalisation(network)[0]) == 3
     cam = build_cam_network({**CAM, "backbone": backbone, "auxiliary_block": None})
     header = Header("checkpoint", "train-cam", {}, ("background",), facts={"architecture": CAM})
@@ -179,6 +181,9 @@ def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, siz
         ("test_mambaout", "pan", r"decoder pan does not work on test_mambaout \(.*output_stride.*\); use --decoder"),
         ("ghostnet_050", "pan", r"decoder pan does not work on ghostnet_050 \(.*output_stride.*\); use --decoder"),
         ("nest_tiny", "unet", r"decoder unet does not work on nest_tiny \(list index .*\); use --decoder largefov"),
+        ("coat_tiny", "fpn", r"decoder fpn does not work on coat_tiny \(Input height .*\); use --decoder largefov"),
+        ("swin_tiny_patch4_window7_224", "dpt", r"decoder dpt does not work on swin_.* \(Input height .*\); use"),
+        ("vit_tiny_patch16_224", "unet", r"decoder unet does not work on vit_tiny.* \(.*pattern.*\); use --decoder"),
         ("resnet19", "unet", r"timm has no model 'resnet19' \(did you mean 'resnet18'\?\); see timm.list_models\(\)"),
     ],
 )
@@ -186,6 +191,14 @@ def test_a_decoder_that_does_not_work_on_a_backbone(backbone, decoder, said):
     architecture = {"type": "segmenter", "backbone": backbone, "decoder": decoder, "output_stride": None, "classes": 4}
     with pytest.raises(InputError, match=said):
         build_segmenter(architecture)
+
+
+def test_a_plain_vit_takes_every_size_under_a_dpt_decoder():
+    architecture = {"type": "segmenter", "backbone": "vit_tiny_patch16_224", "decoder": "dpt", "output_stride": None}
+    network = build_segmenter(architecture | {"classes": 4})
+    assert network.training
+    with torch.no_grad():
+        assert network.eval()(torch.zeros(1, 3, 96, 64)).shape == (1, 4, 24, 16)
 
 
 @pytest.fixture

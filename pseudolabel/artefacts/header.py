@@ -23,7 +23,7 @@ class Input:
     """One thing that a stage read.
 
     Attributes:
-        kind: An artefact kind, ``dataset``, ``weights`` or ``npy`` (a folder of others' arrays).
+        kind: An artefact kind, ``dataset``, ``weights``, ``npy`` or ``png`` (a folder of others' arrays or masks).
         path: Where it lay: relative to the artefact's own folder for artefacts, else absolute.
         digest: SHA-256 of its data, or of what tells whether they have changed.
     """

@@ -65,7 +65,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         require_model(name)
-        self.is_vit = timm.models.is_model_in_modules(name.split(".")[0], VIT_MODULES)
+        self.is_vit = is_plain_vit(name)
         settings: dict[str, Any] = {"dynamic_img_size": True} if self.is_vit else {}
         if output_stride is not None and self.is_vit:
             raise InputError(f"--output-stride is for CNNs; {name} is a plain ViT with a fixed patch size")
@@ -122,6 +122,11 @@ class Backbone(nn.Module):
         self.model.train()
         channels = None if earlier is None else int(earlier.shape[1])
         return int(features.shape[1]), channels, side // int(features.shape[2])
+
+
+def is_plain_vit(name: str) -> bool:
+    """Whether timm's model of this name is a plain ViT."""
+    return bool(timm.models.is_model_in_modules(name.split(".")[0], VIT_MODULES))
 
 
 def require_model(name: str) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pseudolabel.artefacts import Artefact, Header, open_artefact
-from pseudolabel.errors import ArtefactError
+from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.cam import build_cam_network
+from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.models.segmenter import build_segmenter
 
-BUILDERS = {"cam": build_cam_network, "segmenter": build_segmenter}
+Kind = Literal["cam", "segmenter"]
+Which = Literal["teacher", "student"]
+
+BUILDERS = {"cam": build_cam_network, "segmenter": build_segmenter, "cosa": build_cosa_network}
+GROUPS: Mapping[str | None, str] = {"teacher": "teacher", "student": "weights", None: "weights"}
+"""Where the weights of each network stand."""
 
 
 def weight_arrays(weights: Mapping[str, Tensor], group: str = "weights") -> dict[str, np.ndarray]:
@@ -23,31 +31,53 @@ def weight_arrays(weights: Mapping[str, Tensor], group: str = "weights") -> dict
 
 
 def read_weights(artefact: Artefact, group: str = "weights") -> dict[str, Tensor]:
-    """A state dictionary from the datasets of an artefact."""
+    """A state dictionary from the datasets of an artefact.
+
+    Raises:
+        ArtefactError: It has no such group.
+    """
+    if group not in artefact.file:
+        raise ArtefactError(
+            f"{artefact.path}: {group!r} is missing from this {artefact.header.kind} artefact; make it again"
+        )
     return {name: torch.from_numpy(np.asarray(dataset[()])) for name, dataset in artefact.file[group].items()}
 
 
-def load_network(path: Path, kind: str) -> tuple[nn.Module, Header]:
+def load_network(path: Path, kind: Kind, which: Which | None = None) -> tuple[nn.Module, Header]:
     """Build the network of a checkpoint artefact and fill in its weights.
+
+    A network of train-cosa serves as either kind: as a CAM network that it is, and by its segmentation head.
 
     Args:
         path: The artefact.
-        kind: ``cam`` or ``segmenter``.
+        kind: What is wanted: ``cam`` gives a ``CamNetwork``, ``segmenter`` an ``AnySegmenter``.
+        which: Of the two networks of train-cosa; None: the teacher. Other checkpoints hold one network.
+
+    Returns:
+        The network; the artefact's header, whose protocol also states which ``network`` it was if there are two.
 
     Raises:
         ArtefactError: It is no checkpoint, or of another kind of network, or its weights do not fit.
+        InputError: It holds one network, and ``which`` was given.
     """
     with open_artefact(path, "checkpoint") as artefact:
-        architecture = artefact.header.facts.get("architecture", {})
-        if architecture.get("type") != kind:
-            found = architecture.get("type", "unknown")
-            raise ArtefactError(
-                f"{path} holds a {found} network (made by {artefact.header.stage}); wanted a {kind} network"
-            )
-        network = BUILDERS[kind](architecture)
+        header = artefact.header
+        architecture = header.facts.get("architecture", {})
+        found = architecture.get("type", "unknown")
+        holds = f"{path} holds a {found} network (made by {header.stage})"
+        if found not in (kind, "cosa"):
+            raise ArtefactError(f"{holds}; wanted a {kind} or cosa network")
+        if found == "cosa":
+            which = which or "teacher"
+            header = replace(header, protocol={**header.protocol, "network": which})
+        elif which is not None:
+            raise InputError(f"{holds} and no other; leave out --network {which}")
+        network = BUILDERS[found](architecture)
         try:
-            network.load_state_dict(read_weights(artefact))
+            network.load_state_dict(read_weights(artefact, GROUPS[which]))
         except RuntimeError as error:
             first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
             raise ArtefactError(f"{path}: the weights do not fit the architecture it states: {first}") from error
-        return network, artefact.header
+    if kind == "segmenter" and isinstance(network, CosaNetwork):
+        return network.segmenter(), header
+    return network, header

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
-from pseudolabel.models.segmenter import LargeFov
+from pseudolabel.models.segmenter import LargeFov, Segmenter
 
 
 class CosaOutput(NamedTuple):
@@ -60,10 +60,9 @@ class CosaNetwork(CamNetwork):
         embedding = None if self.projection is None else F.normalize(self.projection(last).float(), dim=1)
         return CosaOutput(self.classifier(last), self.auxiliary(earlier), self.head(last), embedding)
 
-    def segment(self, images: Tensor) -> Tensor:
-        """Segmentation logits (B, C + 1, h, w) of normalised images (B, 3, H, W), and nothing else."""
-        logits: Tensor = self.head(self.backbone(images)[0])
-        return logits
+    def segmenter(self) -> Segmenter:
+        """The backbone and the segmentation head as a network of their own, whose parameters are the same ones."""
+        return Segmenter(self.backbone, self.head)
 
     def heads(self) -> list[nn.Module]:
         """The parts that start from nothing and learn at the head rate."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
-from pseudolabel.models.backbone import Backbone, downloading, require_model
+from pseudolabel.models.backbone import Backbone, downloading, is_plain_vit, require_model
+
+_UNFIT = (ValueError, IndexError, TypeError, AssertionError, RuntimeError)
+"""What smp and timm raise: no pyramid of maps, no output stride, a fixed size of input."""
 
 GRID = 4  # pixels per cell to which finer decoders' logits are reduced before they are kept
 
@@ -41,10 +45,10 @@ class LargeFov(nn.Module):
 class Segmenter(nn.Module):
     """Backbone and LargeFOV head. Logits come at the backbone's stride."""
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
+    def __init__(self, backbone: Backbone, head: LargeFov) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = LargeFov(backbone.channels, classes)
+        self.head = head
         self.multiple = backbone.stride
 
     def forward(self, images: Tensor) -> Tensor:
@@ -67,7 +71,7 @@ class DecoderSegmenter(nn.Module):
         pretrained: Let timm download the encoder's weights.
 
     Raises:
-        InputError: No such model, or this decoder does not work on it.
+        InputError: No such model, or this decoder does not work on it at every size.
         PseudolabelError: The weights could not be downloaded.
     """
 
@@ -77,18 +81,20 @@ class DecoderSegmenter(nn.Module):
 
         require_model(backbone)
         weights = "imagenet" if pretrained else None  # smp: any value makes timm load its own
+        settings = {"dynamic_img_size": True} if is_plain_vit(backbone) else {}
+        self.name = backbone
+        self.multiple = 32
         try:
-            with downloading(backbone, pretrained=pretrained):
+            with downloading(backbone, pretrained=pretrained, failures=(OSError, RuntimeError)):
                 self.network = smp.create_model(
-                    decoder, encoder_name=f"tu-{backbone}", encoder_weights=weights, classes=classes
+                    decoder, encoder_name=f"tu-{backbone}", encoder_weights=weights, classes=classes, **settings
                 )
-        except (ValueError, IndexError, TypeError, AssertionError) as error:  # no pyramid of maps; no output stride
+            self._probe()
+        except _UNFIT as error:
             cause = str(error).split("\n", 1)[0][:160]
             raise InputError(
                 f"decoder {decoder} does not work on {backbone} ({cause}); use --decoder largefov"
             ) from error
-        self.name = backbone
-        self.multiple = 32
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes, H / 4, W / 4) of normalised images (B, 3, H, W)."""
@@ -100,6 +106,14 @@ class DecoderSegmenter(nn.Module):
         """The parts that start from nothing and learn at the head rate."""
         return [self.network.decoder, self.network.segmentation_head]
 
+    @torch.no_grad()
+    def _probe(self) -> None:
+        """Many encoders are built without complaint and refuse any size but that of their pretraining."""
+        self.eval()
+        side = 4 * self.multiple  # pan halves the last map three times
+        self(torch.zeros(1, 3, side, side))
+        self.train()
+
 
 AnySegmenter = Segmenter | DecoderSegmenter
 
@@ -109,7 +123,8 @@ def build_segmenter(architecture: Mapping[str, Any], *, pretrained: bool = False
     name, decoder, classes = architecture["backbone"], architecture["decoder"], architecture["classes"]
     if decoder != "largefov":
         return DecoderSegmenter(name, decoder, classes, pretrained=pretrained)
-    return Segmenter(Backbone(name, output_stride=architecture["output_stride"], pretrained=pretrained), classes)
+    encoder = Backbone(name, output_stride=architecture["output_stride"], pretrained=pretrained)
+    return Segmenter(encoder, LargeFov(encoder.channels, classes))
 
 
 def timm_model(network: AnySegmenter) -> nn.Module:

@@ -29,6 +29,7 @@ from pseudolabel.parallel import ordered_map
 from pseudolabel.predictions import Predictions, open_predictions
 from pseudolabel.progress import Progress
 from pseudolabel.scoring import Scoring, count_images
+from pseudolabel.sources import png_input
 from pseudolabel.truth import complain, records_of
 
 Item = TypeVar("Item")
@@ -194,12 +195,13 @@ def make_header(
     options: EvaluateMasksOptions, predictions: Predictions, dataset: Dataset, facts: dict[str, Any]
 ) -> Header:
     """What the scores say about themselves; their facts are the whole result."""
+    masks = (png_input(predictions.path),) if predictions.kind == "png" else ()
     return child_header(
         "scores",
         "evaluate-masks",
         options.model_copy(update={"out": options.artefact}),
         predictions.parents,
-        inputs=(dataset.as_input(),),
+        inputs=(*masks, dataset.as_input()),
         protocol=facts["protocol"],
         classes=dataset.classes,
         dataset=dataset.spec(),

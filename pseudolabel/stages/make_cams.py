@@ -37,11 +37,11 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         ``out``, ``images``, ``skipped``, ``images_per_second``.
 
     Raises:
-        InputError: The checkpoint has no such head, or images have no tags and ``tags`` is ``dataset``.
+        InputError: The checkpoint has no such network or head, or images have no tags and ``tags`` is ``dataset``.
     """
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
-    network, parent = load_network(options.checkpoint, "cam")
+    network, parent = load_network(options.checkpoint, "cam", options.network)
     assert isinstance(network, CamNetwork)  # load_network checked the architecture's type
     dataset = load_dataset(parent.dataset, split=options.split, root=options.root)
     head = pick_head(network, options)

@@ -45,14 +45,14 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
         ``out``, ``images``, ``skipped``, ``images_per_second`` of the network.
 
     Raises:
-        InputError: The checkpoint is no segmenter, or the outputs exist.
+        InputError: The checkpoint holds no segmenter or no such network, or the outputs exist.
         DatasetError: A photograph is unreadable, or has no tags where ``tags`` is ``dataset``.
     """
     cost = CostMeter()
     soft = options.out / "soft.h5"
     first = options.out / "network.h5" if options.crf else soft
     check_output(options.artefact, overwrite=options.overwrite)
-    network, parent = load_network(options.checkpoint, "segmenter")
+    network, parent = load_network(options.checkpoint, "segmenter", options.network)
     assert isinstance(network, AnySegmenter)  # load_network checked the architecture's type
     dataset = load_dataset(parent.dataset, split=options.split, root=options.root)
     header = make_header(options, parent, dataset)
