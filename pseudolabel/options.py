@@ -148,6 +148,9 @@ class TrainingOptions(StageOptions):
         "auto", "Number format of the forward pass; auto is bfloat16 where the hardware computes in it."
     )
     channels_last: bool = option(True, "Keep images in channels-last memory order, which is faster.")
+    log: bool = option(
+        True, "Write curves as a CSV table and for TensorBoard into the folder OUT.log.", role="execution"
+    )
     save_every: int = option(
         100, "Steps between two states that a killed training resumes from.", role="execution", ge=1
     )
@@ -235,6 +238,12 @@ class TrainCosaOptions(ClassifierOptions):
     contrastive_cells: int = option(64, "Cells of an image that are compared with each other.", ge=2, le=4096)
     contrastive_perplexity: float = option(1.0, "Cells of a higher perplexity are not compared.", gt=0)
     embedding: int = option(128, "Channels of the projection that cells are compared in.", ge=1, le=4096)
+    picture_every: int | None = option(
+        200,
+        "Steps between two pictures of a batch in OUT.log: maps, labels, predictions. none: none.",
+        role="execution",
+        ge=1,
+    )
     validate_on: str | None = option(
         None,
         "Split to score after every epoch by its masks, or held-out for the held-out part of this one; scores are "

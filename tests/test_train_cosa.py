@@ -1,5 +1,6 @@
 """train-cosa on the synthetic set, with timm's tiny test models."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
+from pseudolabel.curves import log_folder
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.models.checkpoint import read_weights
@@ -34,7 +36,7 @@ SMALL = {
     "workers": 0,
     "holdout": 0.25,
 }
-SWAPPED = ("c2s", "s2c", "regulariser", "contrastive", "labelled", "low", "high", "collapsed")
+SWAPPED = ("c2s", "s2c", "regulariser", "contrastive", "labelled", "low", "high", "collapsed", "agreement")
 
 
 def cosa_options(root, out, **values):
@@ -135,6 +137,8 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(checkpoint, synthetic_ro
     assert state_path(options.out).exists()
     train_cosa(options)
     assert read_header(options.out).digest == read_header(checkpoint).digest
+    table = (log_folder(options.out) / "curves.csv").read_bytes()
+    assert table == (log_folder(checkpoint) / "curves.csv").read_bytes()
 
 
 def test_resuming_with_another_option_is_refused_by_name(synthetic_root, tmp_path):
@@ -146,6 +150,24 @@ def test_resuming_with_another_option_is_refused_by_name(synthetic_root, tmp_pat
         f"{state_path(tmp_path / 'cosa.h5')} was begun with another --c2s (0.1, now 0.2); "
         "pass --overwrite to start anew, or another --out"
     )
+
+
+def test_curves_and_pictures_lie_beside_the_checkpoint(checkpoint, synthetic_root, tmp_path):
+    folder = log_folder(checkpoint)
+    with (folder / "curves.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert [row["step"] for row in rows] == [str(step) for step in range(1, 10)]
+    assert [row["c2s"] == "" for row in rows] == [True] * 3 + [False] * 6
+    assert float(rows[8]["loss"]) == pytest.approx(float(curves_of(checkpoint)["loss"][8]), rel=1e-5)
+    assert [row["epoch/tag_map"] != "" for row in rows] == [step % 3 == 0 for step in range(1, 10)]
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert not (folder / "pictures").exists()  # 200 steps apart unless said otherwise
+    train_cosa(cosa_options(synthetic_root, tmp_path / "drawn.h5", picture_every=4))
+    assert read_header(tmp_path / "drawn.h5").digest == read_header(checkpoint).digest  # looking changes nothing
+    drawn = sorted((log_folder(tmp_path / "drawn.h5") / "pictures").iterdir())
+    assert [path.name for path in drawn] == ["batch-000004.png", "batch-000008.png"]
+    train_cosa(cosa_options(synthetic_root, tmp_path / "quiet.h5", log=False, picture_every=4))
+    assert not log_folder(tmp_path / "quiet.h5").exists()
 
 
 def assert_close(path, other):
@@ -319,6 +341,6 @@ def test_what_cannot_be_built_is_refused_in_one_line(synthetic_root, tmp_path):
     with pytest.raises(InputError) as error:
         train_cosa(cosa_options(synthetic_root, tmp_path / "x.h5", crop=40))
     assert str(error.value) == "--crop 40 is no multiple of 16, as test_vit needs; use 32 or 48"
-    with pytest.raises(InputError, match="^--split nowhere: no such list"):
+    with pytest.raises(InputError, match=r"^--split nowhere: no such list"):
         train_cosa(cosa_options(synthetic_root, tmp_path / "x.h5", validate_on="nowhere"))
     assert not (tmp_path / "x.h5").exists()

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pseudolabel.cosa.agreement import agreement, joint_counts
+from pseudolabel.cosa.pictures import training_grid
 from pseudolabel.cosa.step import Assigned, Method, assign, classification_losses, student_losses, totals
 from pseudolabel.cosa.teacher import follow, look, make_teacher
 from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
@@ -53,6 +55,8 @@ class CoTraining:
         fixed: Leave the threshold as it is.
         prepare: Views uint8 (B, H, W, 3) to the network's input float32 (B, 3, H, W).
         group: The processes that train together.
+        classes: Names, background first.
+        picture_every: Steps between two pictures; None for none.
     """
 
     def __init__(
@@ -65,12 +69,17 @@ class CoTraining:
         fixed: bool,
         prepare: Callable[[Tensor], Tensor],
         group: Group,
+        classes: Sequence[str],
+        picture_every: int | None = None,
     ) -> None:
         self.teacher = make_teacher(student)
         self.method, self.teaching, self.threshold = method, teaching, threshold
         self._fixed, self._prepare, self._group = fixed, prepare, group
+        self._classes, self._picture_every = classes, picture_every
         self._energy = GatedDenseEnergy()
         self._counts: Tensor | None = None
+        self._joint = torch.zeros(0)
+        self._shown: tuple[Batch, Assigned, Tensor] | None = None
         self.step = 0
 
     def losses(self, network: CosaNetwork, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
@@ -86,6 +95,8 @@ class CoTraining:
         total = self._group.total(torch.stack([totals(part) for part in parts]).sum(dim=0))
         counts = torch.stack([count_scores(part.cams, part.cells) for part in parts]).sum(dim=0)
         self._counts = self._group.total(counts)
+        joint = [joint_counts(part.main.labels, part.targets.argmax(dim=1), part.targets.shape[1]) for part in parts]
+        self._joint = self._group.total(torch.stack(joint).sum(dim=0))
         for batch, part in zip(batches, parts, strict=True):
             yield self._losses_of_part(network, batch, part, total, images)
 
@@ -115,6 +126,8 @@ class CoTraining:
             noise=batch["noise"],
             energy=self._energy,
         )
+        if self._due and self._shown is None:
+            self._shown = (batch, part, output.segmentation.detach())
         labelled = (part.main.labels != IGNORE).float().mean(dim=(1, 2)).sum() / images
         return {**tags, **swapped, "loss": tags["loss"] + swapped["loss"], "labelled": labelled}
 
@@ -127,7 +140,30 @@ class CoTraining:
         used = {"low": self.threshold.low, "high": self.threshold.high}
         if not self._fixed:
             self.threshold.update(self._counts)
-        return {**used, "collapsed": float(self.threshold.collapsed)}
+        agreed = agreement(self._joint).share
+        return {**used, "collapsed": float(self.threshold.collapsed), "agreement": agreed}
+
+    @property
+    def _due(self) -> bool:
+        """Whether the step that is being taken is to be drawn."""
+        every = self._picture_every
+        return every is not None and self._group.leads and (self.step + 1) % every == 0
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """The first micro batch of the last step, if it was to be drawn."""
+        if self._shown is None:
+            return {}
+        (batch, part, logits), self._shown = self._shown, None
+        grid = training_grid(
+            batch["weak"].cpu().numpy(),
+            part.cams.cpu().numpy(),
+            part.main.labels.cpu().numpy(),
+            part.targets.argmax(dim=1).cpu().numpy(),
+            logits.argmax(dim=1).cpu().numpy(),
+            batch["tags"].cpu().numpy(),
+            self._classes,
+        )
+        return {"batch": grid}
 
     @contextmanager
     def evaluated(self, network: CosaNetwork) -> Iterator[CosaNetwork]:

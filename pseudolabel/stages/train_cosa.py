@@ -152,7 +152,7 @@ def make_run(
         return normalise(images, mean, std, channels_last=options.channels_last)
 
     samples = CosaViews(kept, len(dataset.classes) - 1, options, options.crop // network.multiple)
-    objective = make_objective(options, network, samples, prepare, group)
+    objective = make_objective(options, network, samples, prepare, group, dataset.classes)
 
     def validate(teacher: CosaNetwork) -> dict[str, float]:
         found = {"tag_map": tag_map(teacher, held_out, prepare, options.crop, device, dtype)} if held_out else {}
@@ -210,6 +210,7 @@ def make_objective(
     samples: CosaViews,
     prepare: Callable[[Tensor], Tensor],
     group: Group,
+    classes: tuple[str, ...],
 ) -> CoTraining:
     """Teacher, thresholds and losses."""
     steps = options.steps or options.epochs * max(1, len(samples) // options.batch_size)
@@ -231,6 +232,8 @@ def make_objective(
         fixed=fixed,
         prepare=prepare,
         group=group,
+        classes=classes,
+        picture_every=options.picture_every if options.log else None,
     )
 
 

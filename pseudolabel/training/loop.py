@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.curves import Curves, CurveWriter, log_folder
 from pseudolabel.devices import autocast, seed_everything
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.progress import Progress
@@ -52,16 +53,26 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         pin=run.device.type == "cuda",
         group=run.group,
     )
-    with progress.track(run.total_steps, "steps", done=run.step) as advance:
+    with _curves(run) as curves, progress.track(run.total_steps, "steps", done=run.step) as advance:
         for batches in batches_of_steps:
             values = _step(run, optimiser, batches)
             run.step += 1
-            _record(run, values | run.objective.after_step(run.network, run.step))
+            values |= run.objective.after_step(run.network, run.step)
+            _record(run, values)
+            curves.scalars(run.step, values)
+            for name, picture in run.objective.pictures().items():
+                curves.picture(run.step, name, picture)
             advance(1)
             if run.step % run.steps_per_epoch == 0 or run.step == run.total_steps:
-                _end_epoch(run, progress, (run.step - first) * options.batch_size / (time.perf_counter() - started))
+                rate = (run.step - first) * options.batch_size / (time.perf_counter() - started)
+                curves.scalars(run.step, _end_epoch(run, progress, rate))
             if run.step % options.save_every == 0 and run.step < run.total_steps and run.group.leads:
                 save_state(run, optimiser, cost)
+
+
+def _curves(run: Run) -> Curves:
+    wanted = run.options.log and run.group.leads
+    return CurveWriter(log_folder(run.options.out), first=run.step) if wanted else Curves()
 
 
 def training_mode(network: nn.Module) -> None:
@@ -150,7 +161,9 @@ def _record(run: Run, values: dict[str, float]) -> None:
         run.curves.setdefault(name, [math.nan] * (run.step - 1)).append(values.get(name, math.nan))
 
 
-def _end_epoch(run: Run, progress: Progress, rate: float) -> None:
+def _end_epoch(run: Run, progress: Progress, rate: float) -> dict[str, float]:
+    """Validate, report, and choose; returns what was measured."""
+    values: dict[str, float] = {}
     epochs = math.ceil(run.total_steps / run.steps_per_epoch)
     epoch = math.ceil(run.step / run.steps_per_epoch)
     recent = run.curves["loss"][-run.steps_per_epoch :]
@@ -165,3 +178,4 @@ def _end_epoch(run: Run, progress: Progress, rate: float) -> None:
             kept = {name: array.copy() for name, array in run.objective.checkpoint(run.network).items()}
             run.best = Best(values[run.choose], run.step, kept)
     progress.log(message)
+    return {f"epoch/{name}": value for name, value in values.items()}

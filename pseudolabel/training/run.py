@@ -22,7 +22,6 @@ from pseudolabel.training.samples import Samples, steps_per_epoch
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]
-Curves = dict[str, list[float]]
 
 
 class Objective(Protocol):
@@ -44,6 +43,10 @@ class Objective(Protocol):
 
     def after_step(self, network: Any, step: int) -> dict[str, float]:
         """Called after ``step`` optimiser steps; its numbers join the curves."""
+        ...
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the last step looked like, by name: uint8 (H, W, 3), RGB; empty where nothing was to be drawn."""
         ...
 
     def evaluated(self, network: Any) -> AbstractContextManager[Any]:
@@ -87,6 +90,10 @@ class Mean:
         """See ``Objective``."""
         if self._decay is not None:
             update_average(self._average, network, self._decay, step)
+        return {}
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """See ``Objective``."""
         return {}
 
     @contextmanager
@@ -158,7 +165,7 @@ class Run:
     choose: str | None = None
     group: Group = field(default_factory=Group)
     step: int = 0
-    curves: Curves = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
     best: Best = field(default_factory=Best)
 
     @property
