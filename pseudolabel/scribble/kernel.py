@@ -18,8 +18,8 @@ from pseudolabel.pairwise.loss_modules import Bilateral, BilateralLoss, small_ma
 from pseudolabel.pairwise.losses import disagreement
 
 DYNAMIC = Bilateral(sigma_xy=100, sigma_rgb=15, scale=0.25, backend="exact")
-"""The widths of the released losses, on maps so small that exact sums are quick: in so many dimensions pixels are too
-sparse for the lattice, which is off by a quarter with 9 and by half with 13."""
+"""The widths of the released losses, on maps so small that exact sums are quick; with an embedding's dimensions pixels
+are sparser than the lattice likes."""
 
 
 def dynamic_features(shallow: Tensor, embedding: Tensor, size: tuple[int, int], *, sigma: float) -> Tensor:
