@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pseudolabel.data.shapes import Box
-from pseudolabel.scribble.boxes import bounded, boxes_allow, fill_boxes, objectness, tags_allow
+from pseudolabel.scribble.boxes import bounded, boxes_allow, boxes_in_view, fill_boxes, objectness, tags_allow
 
 C = 3
 
@@ -62,6 +62,22 @@ def test_boxes_allow_what_lies_in_them_on_every_grid(boxes: list[Box]) -> None:
     )
 
 
+def test_boxes_in_a_view_by_hand() -> None:
+    boxes = [Box(1, 10, 20, 30, 40, "a"), Box(2, 0, 0, 12, 22), Box(3, 50, 0, 60, 90), Box(1, 0, 30, 10, 40)]
+    view = (10.0, 20.0, 50.0, 40.0)  # half as wide and as high again as the square
+    assert boxes_in_view(boxes, view, 80, mirrored=False) == [Box(1, 0, 0, 40, 80, "a"), Box(2, 0, 0, 4, 8)]
+    assert boxes_in_view(boxes, view, 80, mirrored=True) == [Box(1, 40, 0, 80, 80, "a"), Box(2, 76, 0, 80, 8)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(some_boxes(), st.integers(0, 5), st.integers(0, 4), st.booleans())
+def test_boxes_in_a_view_are_the_view_of_the_boxes(boxes: list[Box], left: int, top: int, mirrored: bool) -> None:
+    whole = boxes_allow(boxes, C, (8, 10))[:, top : top + 4, left : left + 4]
+    part = whole.flip(2) if mirrored else whole
+    found = boxes_in_view(boxes, (left, top, left + 4, top + 4), 8, mirrored=mirrored)
+    assert torch.equal(boxes_allow(found, C, (8, 8)), part.repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
 def test_a_bounded_prediction_by_hand() -> None:
     shares = torch.tensor([[0.2, 0.5, 0.3, 0.0], [0.0, 0.9, 0.1, 0.0]]).view(2, 4, 1, 1)
     found = bounded(shares, tags_allow(torch.tensor([[1, 0, 1], [0, 0, 1]])))
@@ -91,7 +107,8 @@ def test_boxes_are_filled_by_hand() -> None:
     both = [*boxes, Box(2, 1, 0, 3, 1)]  # its 1 beats the 0.44
     assert fill_boxes(cams, both, low=0.3, high=0.6)[0].tolist() == [1, 2, 2, 1, 255, 0]
     silent = [Box(2, 0, 1, 2, 2)]
-    assert fill_boxes(cams, silent, low=0.3, high=0.6).tolist() == [[0] * 6, [255, 255, 0, 0, 0, 0]]
+    for high in (0.3, 0.6):
+        assert fill_boxes(cams, silent, low=0.3, high=high).tolist() == [[0] * 6, [255, 255, 0, 0, 0, 0]]
     assert (fill_boxes(cams, [], low=0.3, high=0.6) == 0).all()
 
 

@@ -86,6 +86,7 @@ def test_known_labels_by_hand() -> None:
     chances = torch.tensor([[0.95, 0.95, 0.5, 0.1], [0.0, 0.0, 0.5, 0.7], [0.05, 0.05, 0.0, 0.2]])[None, :, None]
     assert known_labels(scribbles, chances, None).tolist() == [[[2, 255, 255, 255]]]
     assert known_labels(scribbles, chances, 0.9).tolist() == [[[2, 0, 255, 255]]]
+    assert known_labels(scribbles, chances, 0.5).tolist() == [[[2, 0, 0, 1]]]  # at least as sure; of equals the lower
     assert known_labels(scribbles, chances, 0.6).tolist() == [[[2, 0, 255, 1]]]
     second = tags_allow(torch.tensor([[0, 1]]))  # without the first class the last cell has 1/3 and 2/3
     assert known_labels(scribbles, chances, 0.6, allowed=second).tolist() == [[[2, 0, 0, 2]]]

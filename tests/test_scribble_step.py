@@ -13,7 +13,8 @@ from pseudolabel.models.scribble import ConsistencyHead, ScribbleNetwork, Scribb
 from pseudolabel.models.segmenter import build_segmenter, normalisation, timm_model
 from pseudolabel.pairwise.loss_modules import Bilateral
 from pseudolabel.scribble.boxes import boxes_allow, tags_allow
-from pseudolabel.scribble.losses import partial_cross_entropy
+from pseudolabel.scribble.consistency import consistency_loss, known_labels, labels_on_grid
+from pseudolabel.scribble.losses import exclusion_loss, objectness_loss, partial_cross_entropy, presence_loss
 from pseudolabel.scribble.regularisers import Regulariser, build_regulariser
 from pseudolabel.scribble.step import Known, Method, losses, totals, unlabelled_tags
 
@@ -126,6 +127,47 @@ def test_the_loss_is_the_weighted_sum_and_every_part_can_be_off() -> None:
         torch.testing.assert_close(without["loss"], expected - weights[name] * found[name])
     plain = gradients(network(None), views, PLAIN, [slice(4)])
     torch.testing.assert_close(plain["loss"], plain["partial"])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_every_term_is_its_loss_of_what_is_known(padded: bool) -> None:
+    views, model = Views(padded=padded), network()
+    method = replace(ALL, by_image=True, confidence=0.26)  # some predictions are as sure, of excluded classes too
+    with torch.no_grad():
+        output = model.outputs(views.images)
+        found = losses(
+            output, views.known, method, total=totals(views.known), photographs=views.photographs, noise=views.noise,
+            regulariser=dfr(),
+        )  # fmt: skip
+    logits, deep, known = output.segmentation, output.embedding, views.known
+    assert deep is not None
+    cells = torch.ones(4, GRID, GRID, dtype=torch.bool)
+    if padded:
+        cells[0, 2:] = False  # the third row of cells is padding in part
+    shares = torch.nn.functional.interpolate(logits, (SIDE, SIDE), mode="bilinear").softmax(dim=1)
+    three = slice(3)  # the mask leaves nothing to regularise
+    inside = known.inside[three] if known.inside is not None else None
+    sure = known_labels(labels_on_grid(known.labels, (GRID, GRID)), logits.softmax(dim=1), 0.26, allowed=known.allowed)
+    assert known.objectness is not None
+    expected = {
+        "partial": partial_cross_entropy(logits, known.labels, by_image=True),
+        "regulariser": dfr()(views.photographs[three], shares[three], inside, deep[three]) * 3 / 4,
+        "consistency": consistency_loss(deep, sure.masked_fill(~cells, 255), views.noise, most=method.cells),
+        "exclusion": exclusion_loss(logits, known.allowed, inside=cells),
+        "presence": presence_loss(logits, known.present, known.allowed),
+        "objectness": objectness_loss(logits, known.objectness),
+    }
+    assert found.keys() == {"loss", *expected}
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+    free = known_labels(labels_on_grid(known.labels, (GRID, GRID)), logits.softmax(dim=1), 0.26)
+    assert (free != sure).any()  # or what is allowed would not matter here
+
+
+def test_an_image_whose_padding_alone_is_unlabelled_is_not_regularised() -> None:
+    views = Views(("mask", "mask"), padded=True)
+    assert (views.known.labels[0] == 255).any()
+    assert gradients(network(), views, Method(), [slice(2)])["regulariser"] == 0
 
 
 def test_the_defaults_are_dfrs() -> None:

@@ -57,6 +57,29 @@ def boxes_allow(
     return allowed
 
 
+def boxes_in_view(
+    boxes: Sequence[Box], view: tuple[float, float, float, float], side: int, *, mirrored: bool
+) -> list[Box]:
+    """Boxes in the pixels of a square training view; those that it does not see are left out.
+
+    Args:
+        boxes: In pixels of the image.
+        view: Left, top, right and bottom edge of the part of the image that the view shows.
+        side: Of the view, pixels.
+        mirrored: Whether left and right of the part are exchanged.
+    """
+    left, top, right, bottom = view
+    across, down = side / (right - left), side / (bottom - top)
+    found = []
+    for box in boxes:
+        x0, x1 = max(0.0, (box.left - left) * across), min(float(side), (box.right - left) * across)
+        y0, y1 = max(0.0, (box.top - top) * down), min(float(side), (box.bottom - top) * down)
+        if x0 < x1 and y0 < y1:
+            x0, x1 = (side - x1, side - x0) if mirrored else (x0, x1)
+            found.append(box._replace(left=x0, top=y0, right=x1, bottom=y1))
+    return found
+
+
 def bounded(shares: Tensor, allowed: Tensor) -> Tensor:
     """A prediction without the classes that are not allowed, the others in their proportions.
 
