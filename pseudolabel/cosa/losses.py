@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pseudolabel.labels import IGNORE
 from pseudolabel.pairwise.loss_modules import GatedDenseEnergy
+from pseudolabel.resizing import resize
 
 
 def classification_loss(logits: Tensor, tags: Tensor, *, images: int | None = None) -> Tensor:
@@ -254,7 +255,7 @@ def _regions(labels: Tensor) -> tuple[Tensor, Tensor]:
 def resized(maps: Tensor, size: torch.Size) -> Tensor:
     """Maps (B, K, h, w), in float32 or more, resized bilinearly where they have another size."""
     maps = _at_least_float32(maps)
-    return maps if maps.shape[2:] == size else F.interpolate(maps, size, mode="bilinear")
+    return resize(maps, size)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from pseudolabel.pairwise.losses import (
     kernel_cut,
     normalised_cut,
 )
+from pseudolabel.resizing import resize
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class BilateralLoss(nn.Module):
         _require_photograph(image)
         scale = self.bilateral.scale
         size = [max(1, int(length * scale)) for length in image.shape[2:]]
-        maps = F.interpolate(as_float(probabilities), size, mode="bilinear", align_corners=False)
+        maps = resize(as_float(probabilities), size)
         small = F.interpolate(as_float(image.detach()), size, mode="nearest")
         return maps, position_colour(
             small, sigma_xy=self.bilateral.sigma_xy * scale, sigma_rgb=self.bilateral.sigma_rgb
