@@ -132,6 +132,11 @@ def test_c2s_against_a_loop_over_pixels(soft: bool) -> None:
     both = c2s_loss(logits, (labels, weights), (other, region_weights(other)))
     expected = (c2s_by_hand(logits, labels, unsureness) + c2s_by_hand(logits, other, None)) / 2
     assert both.item() == pytest.approx(expected)
+    uneven = c2s_loss(logits, (labels, weights), (other, region_weights(other)), shares=(0.25, 0.75))
+    first, second = c2s_by_hand(logits, labels, unsureness), c2s_by_hand(logits, other, None)
+    assert uneven.item() == pytest.approx(0.25 * first + 0.75 * second)
+    alone = c2s_loss(logits, (labels, weights), (other, region_weights(other)), shares=(0, 1))
+    assert alone.item() == pytest.approx(second)
 
 
 def test_c2s_by_hand() -> None:

@@ -12,6 +12,8 @@ with a zero gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -95,23 +97,26 @@ def region_weights(labels: Tensor, confidence: Tensor | None = None, *, totals: 
     return weights if confidence is None else weights * confidence
 
 
-def c2s_loss(logits: Tensor, *assignments: tuple[Tensor, Tensor]) -> Tensor:
+def c2s_loss(logits: Tensor, *assignments: tuple[Tensor, Tensor], shares: Sequence[float] | None = None) -> Tensor:
     """CAM to segmentation: cross entropy of S against each CPL, averaged over them (alpha = 0.5 for two). [code]
 
     Args:
         logits: float (B, K, h, w), enlarged bilinearly to the labels' size if they are smaller.
         *assignments: Labels uint8 (B, H, W), 255 = ignore, and weights float (B, H, W) of ``region_weights``: those
             from the main CAM and those from the auxiliary one.
+        shares: Of each assignment in the average, summing to 1; None: equal ones.
 
     Returns:
         A scalar.
     """
-    shares = resized(logits, assignments[0][0].shape[1:]).log_softmax(dim=1)
+    log_shares = resized(logits, assignments[0][0].shape[1:]).log_softmax(dim=1)
+    shares = [1 / len(assignments)] * len(assignments) if shares is None else shares
     losses = [
-        (F.nll_loss(shares, labels.long(), ignore_index=IGNORE, reduction="none") * weights).sum()
-        for labels, weights in assignments
+        share * (F.nll_loss(log_shares, labels.long(), ignore_index=IGNORE, reduction="none") * weights).sum()
+        for share, (labels, weights) in zip(shares, assignments, strict=True)
+        if share
     ]
-    return torch.stack(losses).mean()
+    return torch.stack(losses).sum()
 
 
 def s2c_loss(

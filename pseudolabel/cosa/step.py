@@ -53,6 +53,7 @@ class Method:
         perplexity: la of the soft weights, in (0, 1).
         perplexity_power: lb.
         c2s: Weight of CAM to segmentation.
+        auxiliary_share: alpha, share of the auxiliary CAM's labels in it.
         s2c: Weight of segmentation to CAM.
         regulariser: Weight of the gated dense energy, on top of its own.
         contrastive: Weight of the contrastive separation.
@@ -66,6 +67,7 @@ class Method:
     perplexity: float | None = 0.8
     perplexity_power: float = 1.0
     c2s: float | None = 0.1
+    auxiliary_share: float = 0.5
     s2c: float | None = 0.05
     regulariser: float | None = 0.05
     contrastive: float | None = 0.1
@@ -178,7 +180,8 @@ def student_losses(
         sums = (total[:2], total[2:4])
         parts = zip(labels, assigned.confidence, sums, strict=True)
         weights = [region_weights(found, confidence, totals=own) for found, confidence, own in parts]
-        losses["c2s"] = c2s_loss(output.segmentation, *zip(labels, weights, strict=True))
+        shares = (1 - method.auxiliary_share, method.auxiliary_share)
+        losses["c2s"] = c2s_loss(output.segmentation, *zip(labels, weights, strict=True), shares=shares)
     if method.s2c is not None:
         losses["s2c"] = s2c_loss(output.maps, assigned.targets, inside=assigned.cells, cells=total[4])
     if method.regulariser is not None:
