@@ -71,7 +71,13 @@ class Lattice:
         self.vertices: int = self._neighbours.shape[1] - 1
 
     def filter(
-        self, maps: np.ndarray, scale: np.ndarray | None = None, *, symmetric: bool = True, threads: int = 1
+        self,
+        maps: np.ndarray,
+        scale: np.ndarray | None = None,
+        *,
+        symmetric: bool = True,
+        threads: int = 1,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """``diag(scale) A diag(scale)`` times each map, A approximated.
 
@@ -81,9 +87,10 @@ class Lattice:
             symmetric: Blur in both orders of the directions and average, which makes A symmetric to rounding. In one
                 order it is so but for directions in which corners are missing, and quicker.
             threads: How many threads share the maps; the result does not depend on it.
+            out: float32 (K, N), what the result is added to; None is zeros.
 
         Returns:
-            float32 (K, N).
+            float32 (K, N), ``out`` where it is given.
 
         Raises:
             ValueError: Another shape or dtype.
@@ -94,7 +101,9 @@ class Lattice:
         scale = np.ones(self.points, np.float32) if scale is None else np.ascontiguousarray(scale)
         if scale.shape != (self.points,) or scale.dtype != np.float32:
             raise ValueError(f"scale must be float32 ({self.points},), found {scale.dtype} {scale.shape}")
-        result = np.empty_like(maps)
+        result = np.zeros_like(maps) if out is None else out
+        if result.shape != maps.shape or result.dtype != np.float32:
+            raise ValueError(f"out must be float32 {maps.shape}, found {result.dtype} {result.shape}")
 
         def work(part: slice) -> None:
             self._filter(maps[part], scale, result[part], symmetric=symmetric)
@@ -333,6 +342,6 @@ def _steps(dimensions: int, width: int) -> _Steps:
             for k in range(result.shape[0]):
                 plane = result[k, start : start + size]
                 for i in range(size):
-                    plane[i] = rows[i, k] * factors[i] * factor
+                    plane[i] += rows[i, k] * factors[i] * factor
 
     return _Steps(splat, blur, slice_)
