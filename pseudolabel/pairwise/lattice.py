@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pseudolabel.pairwise.jit import compiled
-from pseudolabel.pairwise.rows import add_share, blur_row, mix_rows
+from pseudolabel.pairwise.rows import add_share, blur_row, mix_rows, transpose
 
 DIMENSIONS = range(2, 17)
 """Feature dimensions that a lattice can have."""
 
 _WIDTHS = (1, 2, 4, 8, 16)  # how many maps are filtered together, each point's values in one vector register
+_LINE = 16  # float32 in a cache line: the widest rows, each of which then lies in one line
 _BLOCK = 128  # points whose values are turned from planes to rows, or back, together: stays in the first-level cache
 _MULTIPLIERS = np.random.default_rng(2010).integers(0, 2**63, DIMENSIONS.stop, dtype=np.uint64) * np.uint64(
     2
@@ -125,12 +126,14 @@ class Lattice:
     def _filter(self, maps: np.ndarray, scale: np.ndarray, result: np.ndarray, *, symmetric: bool) -> None:
         width = next(width for width in _WIDTHS if width >= len(maps))
         steps = _steps(self.dimensions, width)
-        first = np.zeros((self.vertices + 1, width), np.float32)
-        second = np.empty_like(first)
+        first, second = _aligned(self.vertices + 1, width), _aligned(self.vertices + 1, width)
+        first[:] = 0
         second[0] = 0  # row 0 stands for corners that there are not
         steps.splat(maps, scale, self._corners, self._shares, first)
         forwards = np.arange(self.dimensions + 1)
-        again = first.copy() if symmetric else first
+        if symmetric:
+            again = _aligned(*first.shape)
+            again[:] = first
         blurred = steps.blur(first, second, self._neighbours, forwards)
         if symmetric:
             spare = first if blurred is second else second
@@ -163,6 +166,14 @@ def position_colour(image: np.ndarray, sigma_xy: float, sigma_rgb: float) -> np.
 def _parts(count: int) -> list[slice]:
     """``count`` maps in parts of the greatest width, the last as large as what is left."""
     return [slice(start, min(start + _WIDTHS[-1], count)) for start in range(0, count, _WIDTHS[-1])]
+
+
+def _aligned(count: int, width: int) -> np.ndarray:
+    """An empty float32 (count, width) that starts where a cache line does."""
+    size = count * width
+    memory = np.empty(size + _LINE, np.float32)
+    start = -(memory.ctypes.data // memory.itemsize) % _LINE
+    return memory[start : start + size].reshape(count, width)
 
 
 def _factor(dimensions: int) -> float:
@@ -310,14 +321,16 @@ def _steps(dimensions: int, width: int) -> _Steps:
 
     @compiled
     def splat(maps: Any, scale: Any, corners: Any, shares: Any, values: Any) -> None:
-        rows = np.zeros((_BLOCK, width), np.float32)
+        planes, rows = np.zeros((width, _BLOCK), np.float32), np.empty((_BLOCK, width), np.float32)
         for start in range(0, maps.shape[1], _BLOCK):
             size = min(_BLOCK, maps.shape[1] - start)
             factor = scale[start : start + size]
             for k in range(maps.shape[0]):
-                plane = maps[k, start : start + size]
+                source, to = maps[k, start : start + size], planes[k]
                 for i in range(size):
-                    rows[i, k] = plane[i] * factor[i]
+                    to[i] = source[i] * factor[i]
+            for i in range(0, size, width):
+                transpose(rows, i, 0, planes, 0, i, width)
             for i in range(size):
                 for r in range(count):
                     add_share(values, corners[start + i, r], shares[start + i, r], rows, i, width)
@@ -333,15 +346,17 @@ def _steps(dimensions: int, width: int) -> _Steps:
 
     @compiled
     def slice_(values: Any, corners: Any, shares: Any, scale: Any, factor: Any, result: Any) -> None:
-        rows = np.zeros((_BLOCK, width), np.float32)
+        planes, rows = np.empty((width, _BLOCK), np.float32), np.zeros((_BLOCK, width), np.float32)
         for start in range(0, result.shape[1], _BLOCK):
             size = min(_BLOCK, result.shape[1] - start)
             factors = scale[start : start + size]
             for i in range(size):
                 mix_rows(rows, i, values, corners, shares, start + i, count, width)
+            for i in range(0, size, width):
+                transpose(planes, 0, i, rows, i, 0, width)
             for k in range(result.shape[0]):
-                plane = result[k, start : start + size]
+                source, to = planes[k], result[k, start : start + size]
                 for i in range(size):
-                    plane[i] += rows[i, k] * factors[i] * factor
+                    to[i] += source[i] * factors[i] * factor
 
     return _Steps(splat, blur, slice_)
