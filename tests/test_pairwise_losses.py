@@ -25,6 +25,7 @@ from pseudolabel.pairwise.loss_modules import (
 )
 from pseudolabel.pairwise.losses import (
     dense_crf_loss,
+    disagreement,
     gated_crf_loss,
     gated_dense_energy,
     kernel_cut,
@@ -110,6 +111,26 @@ def test_normalised_cut_by_hand() -> None:
     assert normalised_cut(two_pixels((1.0, 1.0), (0.0, 0.0)), pair(2.0)).item() == pytest.approx(2 - 1)
 
 
+def test_disagreement_by_hand() -> None:
+    k = np.exp(-0.5)
+    maps = two_pixels((0.25, 1.0), (0.75, 0.0))
+    agreement = 0.25**2 + 0.75**2 + 1 + 2 * k * 0.25
+    assert disagreement(maps, pair(1.0)).item() == pytest.approx(1 - agreement / (2 + 2 * k))
+    assert disagreement(two_pixels((1.0, 1.0), (0.0, 0.0)), pair(1.0)).item() == pytest.approx(0)
+    assert disagreement(two_pixels((1.0, 0.0), (0.0, 1.0)), pair(0.0)).item() == pytest.approx(1 / 2)
+
+
+def test_disagreement_does_not_care_how_strong_the_kernel_is() -> None:
+    features, maps = some_features(1), logits(1).softmax(dim=1)
+    twice = torch.cat([features, features], dim=1)  # every pixel two times
+    double = torch.cat([maps, maps], dim=2)
+    found = disagreement(double, ExactKernel(twice))
+    torch.testing.assert_close(found, disagreement(maps, ExactKernel(features)))
+    assert dense_crf_loss(double, ExactKernel(twice)).item() == pytest.approx(
+        4 * dense_crf_loss(maps, ExactKernel(features)).item()
+    )
+
+
 def test_gated_crf_by_hand() -> None:
     k = np.exp(-0.5)
     kernel = WindowKernel(pair(1.0).features, (1, 2), radius=1)
@@ -122,10 +143,11 @@ def test_gated_crf_by_hand() -> None:
 
 def references(maps: Tensor, kernel: Tensor, roi: Tensor, unlabelled: Tensor) -> dict[str, float]:
     """The formulas as loops over images, classes and pairs."""
-    found = dict.fromkeys(("dense crf", "gated energy", "normalised cut", "gated crf"), 0.0)
+    found = dict.fromkeys(("dense crf", "gated energy", "normalised cut", "gated crf", "disagreement"), 0.0)
     inside = roi.flatten(1).double()
     for image, a in enumerate(kernel):
         s = maps[image].flatten(1) * inside[image]
+        found["disagreement"] += float(1 - (s @ a * s).sum() / (inside[image] @ a @ inside[image])) / len(maps)
         gate = torch.where(unlabelled[image].flatten(), 1, (inside[image] - s.amax(dim=0)).clamp(min=0))
         for k in range(len(s)):
             agreement = (s[k, :, None] * a * s[k]).sum()
@@ -154,6 +176,7 @@ def test_losses_are_the_formulas(everything: bool) -> None:
         "gated energy": gated_dense_energy(maps, kernel, unlabelled=unlabelled, roi=given_roi),
         "normalised cut": normalised_cut(maps, kernel, roi=given_roi),
         "gated crf": gated_crf_loss(maps, window, roi=given_roi),
+        "disagreement": disagreement(maps, kernel, roi=given_roi),
     }
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
     both = kernel_cut(maps, kernel, cut_weight=2, crf_weight=3, roi=given_roi)
@@ -171,6 +194,8 @@ def test_gradients_are_the_derivatives(roi: Tensor | None) -> None:
         lambda s: normalised_cut(s.softmax(dim=1), kernel, roi=roi),
         lambda s: kernel_cut(s.softmax(dim=1), kernel, cut_weight=2, crf_weight=3, roi=roi),
         lambda s: gated_crf_loss(s.softmax(dim=1), window, roi=roi),
+        lambda s: disagreement(s.softmax(dim=1), kernel, roi=roi),
+        lambda s: disagreement(s.softmax(dim=1), window, roi=roi),
     ]
     for loss in losses:
         assert torch.autograd.gradcheck(loss, maps, fast_mode=True)
@@ -206,7 +231,7 @@ def test_the_gated_crf_loss_reaches_the_features() -> None:
 
 def test_features_that_want_a_gradient_are_refused_by_losses_that_give_none() -> None:
     learnt = ExactKernel(some_features().requires_grad_())
-    for loss in (dense_crf_loss, normalised_cut):
+    for loss in (dense_crf_loss, normalised_cut, disagreement):
         with pytest.raises(
             ValueError, match=r"^this loss gives the kernel's features no gradient; detach them, or use "
         ):
@@ -217,7 +242,7 @@ def test_padding_has_no_gradient_and_does_not_matter() -> None:
     image, size = photographs(), (4, 8)
     padded = F.pad(image, (0, 3))
     roi = F.pad(torch.ones(2, *SIZE), (0, 3))
-    for loss in (dense_crf_loss, normalised_cut):
+    for loss in (dense_crf_loss, normalised_cut, disagreement):
         plain = logits().softmax(dim=1).requires_grad_()
         wide = F.pad(plain.detach(), (0, 3), value=0.5).requires_grad_()
         kernels = [ExactKernel(position_colour(x, sigma_xy=3, sigma_rgb=90)) for x in (image, padded)]
@@ -239,6 +264,7 @@ def test_classes_without_pixels_and_images_without_region_are_finite() -> None:
         s = maps.clone().requires_grad_()
         total = normalised_cut(s, kernel, roi=roi) + dense_crf_loss(s, kernel, roi=roi)
         total += gated_crf_loss(s, WindowKernel(kernel.features, SIZE, radius=2), roi=roi)
+        total += disagreement(s, kernel, roi=roi)
         total.backward()
         assert total.isfinite()
         assert s.grad is not None
@@ -255,6 +281,7 @@ def test_bounds_and_flips(seed: int) -> None:
         ExactKernel(position_colour(x.double(), sigma_xy=3, sigma_rgb=90)) for x in (image, image.flip(3))
     )
     assert 0 <= normalised_cut(maps, kernel) <= 4
+    assert 0 <= disagreement(maps, kernel) <= 1
     crf, energy = dense_crf_loss(maps, kernel), gated_dense_energy(maps, kernel, unlabelled=masks(0)[:1])
     assert crf <= energy <= 0
     torch.testing.assert_close(dense_crf_loss(maps.flip(3), turned), crf)

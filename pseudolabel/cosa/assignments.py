@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pseudolabel.labels import IGNORE
 from pseudolabel.models.multiscale import unit_range
+from pseudolabel.resizing import resize
 
 
 class CamLabels(NamedTuple):
@@ -84,11 +85,11 @@ def released_cam_labels(
     for threshold in (low, high):
         background = enlarged.new_full((len(cams), 1, *half), threshold)
         shares = torch.cat([background, known], dim=1).softmax(dim=1)
-        best = F.interpolate(shares, size, mode="bilinear").argmax(dim=1)
+        best = resize(shares, size).argmax(dim=1)
         found.append(torch.where(best > 0, _class_at(classes, best - 1), 0))
     wide, sure = found
     labels = torch.where((sure == 0) & (wide > 0), IGNORE, sure)
-    score = F.interpolate(enlarged.amax(dim=1, keepdim=True), size, mode="bilinear")[:, 0]
+    score = resize(enlarged.amax(dim=1, keepdim=True), size)[:, 0]
     return CamLabels(_within(labels, inside), score)
 
 
@@ -135,7 +136,7 @@ def _enlarged(cams: Tensor, tags: Tensor, size: tuple[int, int]) -> tuple[Tensor
     there, order = there[:, :most], order[:, :most]
     chosen = cams.gather(1, order[:, :, None, None].expand(-1, -1, *cams.shape[2:])).float()
     chosen = chosen * there[:, :, None, None]
-    return F.interpolate(chosen, size, mode="bilinear"), (order + 1).to(torch.uint8), there
+    return resize(chosen, size), (order + 1).to(torch.uint8), there
 
 
 def _class_at(classes: Tensor, best: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pseudolabel.labels import IGNORE
 from pseudolabel.pairwise.loss_modules import GatedDenseEnergy
+from pseudolabel.resizing import resize
 
 
 def classification_loss(logits: Tensor, tags: Tensor, *, images: int | None = None) -> Tensor:
@@ -105,7 +106,7 @@ def c2s_loss(logits: Tensor, *assignments: tuple[Tensor, Tensor]) -> Tensor:
     Returns:
         A scalar.
     """
-    shares = _at_size(logits, assignments[0][0].shape[1:]).log_softmax(dim=1)
+    shares = resized(logits, assignments[0][0].shape[1:]).log_softmax(dim=1)
     losses = [
         (F.nll_loss(shares, labels.long(), ignore_index=IGNORE, reduction="none") * weights).sum()
         for labels, weights in assignments
@@ -130,7 +131,7 @@ def s2c_loss(
         A scalar.
     """
     maps = _at_least_float32(maps)
-    wanted = _at_size(targets[:, 1:].to(maps), maps.shape[2:])
+    wanted = resized(targets[:, 1:].to(maps), maps.shape[2:])
     each = F.binary_cross_entropy_with_logits(maps.relu(), wanted, reduction="none").mean(dim=1)
     counted = torch.ones_like(each, dtype=torch.bool) if inside is None else inside
     total = counted.sum() if cells is None else cells
@@ -241,7 +242,7 @@ def dense_energy(
     Returns:
         A scalar, negative or zero.
     """
-    shares = _at_size(logits, photographs.shape[2:]).softmax(dim=1)
+    shares = resized(logits, photographs.shape[2:]).softmax(dim=1)
     mean: Tensor = energy(photographs, shares, labels == IGNORE, inside)
     return mean if images is None else mean * (len(labels) / images)
 
@@ -251,10 +252,10 @@ def _regions(labels: Tensor) -> tuple[Tensor, Tensor]:
     return labels == 0, (labels != 0) & (labels != IGNORE)
 
 
-def _at_size(maps: Tensor, size: torch.Size) -> Tensor:
+def resized(maps: Tensor, size: torch.Size) -> Tensor:
     """Maps (B, K, h, w), in float32 or more, resized bilinearly where they have another size."""
     maps = _at_least_float32(maps)
-    return maps if maps.shape[2:] == size else F.interpolate(maps, size, mode="bilinear")
+    return resize(maps, size)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

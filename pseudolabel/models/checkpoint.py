@@ -15,12 +15,20 @@ from pseudolabel.artefacts import Artefact, Header, open_artefact
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.cam import build_cam_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
+from pseudolabel.models.scribble import build_scribble_network
 from pseudolabel.models.segmenter import build_segmenter
 
 Kind = Literal["cam", "segmenter"]
 Which = Literal["teacher", "student"]
 
-BUILDERS = {"cam": build_cam_network, "segmenter": build_segmenter, "cosa": build_cosa_network}
+BUILDERS = {
+    "cam": build_cam_network,
+    "segmenter": build_segmenter,
+    "scribble": build_scribble_network,
+    "cosa": build_cosa_network,
+}
+SERVES: Mapping[Kind, tuple[str, ...]] = {"cam": ("cam", "cosa"), "segmenter": ("segmenter", "scribble", "cosa")}
+"""The types of network that can be had as each kind."""
 GROUPS: Mapping[str | None, str] = {"teacher": "teacher", "student": "weights", None: "weights"}
 """Where the weights of each network stand."""
 
@@ -65,8 +73,8 @@ def load_network(path: Path, kind: Kind, which: Which | None = None) -> tuple[nn
         architecture = header.facts.get("architecture", {})
         found = architecture.get("type", "unknown")
         holds = f"{path} holds a {found} network (made by {header.stage})"
-        if found not in (kind, "cosa"):
-            raise ArtefactError(f"{holds}; wanted a {kind} or cosa network")
+        if found not in SERVES[kind]:
+            raise ArtefactError(f"{holds}; wanted a {' or '.join(SERVES[kind])} network")
         if found == "cosa":
             which = which or "teacher"
             header = replace(header, protocol={**header.protocol, "network": which})

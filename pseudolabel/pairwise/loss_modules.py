@@ -22,6 +22,7 @@ from pseudolabel.pairwise.losses import (
     kernel_cut,
     normalised_cut,
 )
+from pseudolabel.resizing import resize
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ GATED_CRF = Bilateral(sigma_xy=6, sigma_rgb=25.5, scale=1)
 """The released gated CRF loss's; 25.5 is its 0.1 for photographs in 0-1. Its backend is not used."""
 
 
-class _BilateralLoss(nn.Module):
-    """What the losses have in common: a weight, a kernel, and scaling.
+class BilateralLoss(nn.Module):
+    """What losses with a bilateral kernel have in common: a weight, the kernel, and scaling.
 
     ``forward`` takes uint8 or float photographs (B, 3, H, W), RGB in 0-255; maps (B, K, H, W) in [0, 1]; and masks
     (B, H, W): ``roi`` bool or float, 0 where a pixel is padding, else 1. It returns a scalar, and raises ValueError
@@ -69,7 +70,7 @@ class _BilateralLoss(nn.Module):
         """The settings, for printing."""
         return f"weight={self.weight}, bilateral={self.bilateral}"
 
-    def _small(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    def small(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, K, h, w) at the scale, and their pixels' features (B, h w, 5)."""
         if image.ndim != 4 or probabilities.ndim != 4 or image.shape[2:] != probabilities.shape[2:]:
             raise ValueError(
@@ -79,14 +80,14 @@ class _BilateralLoss(nn.Module):
         _require_photograph(image)
         scale = self.bilateral.scale
         size = [max(1, int(length * scale)) for length in image.shape[2:]]
-        maps = F.interpolate(as_float(probabilities), size, mode="bilinear", align_corners=False)
+        maps = resize(as_float(probabilities), size)
         small = F.interpolate(as_float(image.detach()), size, mode="nearest")
         return maps, position_colour(
             small, sigma_xy=self.bilateral.sigma_xy * scale, sigma_rgb=self.bilateral.sigma_rgb
         )
 
     def _small_with_kernel(self, image: Tensor, probabilities: Tensor) -> tuple[Tensor, Kernel]:
-        maps, features = self._small(image, probabilities)
+        maps, features = self.small(image, probabilities)
         return maps, build_kernel(features, self.bilateral.backend)
 
 
@@ -99,7 +100,7 @@ def _require_photograph(image: Tensor) -> None:
         raise ValueError(f"image must be the photograph, RGB in 0-255, found {least:.3g} to {most:.3g}")
 
 
-class DenseCrfLoss(_BilateralLoss):
+class DenseCrfLoss(BilateralLoss):
     """``weight`` times ``dense_crf_loss``; the default weight is the released code's."""
 
     def __init__(self, *, weight: float = 2e-9, bilateral: Bilateral = RELEASED) -> None:
@@ -108,10 +109,10 @@ class DenseCrfLoss(_BilateralLoss):
     def forward(self, image: Tensor, probabilities: Tensor, roi: Tensor | None = None) -> Tensor:
         """The weighted loss."""
         maps, kernel = self._small_with_kernel(image, probabilities)
-        return self.weight * dense_crf_loss(maps, kernel, roi=_small_mask(roi, image, maps))
+        return self.weight * dense_crf_loss(maps, kernel, roi=small_mask(roi, image, maps))
 
 
-class GatedDenseEnergy(_BilateralLoss):
+class GatedDenseEnergy(BilateralLoss):
     """``weight`` times ``gated_dense_energy``; the default weight is ToCo's and CoSA's."""
 
     def __init__(self, *, weight: float = 1e-7, bilateral: Bilateral = RELEASED) -> None:
@@ -120,11 +121,11 @@ class GatedDenseEnergy(_BilateralLoss):
     def forward(self, image: Tensor, probabilities: Tensor, unlabelled: Tensor, roi: Tensor | None = None) -> Tensor:
         """The weighted loss; ``unlabelled`` is bool (B, H, W)."""
         maps, kernel = self._small_with_kernel(image, probabilities)
-        chosen, inside = _small_mask(unlabelled, image, maps), _small_mask(roi, image, maps)
+        chosen, inside = small_mask(unlabelled, image, maps), small_mask(roi, image, maps)
         return self.weight * gated_dense_energy(maps, kernel, unlabelled=chosen, roi=inside)
 
 
-class NormalisedCut(_BilateralLoss):
+class NormalisedCut(BilateralLoss):
     """``weight`` times ``normalised_cut``; the default weight is ours."""
 
     def __init__(self, *, weight: float = 1, bilateral: Bilateral = RELEASED) -> None:
@@ -133,10 +134,10 @@ class NormalisedCut(_BilateralLoss):
     def forward(self, image: Tensor, probabilities: Tensor, roi: Tensor | None = None) -> Tensor:
         """The weighted loss."""
         maps, kernel = self._small_with_kernel(image, probabilities)
-        return self.weight * normalised_cut(maps, kernel, roi=_small_mask(roi, image, maps))
+        return self.weight * normalised_cut(maps, kernel, roi=small_mask(roi, image, maps))
 
 
-class KernelCut(_BilateralLoss):
+class KernelCut(BilateralLoss):
     """``kernel_cut``: ``weight`` of the normalised cut, ours, and ``crf_weight`` of the DenseCRF loss, as released."""
 
     def __init__(self, *, weight: float = 1, crf_weight: float = 2e-9, bilateral: Bilateral = RELEASED) -> None:
@@ -146,11 +147,11 @@ class KernelCut(_BilateralLoss):
     def forward(self, image: Tensor, probabilities: Tensor, roi: Tensor | None = None) -> Tensor:
         """The weighted loss."""
         maps, kernel = self._small_with_kernel(image, probabilities)
-        inside = _small_mask(roi, image, maps)
+        inside = small_mask(roi, image, maps)
         return kernel_cut(maps, kernel, cut_weight=self.weight, crf_weight=self.crf_weight, roi=inside)
 
 
-class GatedCrfLoss(_BilateralLoss):
+class GatedCrfLoss(BilateralLoss):
     """``weight`` times ``gated_crf_loss`` in a window of ``radius`` pixels of the scaled maps; defaults as released."""
 
     def __init__(self, *, weight: float = 0.1, radius: int = 5, bilateral: Bilateral = GATED_CRF) -> None:
@@ -159,16 +160,16 @@ class GatedCrfLoss(_BilateralLoss):
 
     def forward(self, image: Tensor, probabilities: Tensor, roi: Tensor | None = None) -> Tensor:
         """The weighted loss."""
-        maps, features = self._small(image, probabilities)
+        maps, features = self.small(image, probabilities)
         kernel = WindowKernel(features, (maps.shape[2], maps.shape[3]), radius=self.radius)
-        return self.weight * gated_crf_loss(maps, kernel, roi=_small_mask(roi, image, maps))
+        return self.weight * gated_crf_loss(maps, kernel, roi=small_mask(roi, image, maps))
 
 
 @overload
-def _small_mask(mask: Tensor, image: Tensor, maps: Tensor) -> Tensor: ...
+def small_mask(mask: Tensor, image: Tensor, maps: Tensor) -> Tensor: ...
 @overload
-def _small_mask(mask: None, image: Tensor, maps: Tensor) -> None: ...
-def _small_mask(mask: Tensor | None, image: Tensor, maps: Tensor) -> Tensor | None:
+def small_mask(mask: None, image: Tensor, maps: Tensor) -> None: ...
+def small_mask(mask: Tensor | None, image: Tensor, maps: Tensor) -> Tensor | None:
     """A mask (B, H, W) at the size of the maps, of its own type."""
     if mask is None:
         return None

@@ -117,6 +117,29 @@ def kernel_cut(
     return cut_weight * _cut(agreement, degree) - crf_weight * agreement.sum() / len(agreement)
 
 
+def disagreement(probabilities: Tensor, kernel: Kernel, *, roi: Tensor | None = None) -> Tensor:
+    """How often like pixels differ in class, 1 - sum_k S_k^T A S_k / 1^T A 1, mean over images.
+
+    The DenseCRF loss made free of scale: by how many pixels there are and by how strongly the kernel ties them. [ours]
+    A kernel that changes during training needs that, or its weight would change with it.
+
+    Args:
+        probabilities: (B, K, H, W) in [0, 1], summing to 1 over K.
+        kernel: Of the B images, H W pixels row by row.
+        roi: bool or float (B, H, W), as in ``dense_crf_loss``.
+
+    Returns:
+        A scalar in [0, 1]: the chance that two pixels of an image, drawn with probabilities like A, have different
+        classes; 1, without gradient, for an image that has no pixel inside.
+
+    Raises:
+        ValueError: Shapes do not fit.
+    """
+    agreement, degree = _agreement_and_degree(probabilities, kernel, roi)
+    total = degree.detach().sum(dim=1)  # 1^T A 1, whatever S is
+    return (1 - agreement.sum(dim=1) / torch.where(total > 0, total, 1)).mean()
+
+
 def gated_crf_loss(probabilities: Tensor, kernel: WindowKernel, *, roi: Tensor | None = None) -> Tensor:
     """The gated CRF loss: the mean over pixels i of sum_{j != i} k_ij (1 - sum_c S_ic S_jc) (arXiv 1906.04651).
 

@@ -32,6 +32,7 @@ from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.options import TrainCosaOptions
 from pseudolabel.progress import Progress
+from pseudolabel.resizing import resize
 from pseudolabel.tagged import make_header, tag_map, tag_vector, usable
 from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, train
 
@@ -272,7 +273,7 @@ def mask_scores(
         pixels = np.stack([resized(read_image(record.image), (crop, crop)) for record in part])
         tags = torch.from_numpy(np.stack([tag_vector(record, len(dataset.classes) - 1) for record in part])).to(device)
         output = teacher.outputs(prepare(torch.from_numpy(pixels).to(device)))
-        logits = F.interpolate(output.segmentation.float(), (crop, crop), mode="bilinear")
+        logits = resize(output.segmentation.float(), (crop, crop))
         absent = F.pad(tags == 0, (1, 0), value=False)[:, :, None, None]
         found = [logits.argmax(dim=1), logits.masked_fill(absent, -torch.inf).argmax(dim=1)]
         for maps in (output.maps, output.auxiliary):

@@ -25,6 +25,7 @@ from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
 from pseudolabel.options import TrainSegmenterOptions
 from pseudolabel.progress import Progress
+from pseudolabel.resizing import resize
 from pseudolabel.sources import unreadable
 from pseudolabel.training import (
     Batch,
@@ -264,7 +265,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, *, balanced: bool) -> Tens
     Returns:
         A scalar; 0 where no pixel is labelled.
     """
-    logits = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear")
+    logits = resize(logits.float(), labels.shape[1:])
     pixels = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
     if not balanced:
         return _mean(pixels, labels != IGNORE)

@@ -1,0 +1,43 @@
+"""Bilinear resizing of coarse maps as two matrix products.
+
+The numbers are those of ``torch.nn.functional.interpolate``, to rounding. On a processor its backward pass took a
+twentieth of a co-training step, and products take a sixth of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps resized bilinearly, pixel centres aligned, without antialiasing.
+
+    Args:
+        maps: float32 or float64 (B, K, h, w); not cast down under autocast.
+        size: H and W.
+
+    Returns:
+        (B, K, H, W), of the same type; the maps themselves where they have this size.
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    if torch.compiler.is_compiling():  # which makes its own of it, and cannot look into the store of weights
+        return F.interpolate(maps, list(size), mode="bilinear")
+    rows, columns = (
+        _weights(before, after, maps.dtype, maps.device) for before, after in zip(maps.shape[2:], size, strict=True)
+    )
+    with torch.autocast(maps.device.type, enabled=False):
+        return rows @ maps.contiguous() @ columns.T
+
+
+@lru_cache(maxsize=256)
+def _weights(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What each of the new cells takes from each of the old ones: (after, before), rows summing to 1."""
+    with torch.inference_mode(mode=False), torch.no_grad():  # kept for later calls, some of which need a gradient
+        unit = torch.eye(before, dtype=dtype, device=device)[None]
+        return F.interpolate(unit, after, mode="linear")[0].T.contiguous()
