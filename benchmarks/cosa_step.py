@@ -36,6 +36,7 @@ LOSSES = ("main", "auxiliary", "c2s", "s2c", "regulariser", "contrastive")
 
 
 def main() -> None:
+    """Measure and report."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
     parser.add_argument("--weights", type=Path, required=True, help="of the backbone")
