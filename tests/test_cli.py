@@ -209,7 +209,7 @@ def test_values_are_short() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["exprot-masks"], "no such command 'exprot-masks'. Did you mean 'export-masks'?; see 'pseudolabel --help'"),
+        (["inspct"], "no such command 'inspct'. Did you mean 'inspect'?; see 'pseudolabel --help'"),
         (["--nope"], "unknown option --nope; see 'pseudolabel --help'"),
         (
             ["train-cam", "--epoch", "3"],
