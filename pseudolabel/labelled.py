@@ -202,10 +202,15 @@ class LabelledViews:
         fill = self._options.fill
         if fill is None or maps is None:
             return outside_boxes(boxes, size).numpy()
-        stored, shares = at_size(maps, size)
-        cams = torch.zeros(len(self._classes) - 1, *size)
-        cams[torch.from_numpy(stored) - 1] = torch.from_numpy(shares)
-        return fill_boxes(cams, boxes, low=fill[0], high=fill[1]).numpy()
+        present = sorted({box.label for box in boxes})  # maps of all classes of COCO would be 100 MB an image
+        stored, shares = at_size({label: maps[label] for label in present if label in maps}, size)
+        cams = torch.zeros(len(present), *size)
+        cams[[present.index(label) for label in stored.tolist()]] = torch.from_numpy(shares)
+        renamed = [box._replace(label=present.index(box.label) + 1) for box in boxes]
+        filled = fill_boxes(cams, renamed, low=fill[0], high=fill[1]).numpy()
+        original = np.full(IGNORE + 1, IGNORE, np.uint8)
+        original[: len(present) + 1] = [0, *present]
+        return np.asarray(original[filled])
 
     def _objects(self, image: Labelled, part: Part) -> np.ndarray:
         """How likely an object is in each cell of a view: float32 (h, w) in [0, 1], NaN where nobody knows."""

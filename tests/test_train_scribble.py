@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ from pseudolabel.errors import DatasetError, InputError, PseudolabelError
 from pseudolabel.labelled import LabelledViews, open_cams
 from pseudolabel.models.checkpoint import load_network, read_weights
 from pseudolabel.options import TrainScribbleOptions, build_options
+from pseudolabel.pipeline import read_pipeline
 from pseudolabel.progress import Progress
+from pseudolabel.running import Freshness
 from pseudolabel.stages.train_scribble import train_scribble
 from pseudolabel.supervision import annotation_hours, count_kinds, describe_supervision, masked_ids
 from pseudolabel.training import state_path
@@ -433,6 +436,42 @@ def test_a_class_without_a_box_may_be_anywhere(options, tmp_path):
     assert image.anywhere.tolist() == [False, True, False, False, False]
     assert image.hidden.tolist() == [True, False, False, False, False]
     assert image.strokes[30, 30] == 2
+
+
+def test_boxes_are_filled_by_the_maps_of_their_classes(options, weak, synthetic_root, tmp_path):
+    dataset = synthetic(synthetic_root)
+    path = write_maps(tmp_path / "cams.h5", "cams", dataset, blurred_truth(dataset, 8))
+    found, opened = views(
+        options, open_cams(path, dataset), scribbles=None, boxes=weak["boxes"], cams=path, fill=(0.3, 0.6)
+    )
+    right, total, unsure = 0, 0, 0
+    for record in opened.records:
+        image, truth = found.read(record), dataset.read_mask(record)
+        sure = image.areas != 255
+        right, total = right + (image.areas == truth)[sure].sum(), total + sure.sum()
+        unsure += (~sure).sum()
+        assert set(np.unique(image.areas)) - {0, 255} == set(record.tags)
+        assert not image.hidden.any()
+    assert right / total > 0.95
+    assert unsure > 0
+
+
+def test_a_pipeline_trains_again_when_a_label_or_the_list_has_changed(options, weak, synthetic_root, tmp_path):
+    strokes, listed = tmp_path / "strokes", tmp_path / "masks.txt"
+    shutil.copytree(weak["scribbles"], strokes)
+    names = sorted(path.stem for path in strokes.glob("*.png"))
+    listed.write_text(names[0])
+    entry = {"stage": "train-scribble", "root": str(synthetic_root), "scribbles": str(strokes)}
+    entry |= {"mask_list": str(listed), "steps": 1, **SMALL}
+    (tmp_path / "run.yaml").write_text(json.dumps({"out": str(tmp_path / "run"), "stages": {"net": entry}}))
+    (step,) = read_pipeline(tmp_path / "run.yaml", {}, None).steps
+    train_scribble(step.options)
+    assert Freshness().reason_to_run(step) is None
+    listed.write_text(names[1])
+    assert Freshness().reason_to_run(step) == f"its input {listed} has changed"
+    listed.write_text(names[0])
+    (strokes / f"{names[2]}.png").unlink()
+    assert Freshness().reason_to_run(step) == "its data set has changed"
 
 
 def test_objectness_is_cut_like_the_photograph(options, synthetic_root, tmp_path):
