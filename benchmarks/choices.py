@@ -68,6 +68,7 @@ COLUMNS = ("choice", "kind", "tag_map", "miou", "best_threshold", "mixture_thres
 
 
 def main() -> None:
+    """Train, make CAMs and refine with each choice that the CSV does not hold yet, and write it after every one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
@@ -109,6 +110,7 @@ def split_lists(root: Path, work: Path) -> tuple[Path, Path]:
 
 
 def train(out: Path, split: Path, arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
+    """Train a CAM network with the base's options and these changes."""
     options = TrainCamOptions(
         root=arguments.root,
         split=str(split),
@@ -121,6 +123,7 @@ def train(out: Path, split: Path, arguments: argparse.Namespace, changes: dict[s
 
 
 def score(name: str, kind: str, checkpoint: Path, dev: Path, changes: dict[str, Any], started: float) -> dict[str, Any]:
+    """A row of the CSV: the CAMs of a checkpoint at the mixture's and at the best threshold, against the masks."""
     out = checkpoint.with_name("cams.h5")
     settings = {**STANDARD, **changes}
     make_cams(MakeCamsOptions(checkpoint=checkpoint, split=str(dev), out=out, overwrite=True, **settings))
@@ -166,6 +169,7 @@ def score_crf(name: str, checkpoint: Path, dev: Path, settings: dict[str, Any] |
 
 
 def miou_at(curve: Path, threshold: float) -> float:
+    """mIoU at a threshold, read off a sweep's curve."""
     from pseudolabel.artefacts import open_artefact
 
     with open_artefact(curve, "thresholds") as artefact:
@@ -173,6 +177,7 @@ def miou_at(curve: Path, threshold: float) -> float:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write all rows of the CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, COLUMNS)

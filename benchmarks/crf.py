@@ -36,6 +36,7 @@ Image = tuple[np.ndarray, np.ndarray]
 
 
 def main() -> None:
+    """Time both engines on one core and on two processes, compare their labels, and report."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("cams", type=Path)
     parser.add_argument("threshold", type=Path)
@@ -64,6 +65,7 @@ def main() -> None:
 
 
 def judge(figures: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The targets, each with its figure."""
     for name, row in figures["one_core"].items():
         yield target(f"one core, {name}: lattice to pydensecrf", row["ratio"], f">= {3 if 'all' in name else 2}")
     for preset, row in figures["processes"].items():
@@ -87,6 +89,7 @@ def all_classes(arguments: argparse.Namespace) -> Iterator[Image]:
 
 
 def stored(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Each photograph with its labels and its maps at the photograph's size."""
     with open_artefact(path, "cams", "soft-labels") as artefact:
         reader = MapsReader(artefact)
         dataset = load_dataset(reader.header.dataset, root=arguments.root)
@@ -96,10 +99,12 @@ def stored(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[np.ndarr
 
 
 def spread(counts: list[int]) -> dict[str, float]:
+    """How many labels the images have."""
     return {"least": min(counts), "mean": round(float(np.mean(counts)), 2), "most": max(counts)}
 
 
 def refine(image: Image, preset: str, engine: Any) -> np.ndarray:
+    """The probabilities that an engine makes of one image."""
     return dense_crf(*image, PRESETS[preset], engine=engine).probabilities
 
 
@@ -140,6 +145,7 @@ def processes(images: list[Image], preset: str) -> dict[str, Any]:
 
 
 def timed(images: list[Image], preset: str, engine: str, count: int) -> float:
+    """Seconds that some processes take for the images, from a common start to the end of the last."""
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(count + 1)
     # Even shares by pixels times labels: the largest first, each to whoever has least.
@@ -163,6 +169,7 @@ def timed(images: list[Image], preset: str, engine: str, count: int) -> float:
 
 
 def work(images: list[Image], preset: str, engine: str, ready: Barrier) -> None:
+    """Refine a share of the images; runs in a process of its own, which is warm before it says that it is ready."""
     refine(images[0], preset, engine)
     ready.wait()
     for image in images:
@@ -181,6 +188,7 @@ def parity(images: list[Image], preset: str) -> dict[str, float]:
 
 
 def same_labels(task: tuple[Image, str]) -> tuple[int, int]:
+    """How many pixels get the same label from both engines, and how many there are; runs in a worker process."""
     image, preset = task
     ours, theirs = (refine(image, preset, engine).argmax(axis=0) for engine in ("lattice", "pydensecrf"))
     return int((ours == theirs).sum()), ours.size

@@ -24,6 +24,7 @@ TRIED = ("toco", "deeplab")  # the presets with the fewest and the most corners 
 
 
 def main() -> None:
+    """Measure every size, number of labels and preset in a process of its own, and report."""
     if sys.argv[1] == "--child":
         print(json.dumps(child(Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), sys.argv[5])))
         return

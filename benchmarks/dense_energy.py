@@ -33,6 +33,7 @@ WEIGHT = 1e-3  # w: A S is at most some thousands at this size, and exp(w A S) m
 
 
 def main() -> None:
+    """Time the energy, a training step and both engines' filters in turn, and report."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("folder", type=Path, help="of .jpg photographs")
     parser.add_argument("--rounds", type=int, default=5)

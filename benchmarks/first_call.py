@@ -35,6 +35,7 @@ print(json.dumps({"import": loaded - begin, "three_crfs": time.perf_counter() - 
 
 
 def main() -> None:
+    """Run two processes with one empty cache after the other, and report."""
     arguments = make_parser(__doc__, __file__).parse_args()
     found = conditions()
     with tempfile.TemporaryDirectory() as folder:

@@ -40,6 +40,7 @@ TITLES = {"filter": "A S", "normalised": "normalised A S", "gated_energy": "grad
 
 
 def main() -> None:
+    """Measure the errors for every pair of widths, plot them, and report."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("folder", type=Path, help="of .jpg photographs")
     parser.add_argument("--images", type=int, default=4)

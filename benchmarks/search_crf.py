@@ -36,6 +36,7 @@ PARTS = ("criterion", "edges", "areas")
 
 
 def main() -> None:
+    """Judge the trials on images that the criterion has not seen, and report how both rankings agree."""
     arguments = parse()
     found, begin = conditions(), time.perf_counter()
     trials = draw_trials(arguments.trials, 0)
@@ -46,6 +47,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = make_parser(__doc__, __file__)
     parser.add_argument("cams", type=Path)
     parser.add_argument("threshold", type=Path)

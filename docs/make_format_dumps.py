@@ -2,7 +2,8 @@
 
     pseudolabel demo --out demo && python docs/make_format_dumps.py demo
 
-The state of a half-finished training is found as ``NAME.h5.training``. Folders of the machine are left out, long values
+A dump ``KIND of STAGE`` is of the first artefact of this kind that this stage has made. The state of a half-finished
+training is found as ``NAME.h5.training``. Folders of the machine are left out, long values
 are cut.
 """
 
@@ -27,7 +28,7 @@ MANY = 8
 
 
 def main(folders: list[str]) -> int:
-    """Rewrite every dump for whose kind there is an artefact in one of the folders."""
+    """Rewrite every dump for which there is an artefact in one of the folders."""
     if not folders:
         print(__doc__, file=sys.stderr)
         return 2
@@ -35,15 +36,18 @@ def main(folders: list[str]) -> int:
     for path in sorted(path for folder in folders for path in Path(folder).rglob("*.h5*") if path.is_file()):
         try:
             with open_artefact(path) as artefact:
-                found.setdefault(artefact.header.kind, f"{path.name}\n{dump(artefact.file)}")
+                kind, written = artefact.header.kind, f"{path.name}\n{dump(artefact.file)}"
+                found.setdefault(kind, written)
+                found.setdefault(f"{kind} of {artefact.header.stage}", written)
         except ArtefactError as error:
             print(f"left out: {error}", file=sys.stderr)
-    for kind, shown in found.items():
-        part = re.compile(rf"(<!-- dump: {kind} -->\n).*?(<!-- /dump -->)", re.DOTALL)
+    for name, shown in found.items():
+        part = re.compile(rf"(<!-- dump: {name} -->\n).*?(<!-- /dump -->)", re.DOTALL)
         text = part.sub(lambda match, shown=shown: f"{match[1]}```\n{shown}\n```\n{match[2]}", text)
     FORMAT.write_text(text, encoding="utf-8")
     missing = [kind for kind in REQUIRED if kind not in found]
-    print(f"rewritten: {', '.join(found)}" + (f"; not found: {', '.join(missing)}" if missing else ""))
+    kinds = ", ".join(kind for kind in REQUIRED if kind in found)
+    print(f"rewritten: {kinds}" + (f"; not found: {', '.join(missing)}" if missing else ""))
     return 0
 
 

@@ -278,6 +278,10 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     )
     perplexity_power: float = option(1.0, "Power of the perplexity.", gt=0)
     c2s: float | None = option(0.1, "Weight of CAM labels for the segmentation. none: off.", ge=0)
+    balanced: bool = option(
+        True, "Background and foreground weigh the same in c2s, as released; else every pixel weighs the same."
+    )
+    auxiliary_share: Share = option(0.5, "Share of the auxiliary CAM's labels in c2s; the rest is the main one's.")
     s2c: float | None = option(0.05, "Weight of segmentation labels for the CAMs. none: off.", ge=0)
     regulariser: float | None = option(0.05, "Weight of the gated dense energy. none: off.", ge=0)
     contrastive: float | None = option(0.1, "Weight of the contrastive separation. none: off.", ge=0)

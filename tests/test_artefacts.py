@@ -728,7 +728,7 @@ FORMAT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="
 
 
 def shown_in_document(kind: str) -> str:
-    found = re.search(rf"<!-- dump: {kind} -->\n```\n(.*?)\n```\n<!-- /dump -->", FORMAT, re.DOTALL)
+    found = re.search(rf"<!-- dump: {kind}(?: of [a-z-]+)? -->\n```\n(.*?)\n```\n<!-- /dump -->", FORMAT, re.DOTALL)
     assert found is not None, f"docs/format.md shows no {kind}; run docs/make_format_dumps.py"
     return found[1]
 
@@ -778,12 +778,13 @@ def test_the_dumps_are_made_from_files(tmp_path: Path, capsys: pytest.CaptureFix
     dumps = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(dumps)
     dumps.FORMAT = tmp_path / "format.md"
-    dumps.FORMAT.write_text("before\n<!-- dump: cams -->\nstale\n<!-- /dump -->\nafter\n")
+    other = "<!-- dump: cams of import-cams -->\nnot of this stage\n<!-- /dump -->\n"
+    dumps.FORMAT.write_text(f"before\n<!-- dump: cams -->\nstale\n<!-- /dump -->\n{other}after\n")
     kinds.make("cams", tmp_path / "artefacts" / "cams.h5")
     assert dumps.main([str(tmp_path / "artefacts")]) == 0
     text = dumps.FORMAT.read_text()
     assert text.startswith("before\n<!-- dump: cams -->\n```\ncams.h5\n")
     assert "/maps/values  float16  19  chunks of 65536, shuffle, gzip\n" in text
     assert "stale" not in text
-    assert text.endswith("```\n<!-- /dump -->\nafter\n")
+    assert text.endswith(f"```\n<!-- /dump -->\n{other}after\n")
     assert "not found: soft-labels, masks, " in capsys.readouterr().out

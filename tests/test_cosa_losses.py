@@ -93,8 +93,11 @@ def test_weights_by_hand() -> None:
     labels = torch.tensor([[[0, 0, 2, 255, 1, 3]]], dtype=torch.uint8)
     assert region_weights(labels)[0, 0].tolist() == pytest.approx([1 / 4, 1 / 4, 1 / 6, 0, 1 / 6, 1 / 6])
     confidence = torch.tensor([[[1.0, 3.0, 2.0, 9.0, 1.0, 1.0]]])
-    assert region_sums(labels, confidence).tolist() == [4, 4]
+    assert region_sums(labels, confidence).tolist() == [[4, 4], [2, 3]]
     assert region_weights(labels, confidence)[0, 0].tolist() == pytest.approx([1 / 8, 3 / 8, 1 / 4, 0, 1 / 8, 1 / 8])
+    assert region_weights(labels, even=False)[0, 0].tolist() == pytest.approx([1 / 5, 1 / 5, 1 / 5, 0, 1 / 5, 1 / 5])
+    uneven = region_weights(labels, confidence, even=False)[0, 0].tolist()  # 2/5 and 3/5 of the weight
+    assert uneven == pytest.approx([1 / 10, 3 / 10, 3 / 10, 0, 3 / 20, 3 / 20])
 
 
 @settings(max_examples=20, deadline=None)
@@ -132,6 +135,11 @@ def test_c2s_against_a_loop_over_pixels(soft: bool) -> None:
     both = c2s_loss(logits, (labels, weights), (other, region_weights(other)))
     expected = (c2s_by_hand(logits, labels, unsureness) + c2s_by_hand(logits, other, None)) / 2
     assert both.item() == pytest.approx(expected)
+    uneven = c2s_loss(logits, (labels, weights), (other, region_weights(other)), shares=(0.25, 0.75))
+    first, second = c2s_by_hand(logits, labels, unsureness), c2s_by_hand(logits, other, None)
+    assert uneven.item() == pytest.approx(0.25 * first + 0.75 * second)
+    alone = c2s_loss(logits, (labels, weights), (other, region_weights(other)), shares=(0, 1))
+    assert alone.item() == pytest.approx(second)
 
 
 def test_c2s_by_hand() -> None:

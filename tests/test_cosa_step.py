@@ -120,7 +120,7 @@ def test_padding_never_teaches() -> None:
     assert found.cells[0].tolist() == [[True] * 4] * 2 + [[False] * 4] * 2
     assert (found.contrast[0, 2:] == 255).all()
     assert (found.cams[0, :, 2:] == 0).all()
-    assert totals(found)[4] == found.cells.sum() == 56
+    assert totals(found)[8] == found.cells.sum() == 56
 
 
 def test_the_assignment_is_made_of_its_parts() -> None:

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,7 +47,8 @@ MODELS = {
     "data synth": SynthOptions,
 }
 HEADINGS = ["Why", "What it reads and writes", "Formulas", "Pitfalls", "Example", "Usage and options"]
-OTHER_FLAGS = {"--check", "--help"}  # of docs/generate.py, and of every command
+OTHER_FLAGS = {"--check", "--help", "--nproc-per-node", "--logdir"}
+"""Of docs/generate.py, of every command, of torchrun, of TensorBoard."""
 
 
 def _load_generator() -> ModuleType:
@@ -162,9 +164,10 @@ def _command_lines(text: str) -> list[str]:
 
 
 def _commands_of(line: str) -> list[list[str]]:
-    """The words behind ``pseudolabel`` of every such command in a line."""
+    """The words behind ``pseudolabel``, or ``torchrun ... -m pseudolabel.cli``, of every such command in a line."""
     parts = (shlex.split(part, comments=True) for part in line.split("&&"))
-    return [words[1:] for words in parts if words[:1] == ["pseudolabel"]]
+    found = (words[words.index("pseudolabel.cli") :] if "pseudolabel.cli" in words else words for words in parts)
+    return [words[1:] for words in found if words[:1] in (["pseudolabel"], ["pseudolabel.cli"])]
 
 
 def _parse(words: list[str]) -> None:
@@ -248,6 +251,13 @@ def test_readme_has_two_commands_and_ci_runs_the_one_for_the_tests() -> None:
     script = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
     assert f"\ncheck '{commands[1]}'\n" in script
     assert len(text.splitlines()) <= 160
+
+
+def test_every_package_is_installed() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = [path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / "pseudolabel").rglob("__init__.py")]
+    elsewhere = [name for name in settings["package-dir"] if name != "pseudolabel"]
+    assert sorted(settings["packages"]) == sorted([*(".".join(path.parts) for path in found), *elsewhere])
 
 
 def test_ci_runs_every_check_and_can_be_run() -> None:

@@ -172,6 +172,22 @@ def test_features_that_cannot_be(features: np.ndarray, message: str) -> None:
         Lattice(features)
 
 
+def test_results_are_added_to_what_is_given() -> None:
+    random = np.random.default_rng(0)
+    maps, before = random.random((2, 3, 20, 15)).astype(np.float32)
+    lattice = Lattice(cloud(300, 5))
+    flat, out = maps.reshape(3, -1), before.reshape(3, -1).copy()
+    assert lattice.filter(flat, out=out) is out
+    np.testing.assert_allclose(out, before.reshape(3, -1) + lattice.filter(flat), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"^out must be float32 \(3, 300\), found float64 \(3, 300\)$"):
+        lattice.filter(flat, out=out.astype(float))
+    out = before.copy()
+    assert gaussian(maps, 2.0, out=out) is out
+    np.testing.assert_allclose(out, before + gaussian(maps, 2.0), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"^out must be float32 \(3, 20, 15\), found float32 \(1, 20, 15\)$"):
+        gaussian(maps, 2.0, out=out[:1])
+
+
 def test_maps_that_cannot_be() -> None:
     lattice = Lattice(cloud(4, 2))
     with pytest.raises(ValueError, match=r"^maps must be float32 \(K, 4\), found float64 \(1, 4\)$"):
@@ -225,7 +241,9 @@ def test_mean_field_is_its_formula_also_with_classes_left_out() -> None:
 
     matrix = np.eye(4, dtype=np.float32)
     matrix[2, 1] = 8
-    found, done = mean_field(unary, [lambda maps: maps @ kernel], steps, compatibility=matrix)
+    found, done = mean_field(
+        unary, [lambda maps, out: np.add(out, maps @ kernel, out=out)], steps, compatibility=matrix
+    )
     assert 1 <= done <= steps
     assert found[2].max() > 0.1
     q = np.exp(-unary.astype(float))
@@ -241,7 +259,7 @@ def test_members_and_a_matrix_exclude_each_other() -> None:
     with pytest.raises(ValueError, match=r"^members need the Potts model; leave out compatibility$"):
         mean_field(
             np.zeros((2, 3), np.float32),
-            [lambda maps: maps],
+            [lambda maps, out: None],
             1,
             members=np.ones(2, np.float32),
             compatibility=np.eye(2, dtype=np.float32),

@@ -432,7 +432,7 @@ def broken(**change: Any) -> dict[str, Any]:
         (broken(soft="x"), ": stage 'soft' holds 'x', wanted 'key: value' lines"),
         (
             broken(soft={}),
-            ": stage 'soft' names no stage; known: train-cam, make-cams, import-cams, search-threshold, ",
+            ": stage 'soft' names no stage; known: train-cam, train-cosa, make-cams, import-cams, search-threshold, ",
         ),
         (
             broken(soft={"stage": "refine"}),

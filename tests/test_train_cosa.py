@@ -218,6 +218,15 @@ def test_each_part_can_be_switched_off(synthetic_root, tmp_path, name):
     assert projects == (name != "contrastive")
 
 
+def test_pixels_may_weigh_the_same_and_the_auxiliary_map_alone_may_teach(synthetic_root, tmp_path):
+    values = {"steps": 2, "classification": 0.0}
+    train_cosa(cosa_options(synthetic_root, tmp_path / "even.h5", **values))
+    train_cosa(cosa_options(synthetic_root, tmp_path / "pixels.h5", balanced=False, auxiliary_share=1.0, **values))
+    even, pixels = (curves_of(tmp_path / f"{name}.h5") for name in ("even", "pixels"))
+    assert even["s2c"][0] == pytest.approx(pixels["s2c"][0])
+    assert even["c2s"][0] != pytest.approx(pixels["c2s"][0])
+
+
 def test_fixed_thresholds_stay_and_the_released_rules_run(synthetic_root, tmp_path):
     fixed = {"threshold": "fixed", "low": 0.3, "high": 0.6, "cam_rule": "released", "perplexity": None}
     train_cosa(cosa_options(synthetic_root, tmp_path / "fixed.h5", **fixed))

@@ -2,5 +2,5 @@
 
 Letters, everywhere in this package: B images of a batch, C object classes, K = C + 1 with background (index 0), H and W
 sides of a training view in pixels, h and w of the network's grid in cells, 255 = ignore. What comes from the teacher
-carries no gradient. docs/methods.md has all equations and says where each comes from.
+carries no gradient. docs/cosa.md has all equations and says where each comes from.
 """

@@ -12,6 +12,8 @@ with a zero gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,21 +62,24 @@ def perplexity(
 
 
 def region_sums(labels: Tensor, confidence: Tensor | None = None) -> Tensor:
-    """What ``region_weights`` divides by: the confidence of all background and of all foreground pixels.
+    """What ``region_weights`` divides by: confidence, and number, of all background and of all foreground pixels.
 
     Args:
         labels: uint8 (B, H, W), 255 = ignore.
         confidence: float (B, H, W), 1 / perplexity; None: every pixel counts as 1.
 
     Returns:
-        float64 (2,); sums of parts add up.
+        float64 (2, 2), the confidences and the numbers of each region; sums of parts add up.
     """
-    ones = torch.ones_like(labels, dtype=torch.float32) if confidence is None else confidence
-    background, foreground = _regions(labels)
-    return torch.stack([(ones * background).sum(dtype=torch.float64), (ones * foreground).sum(dtype=torch.float64)])
+    ones = torch.ones_like(labels, dtype=torch.float32)
+    weights = (ones if confidence is None else confidence, ones)
+    sums = [(each * region).sum(dtype=torch.float64) for each in weights for region in _regions(labels)]
+    return torch.stack(sums).view(2, 2)
 
 
-def region_weights(labels: Tensor, confidence: Tensor | None = None, *, totals: Tensor | None = None) -> Tensor:
+def region_weights(
+    labels: Tensor, confidence: Tensor | None = None, *, totals: Tensor | None = None, even: bool = True
+) -> Tensor:
     """Weights whose sum with pixel losses is 1/2 mean over background + 1/2 mean over foreground. [code]
 
     With a confidence each mean is a weighted one: w(p) = |R| P(p)^-1 / sum_R P^-1 has mean 1 on each region R, so that
@@ -84,34 +89,41 @@ def region_weights(labels: Tensor, confidence: Tensor | None = None, *, totals: 
         labels: uint8 (B, H, W), 255 = ignore.
         confidence: float (B, H, W), 1 / perplexity; None: every pixel counts as 1.
         totals: ``region_sums`` of the whole batch; None: of these.
+        even: Both regions weigh 1/2; else each as many pixels as it has, which is the mean of w CE over all labelled
+            pixels. [ours: the choice]
 
     Returns:
-        float32 (B, H, W), non-negative: summing to 1/2 on each region of the whole batch, 0 on ignored pixels.
+        float32 (B, H, W), non-negative: summing to the weight of each region over the whole batch, 0 on ignored pixels.
     """
     totals = region_sums(labels, confidence) if totals is None else totals
+    confidences, pixels = totals
+    shares = torch.full_like(pixels, 0.5) if even else pixels / pixels.sum().clamp(min=1)
+    scale = torch.where(confidences > 0, shares / confidences, 0.0).float()
     background, foreground = _regions(labels)
-    scale = torch.where(totals > 0, 0.5 / totals, 0.0).float()
     weights = background * scale[0] + foreground * scale[1]
     return weights if confidence is None else weights * confidence
 
 
-def c2s_loss(logits: Tensor, *assignments: tuple[Tensor, Tensor]) -> Tensor:
+def c2s_loss(logits: Tensor, *assignments: tuple[Tensor, Tensor], shares: Sequence[float] | None = None) -> Tensor:
     """CAM to segmentation: cross entropy of S against each CPL, averaged over them (alpha = 0.5 for two). [code]
 
     Args:
         logits: float (B, K, h, w), enlarged bilinearly to the labels' size if they are smaller.
         *assignments: Labels uint8 (B, H, W), 255 = ignore, and weights float (B, H, W) of ``region_weights``: those
             from the main CAM and those from the auxiliary one.
+        shares: Of each assignment in the average, summing to 1; None: equal ones.
 
     Returns:
         A scalar.
     """
-    shares = resized(logits, assignments[0][0].shape[1:]).log_softmax(dim=1)
+    log_shares = resized(logits, assignments[0][0].shape[1:]).log_softmax(dim=1)
+    shares = [1 / len(assignments)] * len(assignments) if shares is None else shares
     losses = [
-        (F.nll_loss(shares, labels.long(), ignore_index=IGNORE, reduction="none") * weights).sum()
-        for labels, weights in assignments
+        share * (F.nll_loss(log_shares, labels.long(), ignore_index=IGNORE, reduction="none") * weights).sum()
+        for share, (labels, weights) in zip(shares, assignments, strict=True)
+        if share
     ]
-    return torch.stack(losses).mean()
+    return torch.stack(losses).sum()
 
 
 def s2c_loss(

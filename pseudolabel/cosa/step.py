@@ -53,6 +53,8 @@ class Method:
         perplexity: la of the soft weights, in (0, 1).
         perplexity_power: lb.
         c2s: Weight of CAM to segmentation.
+        balanced: Background and foreground weigh the same in it; else each pixel does.
+        auxiliary_share: alpha, share of the auxiliary CAM's labels in it.
         s2c: Weight of segmentation to CAM.
         regulariser: Weight of the gated dense energy, on top of its own.
         contrastive: Weight of the contrastive separation.
@@ -66,6 +68,8 @@ class Method:
     perplexity: float | None = 0.8
     perplexity_power: float = 1.0
     c2s: float | None = 0.1
+    balanced: bool = True
+    auxiliary_share: float = 0.5
     s2c: float | None = 0.05
     regulariser: float | None = 0.05
     contrastive: float | None = 0.1
@@ -142,11 +146,11 @@ def totals(assigned: Assigned) -> Tensor:
     """What the losses divide by, to be added up over the parts of a batch.
 
     Returns:
-        float64 (5,): ``region_sums`` of the main labels, of the auxiliary labels, and the cells inside.
+        float64 (9,): ``region_sums`` of the main labels, of the auxiliary labels, and the cells inside.
     """
     pairs = zip((assigned.main, assigned.auxiliary), assigned.confidence, strict=True)
     regions = [region_sums(found.labels, confidence) for found, confidence in pairs]
-    return torch.cat([*regions, assigned.cells.sum(dtype=torch.float64)[None]])
+    return torch.cat([*(sums.flatten() for sums in regions), assigned.cells.sum(dtype=torch.float64)[None]])
 
 
 def student_losses(
@@ -175,12 +179,15 @@ def student_losses(
     labels = (assigned.main.labels, assigned.auxiliary.labels)
     losses: dict[str, Tensor] = {}
     if method.c2s is not None:
-        sums = (total[:2], total[2:4])
+        sums = (total[:4].view(2, 2), total[4:8].view(2, 2))
         parts = zip(labels, assigned.confidence, sums, strict=True)
-        weights = [region_weights(found, confidence, totals=own) for found, confidence, own in parts]
-        losses["c2s"] = c2s_loss(output.segmentation, *zip(labels, weights, strict=True))
+        weights = [
+            region_weights(found, confidence, totals=own, even=method.balanced) for found, confidence, own in parts
+        ]
+        shares = (1 - method.auxiliary_share, method.auxiliary_share)
+        losses["c2s"] = c2s_loss(output.segmentation, *zip(labels, weights, strict=True), shares=shares)
     if method.s2c is not None:
-        losses["s2c"] = s2c_loss(output.maps, assigned.targets, inside=assigned.cells, cells=total[4])
+        losses["s2c"] = s2c_loss(output.maps, assigned.targets, inside=assigned.cells, cells=total[8])
     if method.regulariser is not None:
         losses["regulariser"] = dense_energy(
             energy, photographs, output.segmentation, labels[0], inside=assigned.inside, images=images

@@ -14,15 +14,17 @@ it whole (for small images, or a GPU), and the package pydensecrf, lattice and a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pseudolabel.errors import MissingExtraError
 from pseudolabel.options import CrfEngine, CrfOptions
+
+if TYPE_CHECKING:
+    from pseudolabel.pairwise.meanfield import Filter
 
 _SMALLEST = 1e-5  # a probability of 0 would be an infinite energy; pydensecrf's own floor
 
@@ -159,7 +161,9 @@ def _energy(probabilities: np.ndarray, settings: CrfSettings) -> np.ndarray:
         count = len(probabilities)
         chosen = probabilities.argmax(axis=0) == np.arange(count)[:, None, None]
         start = np.where(chosen, np.float32(settings.gt_prob), np.float32((1 - settings.gt_prob) / (count - 1)))
-    energy: np.ndarray = -np.log(np.clip(start, _SMALLEST, 1), dtype=np.float32)
+    energy: np.ndarray = np.clip(start, _SMALLEST, 1, dtype=np.float32)
+    np.log(energy, out=energy)
+    np.negative(energy, out=energy)
     return energy
 
 
@@ -195,19 +199,17 @@ def _refine(
     return Refined(found.reshape(energy.shape), steps)
 
 
-def _spatial(size: tuple[int, ...], settings: CrfSettings) -> Callable[[np.ndarray], np.ndarray]:
-    """w norm(A) of the spatial kernel, for maps (P, N)."""
+def _spatial(size: tuple[int, ...], settings: CrfSettings) -> Filter:
+    """w norm(A) of the spatial kernel."""
     from pseudolabel.pairwise.spatial import gaussian
 
     degree = gaussian(np.ones((1, *size), np.float32), settings.spatial_xy)[0]
     scale = np.sqrt(np.float32(settings.spatial_weight) / degree)
-    return lambda maps: gaussian(maps.reshape(-1, *size), settings.spatial_xy, scale).reshape(maps.shape)
+    return lambda maps, out: gaussian(maps.reshape(-1, *size), settings.spatial_xy, scale, out=out.reshape(-1, *size))
 
 
-def _bilateral(
-    image: np.ndarray, settings: CrfSettings, engine: CrfEngine, device: str
-) -> Callable[[np.ndarray], np.ndarray]:
-    """w norm(A) of the bilateral kernel, for maps (P, N)."""
+def _bilateral(image: np.ndarray, settings: CrfSettings, engine: CrfEngine, device: str) -> Filter:
+    """w norm(A) of the bilateral kernel."""
     from pseudolabel.pairwise.lattice import Lattice, position_colour
 
     features = position_colour(image, settings.bilateral_xy, settings.bilateral_rgb)
@@ -215,10 +217,10 @@ def _bilateral(
         return _exact(features, settings.bilateral_weight, device)
     lattice = Lattice(features)
     scale = np.sqrt(np.float32(settings.bilateral_weight) / lattice.row_sums())
-    return lambda maps: lattice.filter(maps, scale, symmetric=False)
+    return lambda maps, out: lattice.filter(maps, scale, symmetric=False, out=out)
 
 
-def _exact(features: np.ndarray, weight: float, device: str) -> Callable[[np.ndarray], np.ndarray]:
+def _exact(features: np.ndarray, weight: float, device: str) -> Filter:
     import torch
 
     from pseudolabel.pairwise.kernels import ExactKernel
@@ -226,11 +228,10 @@ def _exact(features: np.ndarray, weight: float, device: str) -> Callable[[np.nda
     kernel = ExactKernel(torch.from_numpy(features)[None].to(device))
     scale = (weight / kernel.filter(torch.ones(1, 1, len(features), device=device))).sqrt()
 
-    def filtered(maps: np.ndarray) -> np.ndarray:
-        found: np.ndarray = (scale * kernel.filter(scale * torch.from_numpy(maps)[None].to(device)))[0].cpu().numpy()
-        return found
+    def add(maps: np.ndarray, out: np.ndarray) -> None:
+        out += (scale * kernel.filter(scale * torch.from_numpy(maps)[None].to(device)))[0].cpu().numpy()
 
-    return filtered
+    return add
 
 
 def _with_pydensecrf(image: np.ndarray, energy: np.ndarray, settings: CrfSettings) -> np.ndarray:

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pseudolabel.pairwise.jit import compiled
-from pseudolabel.pairwise.rows import add_share, blur_row, mix_rows
+from pseudolabel.pairwise.rows import add_share, blur_row, mix_rows, transpose
 
 DIMENSIONS = range(2, 17)
 """Feature dimensions that a lattice can have."""
 
 _WIDTHS = (1, 2, 4, 8, 16)  # how many maps are filtered together, each point's values in one vector register
+_LINE = 16  # float32 in a cache line: the widest rows, each of which then lies in one line
 _BLOCK = 128  # points whose values are turned from planes to rows, or back, together: stays in the first-level cache
 _MULTIPLIERS = np.random.default_rng(2010).integers(0, 2**63, DIMENSIONS.stop, dtype=np.uint64) * np.uint64(
     2
@@ -71,7 +72,13 @@ class Lattice:
         self.vertices: int = self._neighbours.shape[1] - 1
 
     def filter(
-        self, maps: np.ndarray, scale: np.ndarray | None = None, *, symmetric: bool = True, threads: int = 1
+        self,
+        maps: np.ndarray,
+        scale: np.ndarray | None = None,
+        *,
+        symmetric: bool = True,
+        threads: int = 1,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """``diag(scale) A diag(scale)`` times each map, A approximated.
 
@@ -81,9 +88,10 @@ class Lattice:
             symmetric: Blur in both orders of the directions and average, which makes A symmetric to rounding. In one
                 order it is so but for directions in which corners are missing, and quicker.
             threads: How many threads share the maps; the result does not depend on it.
+            out: float32 (K, N), what the result is added to; None is zeros.
 
         Returns:
-            float32 (K, N).
+            float32 (K, N), ``out`` where it is given.
 
         Raises:
             ValueError: Another shape or dtype.
@@ -94,7 +102,9 @@ class Lattice:
         scale = np.ones(self.points, np.float32) if scale is None else np.ascontiguousarray(scale)
         if scale.shape != (self.points,) or scale.dtype != np.float32:
             raise ValueError(f"scale must be float32 ({self.points},), found {scale.dtype} {scale.shape}")
-        result = np.empty_like(maps)
+        result = np.zeros_like(maps) if out is None else out
+        if result.shape != maps.shape or result.dtype != np.float32:
+            raise ValueError(f"out must be float32 {maps.shape}, found {result.dtype} {result.shape}")
 
         def work(part: slice) -> None:
             self._filter(maps[part], scale, result[part], symmetric=symmetric)
@@ -116,12 +126,14 @@ class Lattice:
     def _filter(self, maps: np.ndarray, scale: np.ndarray, result: np.ndarray, *, symmetric: bool) -> None:
         width = next(width for width in _WIDTHS if width >= len(maps))
         steps = _steps(self.dimensions, width)
-        first = np.zeros((self.vertices + 1, width), np.float32)
-        second = np.empty_like(first)
+        first, second = _aligned(self.vertices + 1, width), _aligned(self.vertices + 1, width)
+        first[:] = 0
         second[0] = 0  # row 0 stands for corners that there are not
         steps.splat(maps, scale, self._corners, self._shares, first)
         forwards = np.arange(self.dimensions + 1)
-        again = first.copy() if symmetric else first
+        if symmetric:
+            again = _aligned(*first.shape)
+            again[:] = first
         blurred = steps.blur(first, second, self._neighbours, forwards)
         if symmetric:
             spare = first if blurred is second else second
@@ -154,6 +166,14 @@ def position_colour(image: np.ndarray, sigma_xy: float, sigma_rgb: float) -> np.
 def _parts(count: int) -> list[slice]:
     """``count`` maps in parts of the greatest width, the last as large as what is left."""
     return [slice(start, min(start + _WIDTHS[-1], count)) for start in range(0, count, _WIDTHS[-1])]
+
+
+def _aligned(count: int, width: int) -> np.ndarray:
+    """An empty float32 (count, width) that starts where a cache line does."""
+    size = count * width
+    memory = np.empty(size + _LINE, np.float32)
+    start = -(memory.ctypes.data // memory.itemsize) % _LINE
+    return memory[start : start + size].reshape(count, width)
 
 
 def _factor(dimensions: int) -> float:
@@ -201,10 +221,9 @@ def _simplices(dimensions: int) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
             for i in range(d):
                 here = elevated[i] - rest[i]
                 for j in range(i + 1, count):
-                    if here < elevated[j] - rest[j]:
-                        rank[i] += 1
-                    else:
-                        rank[j] += 1
+                    less = int(here < elevated[j] - rest[j])  # no branch, which would be guessed wrong half the time
+                    rank[i] += less
+                    rank[j] += 1 - less
             key = np.uint64(0)
             share[:] = 0
             for i in range(count):
@@ -302,14 +321,16 @@ def _steps(dimensions: int, width: int) -> _Steps:
 
     @compiled
     def splat(maps: Any, scale: Any, corners: Any, shares: Any, values: Any) -> None:
-        rows = np.zeros((_BLOCK, width), np.float32)
+        planes, rows = np.zeros((width, _BLOCK), np.float32), np.empty((_BLOCK, width), np.float32)
         for start in range(0, maps.shape[1], _BLOCK):
             size = min(_BLOCK, maps.shape[1] - start)
             factor = scale[start : start + size]
             for k in range(maps.shape[0]):
-                plane = maps[k, start : start + size]
+                source, to = maps[k, start : start + size], planes[k]
                 for i in range(size):
-                    rows[i, k] = plane[i] * factor[i]
+                    to[i] = source[i] * factor[i]
+            for i in range(0, size, width):
+                transpose(rows, i, 0, planes, 0, i, width)
             for i in range(size):
                 for r in range(count):
                     add_share(values, corners[start + i, r], shares[start + i, r], rows, i, width)
@@ -325,15 +346,17 @@ def _steps(dimensions: int, width: int) -> _Steps:
 
     @compiled
     def slice_(values: Any, corners: Any, shares: Any, scale: Any, factor: Any, result: Any) -> None:
-        rows = np.zeros((_BLOCK, width), np.float32)
+        planes, rows = np.empty((width, _BLOCK), np.float32), np.zeros((_BLOCK, width), np.float32)
         for start in range(0, result.shape[1], _BLOCK):
             size = min(_BLOCK, result.shape[1] - start)
             factors = scale[start : start + size]
             for i in range(size):
                 mix_rows(rows, i, values, corners, shares, start + i, count, width)
+            for i in range(0, size, width):
+                transpose(planes, 0, i, rows, i, 0, width)
             for k in range(result.shape[0]):
-                plane = result[k, start : start + size]
+                source, to = planes[k], result[k, start : start + size]
                 for i in range(size):
-                    plane[i] = rows[i, k] * factors[i] * factor
+                    to[i] += source[i] * factors[i] * factor
 
     return _Steps(splat, blur, slice_)

@@ -23,9 +23,12 @@ NEGLIGIBLE = 1e-5
 SETTLED = 1e-2
 """Change of every probability in one step below which, where no label has changed either, none is expected to."""
 
-_BLOCK = 256  # pixels that are updated together: small enough for the first-level cache with 21 classes
+_BLOCK = 1024  # pixels that are updated together: a page of each map, which suits the processor's reading ahead
 
-Filter = Callable[[np.ndarray], np.ndarray]
+_NONE = -1  # no class spared
+
+Filter = Callable[[np.ndarray, np.ndarray], object]
+"""Adds w norm(A) times each map, w the kernel's weight, to the maps of a second array: both float32 (P, N)."""
 
 
 def mean_field(
@@ -42,7 +45,7 @@ def mean_field(
 
     Args:
         unary: float32 (K, N), energies, K in 1-256.
-        filters: Each takes float32 (P, N) to w norm(A) times each map, float32 (P, N), w the kernel's weight.
+        filters: The kernels.
         iterations: The most steps, >= 0.
         members: float32 (K,), how many classes of equal unaries each row stands for; None is all ones. Such classes
             stay equal, so that one row gives all of them. Not together with ``compatibility``.
@@ -56,88 +59,99 @@ def mean_field(
         raise ValueError("members need the Potts model; leave out compatibility")
     count, points = unary.shape
     members = np.ones(count, np.float32) if members is None else members
-    prior = np.log(members).astype(np.float32)
-    total = _messages(filters, np.ones((1, points), np.float32))[0]
+    total = _add_all(filters, np.ones((1, points), np.float32), np.zeros((1, points), np.float32))[0]
     q, messages = np.zeros_like(unary), np.zeros_like(unary)
     labels, peaks = np.zeros(points, np.uint8), np.empty(count, np.float32)
-    _update(messages, unary, prior, q, labels, peaks)
+    _update(messages, _NONE, total, unary, members, q, labels, peaks)
     for step in range(1, iterations + 1):
-        _send(filters, q, peaks, total, messages)
-        if members.max() > 1:
-            messages /= members[:, None]
-        sent = messages if compatibility is None else compatibility @ messages
-        changed, moved = _update(sent, unary, prior, q, labels, peaks)
+        spared = _send(filters, q, peaks, messages)
+        if compatibility is not None:
+            messages[spared] = total - messages.sum(axis=0)
+            messages[:], spared = compatibility @ messages, _NONE
+        changed, moved = _update(messages, spared, total, unary, members, q, labels, peaks)
         if changed == 0 and moved < SETTLED:
             return q, step
     return q, iterations
 
 
-def _messages(filters: Sequence[Filter], maps: np.ndarray) -> np.ndarray:
-    result = filters[0](maps)
-    for filtered in filters[1:]:
-        result += filtered(maps)
-    return result
+def _add_all(filters: Sequence[Filter], maps: np.ndarray, out: np.ndarray) -> np.ndarray:
+    for add in filters:
+        add(maps, out)
+    return out
 
 
-def _send(filters: Sequence[Filter], q: np.ndarray, peaks: np.ndarray, total: np.ndarray, messages: np.ndarray) -> None:
-    """Fill in each row's messages: float32 (K, N)."""
-    active = np.flatnonzero(peaks > NEGLIGIBLE)
-    spared, sending = active[0], active[1:]
-    messages[peaks <= NEGLIGIBLE] = 0
-    messages[spared] = total
-    if len(sending):
-        together = sending[-1] - sending[0] == len(sending) - 1  # then no copy is needed
-        maps = q[sending[0] : sending[-1] + 1] if together else q[sending]
-        found = _messages(filters, maps)
-        for label, message in zip(sending, found, strict=True):
-            messages[label] = message
-            messages[spared] -= message
+def _send(filters: Sequence[Filter], q: np.ndarray, peaks: np.ndarray, messages: np.ndarray) -> int:
+    """Add each row's messages to zeros, float32 (K, N), but for one: the row whose number is returned."""
+    spared, *sending = np.flatnonzero(peaks > NEGLIGIBLE)
+    if sending:
+        first, end = sending[0], sending[-1] + 1
+        if end - first == len(sending):  # then no copy is needed
+            _add_all(filters, q[first:end], messages[first:end])
+        else:
+            maps = q[sending]
+            messages[sending] = _add_all(filters, maps, np.zeros_like(maps))
+    return int(spared)
 
 
 @compiled
-def _update(messages: Any, unary: Any, prior: Any, q: Any, labels: Any, peaks: Any) -> Any:
-    """Q <- softmax(messages - unary + prior); the labels, each map's maximum; changed labels, largest change of Q."""
+def _update(messages: Any, spared: Any, total: Any, unary: Any, members: Any, q: Any, labels: Any, peaks: Any) -> Any:
+    """Q <- softmax(messages - unary), messages <- 0; the labels, each map's maximum; changed labels, largest change."""
     count, points = unary.shape
     changed, moved = 0, np.int32(0)
     peaks[:] = 0
-    highest_bits = peaks.view(np.int32)
-    fresh = np.empty((count, _BLOCK), np.float32)
+    shares, priors = np.float32(1) / members, np.log(members)
+    scores, rest = np.empty((count, _BLOCK), np.float32), np.empty(_BLOCK, np.float32)
     highest, best = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.uint8)
-    total = np.empty(_BLOCK, np.float32)
     for start in range(0, points, _BLOCK):
         size = min(_BLOCK, points - start)
         for i in range(size):
-            highest[i], best[i], total[i] = -np.inf, np.uint8(0), 0
+            rest[i], highest[i], best[i] = total[start + i], -np.inf, np.uint8(0)
         for k in range(count):
-            row, energy, scores = messages[k, start : start + size], unary[k, start : start + size], fresh[k]
-            label = np.uint8(k)
+            if k != spared:
+                row, energy, to = messages[k, start : start + size], unary[k, start : start + size], scores[k]
+                for i in range(size):
+                    to[i] = row[i] * shares[k] - energy[i]
+                    rest[i] -= row[i]
+                    row[i] = 0
+        if spared != _NONE:
+            energy, to = unary[spared, start : start + size], scores[spared]
             for i in range(size):
-                score = row[i] - energy[i]
-                scores[i] = score + prior[k]
-                best[i] = label if score > highest[i] else best[i]
-                highest[i] = max(highest[i], score)
+                to[i] = rest[i] * shares[spared] - energy[i]
         for k in range(count):
-            scores = fresh[k]
+            row, label = scores[k], np.uint8(k)
             for i in range(size):
-                scores[i] = _exponential(scores[i] - highest[i])
-                total[i] += scores[i]
-        for i in range(size):
-            total[i] = np.float32(1) / total[i]
-        for k in range(count):
-            scores, to = fresh[k], q[k, start : start + size]
-            # Floats that are not negative are ordered as their bits; a maximum of integers is taken many at a time.
-            peak = highest_bits[k]
-            for i in range(size):
-                value = scores[i] * total[i]
-                moved = max(moved, np.float32(abs(value - to[i])).view(np.int32))
-                peak = max(peak, np.float32(value).view(np.int32))
-                to[i] = value
-            highest_bits[k] = peak
+                best[i] = label if row[i] > highest[i] else best[i]
+                highest[i] = max(highest[i], row[i])
+        moved = max(moved, _softmax(scores, highest, priors, start, size, rest, q, peaks))
         now = labels[start : start + size]
         for i in range(size):
             changed += now[i] != best[i]
             now[i] = best[i]
     return changed, np.int32(moved).view(np.float32)
+
+
+@compiled
+def _softmax(scores: Any, highest: Any, priors: Any, start: Any, size: Any, factor: Any, q: Any, peaks: Any) -> Any:
+    """Q of a block, and each map's maximum, if larger than before; the bits of the largest change."""
+    factor[:] = 0
+    for k in range(scores.shape[0]):
+        row = scores[k]
+        for i in range(size):
+            row[i] = _exponential(row[i] - highest[i] + priors[k])
+            factor[i] += row[i]
+    for i in range(size):
+        factor[i] = np.float32(1) / factor[i]
+    # Floats that are not negative are ordered as their bits; a maximum of integers is taken many at a time.
+    moved, bits = np.int32(0), peaks.view(np.int32)
+    for k in range(scores.shape[0]):
+        row, to, peak = scores[k], q[k, start : start + size], bits[k]
+        for i in range(size):
+            value = row[i] * factor[i]
+            moved = max(moved, np.float32(abs(value - to[i])).view(np.int32))
+            peak = max(peak, np.float32(value).view(np.int32))
+            to[i] = value
+        bits[k] = peak
+    return moved
 
 
 @compiled
@@ -147,7 +161,7 @@ def _exponential(x: Any) -> Any:
     Written out because the compiler then takes it for many pixels at once, which it does not with a call.
     """
     x = max(x, np.float32(-87)) * np.float32(1.4426950408889634)
-    whole = np.floor(x + np.float32(0.5))
+    whole = np.rint(x)
     rest = x - whole
     value = np.float32(1.535336188319500e-4)
     value = value * rest + np.float32(1.339887440266574e-3)

@@ -75,11 +75,46 @@ def mix_rows(
     return types.void(rows, to, values, corners, shares, point, count, width), generate
 
 
-def _row(context: Any, builder: Any, array: tuple[Any, Any], index: tuple[Any, Any], width: Any) -> Any:
-    """A pointer to one row, as a vector; as its first element where ``width`` is None."""
+@_instruction
+def transpose(typing: Any, result: Any, to: Any, across: Any, source: Any, row: Any, column: Any, width: Any) -> Any:
+    """``result[to : to + width, across : across + width] = source[row : row + width, column : column + width].T``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, size = signature.args, width.literal_value
+
+        def place(first: int, number: int) -> Any:
+            array, row, column = zip(kinds[first : first + 3], arguments[first : first + 3], strict=True)
+            at = builder.add(context.cast(builder, row[1], row[0], types.intp), ir.Constant(ir.IntType(64), number))
+            return _row(context, builder, array, (types.intp, at), width, column)
+
+        vectors = [builder.load(place(3, k), align=4) for k in range(size)]
+        step = 1
+        while step < size:  # exchange the halves of each square of 2 * step that are not on its diagonal
+            lanes = [lane if lane & step == 0 else size + lane - step for lane in range(size)]
+            others = [lane + step if lane & step == 0 else size + lane for lane in range(size)]
+            for k in (k for k in range(size) if k & step == 0):
+                upper, lower = vectors[k], vectors[k + step]
+                vectors[k], vectors[k + step] = (_shuffle(builder, upper, lower, m) for m in (lanes, others))
+            step *= 2
+        for k, vector in enumerate(vectors):
+            builder.store(vector, place(0, k), align=4)
+        return context.get_dummy_value()
+
+    return types.void(result, to, across, source, row, column, width), generate
+
+
+def _row(
+    context: Any,
+    builder: Any,
+    array: tuple[Any, Any],
+    index: tuple[Any, Any],
+    width: Any,
+    column: tuple[Any, Any] | None = None,
+) -> Any:
+    """A pointer to one row, or from one of its columns on, as a vector; as an element where ``width`` is None."""
     struct = context.make_array(array[0])(context, builder, array[1])
     at = context.cast(builder, index[1], index[0], types.intp)
-    first = ir.Constant(ir.IntType(64), 0)
+    first = context.cast(builder, column[1], column[0], types.intp) if column else ir.Constant(ir.IntType(64), 0)
     pointer = cgutils.get_item_pointer(  # type: ignore[no-untyped-call]
         context, builder, array[0], struct, [at, first], wraparound=False
     )
@@ -94,8 +129,11 @@ def _repeat(builder: Any, value: Any, width: Any) -> Any:
     """The same number in all places of a vector."""
     empty = ir.Constant(_vector(width), ir.Undefined)
     first = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), width.literal_value), [0] * width.literal_value)
-    return builder.shuffle_vector(first, empty, zeros)
+    return _shuffle(builder, first, empty, [0] * width.literal_value)
+
+
+def _shuffle(builder: Any, one: Any, other: Any, lanes: list[int]) -> Any:
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def _fma(builder: Any, factor: Any, row: Any, addend: Any) -> Any:

@@ -13,16 +13,19 @@ _UNROLLED = 4  # taps a pass: fewer passes over a row, which is what takes the t
 _REACH = 3.0  # least radius in standard deviations: the kernel is below 0.011 there
 
 
-def gaussian(maps: np.ndarray, sigma: float, scale: np.ndarray | None = None) -> np.ndarray:
+def gaussian(
+    maps: np.ndarray, sigma: float, scale: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
     """``diag(scale) G diag(scale)`` times each map, G_ij = exp(-|p_i - p_j|^2 / (2 sigma^2)), p in pixels.
 
     Args:
         maps: float32 (K, H, W).
         sigma: Width in pixels, above 0.
         scale: float32 (H, W); None is all ones.
+        out: float32 (K, H, W), what the result is added to; None is zeros.
 
     Returns:
-        float32 (K, H, W).
+        float32 (K, H, W), ``out`` where it is given.
 
     Raises:
         ValueError: The width is not above 0, or another shape or dtype.
@@ -34,9 +37,11 @@ def gaussian(maps: np.ndarray, sigma: float, scale: np.ndarray | None = None) ->
     scale = np.ones(maps.shape[1:], np.float32) if scale is None else np.ascontiguousarray(scale)
     if scale.shape != maps.shape[1:] or scale.dtype != np.float32:
         raise ValueError(f"scale must be float32 {maps.shape[1:]}, found {scale.dtype} {scale.shape}")
-    result = np.empty(maps.shape, np.float32)
-    for plane, out in zip(np.ascontiguousarray(maps), result, strict=True):
-        _convolve(plane, _taps(sigma, max(plane.shape)), scale, out)
+    result = np.zeros(maps.shape, np.float32) if out is None else out
+    if result.shape != maps.shape or result.dtype != np.float32:
+        raise ValueError(f"out must be float32 {maps.shape}, found {result.dtype} {result.shape}")
+    for plane, to in zip(np.ascontiguousarray(maps), result, strict=True):
+        _convolve(plane, _taps(sigma, max(plane.shape)), scale, to)
     return result
 
 
@@ -52,32 +57,38 @@ def _taps(sigma: float, longest: int) -> np.ndarray:
 def _convolve(plane: Any, taps: Any, scale: Any, out: Any) -> None:
     height, width = plane.shape
     radius = taps.shape[0] - 1
-    # Rows and columns of zeros around the image, so that no tap needs a check.
-    rows = np.zeros((height + 2 * radius, width), np.float32)
-    row = np.zeros(width + 2 * radius, np.float32)
+    ring = 2 * radius + 1  # rows at a time, as many as one row of the result needs: they stay near in the cache
+    rows = np.zeros((ring, width), np.float32)
+    # Zeros above and below, before and behind, so that no tap needs a check.
+    row, mixed = np.zeros(width + 2 * radius, np.float32), np.empty(width, np.float32)
     middle = row[radius : radius + width]
-    for y in range(height):
-        source, factor, to = plane[y], scale[y], rows[y + radius]
-        for x in range(width):
-            middle[x] = source[x] * factor[x]
-        for x in range(width):
-            to[x] = taps[0] * middle[x]
+    for y in range(-radius, height):
+        newest, below = rows[(y + radius) % ring], y + radius
+        if below < height:
+            source, factor = plane[below], scale[below]
+            for x in range(width):
+                newest[x] = source[x] * factor[x]
+        else:
+            newest[:] = 0
+        if y < 0:
+            continue
+        source = rows[y % ring]
+        for t in range(1, radius, 4):
+            a, b, c, d = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
+            up, down = y + ring - t, y + t
+            p, q, r, s = rows[up % ring], rows[(up - 1) % ring], rows[(up - 2) % ring], rows[(up - 3) % ring]
+            i, j, k, m = rows[down % ring], rows[(down + 1) % ring], rows[(down + 2) % ring], rows[(down + 3) % ring]
+            for x in range(width):
+                near = a * (p[x] + i[x]) + b * (q[x] + j[x])
+                before = taps[0] * source[x] if t == 1 else middle[x]
+                middle[x] = before + near + (c * (r[x] + k[x]) + d * (s[x] + m[x]))
         for t in range(1, radius, 4):
             a, b, c, d = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
             left, right = row[radius - t - 3 : radius - t + width], row[radius + t : radius + t + 3 + width]
             for x in range(width):
                 near = a * (left[x + 3] + right[x]) + b * (left[x + 2] + right[x + 1])
-                to[x] += near + (c * (left[x + 1] + right[x + 2]) + d * (left[x] + right[x + 3]))
-    for y in range(height):
-        source, factor, to = rows[y + radius], scale[y], out[y]
+                before = taps[0] * middle[x] if t == 1 else mixed[x]
+                mixed[x] = before + near + (c * (left[x + 1] + right[x + 2]) + d * (left[x] + right[x + 3]))
+        factor, to = scale[y], out[y]
         for x in range(width):
-            to[x] = taps[0] * source[x]
-        for t in range(1, radius, 4):
-            a, b, c, d = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
-            up, down = y + radius - t, y + radius + t
-            p, q, r, s = rows[up], rows[up - 1], rows[up - 2], rows[up - 3]
-            i, j, k, m = rows[down], rows[down + 1], rows[down + 2], rows[down + 3]
-            for x in range(width):
-                to[x] += a * (p[x] + i[x]) + b * (q[x] + j[x]) + (c * (r[x] + k[x]) + d * (s[x] + m[x]))
-        for x in range(width):
-            to[x] *= factor[x]
+            to[x] += mixed[x] * factor[x]
