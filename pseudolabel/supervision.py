@@ -86,7 +86,7 @@ def count_kinds(records: Iterable[Record], masked: Container[str]) -> dict[str, 
 
 def describe_supervision(counts: Mapping[str, int]) -> str:
     """The counts of ``count_kinds`` as one phrase."""
-    parts = ", ".join(f"{count} {words}" for words, count in counts.items())
+    parts = ", ".join(f"{words} {count}" for words, count in counts.items())
     return f"{sum(counts.values())} images ({parts})"
 
 

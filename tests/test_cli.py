@@ -209,7 +209,10 @@ def test_values_are_short() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["trian-cam"], "no such command 'trian-cam'. Did you mean 'train-cam', 'train-cosa'?; see 'pseudolabel --help'"),
+        (
+            ["trian-cam"],
+            "no such command 'trian-cam'. Did you mean 'train-cam', 'train-cosa'?; see 'pseudolabel --help'",
+        ),
         (["--nope"], "unknown option --nope; see 'pseudolabel --help'"),
         (
             ["train-cam", "--epoch", "3"],

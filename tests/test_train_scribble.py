@@ -131,7 +131,7 @@ def test_a_checkpoint_says_what_it_learnt_from(checkpoint, synthetic_root, weak)
     }
     assert header.facts["supervision"] == {"scribbles": 8}
     assert header.facts["annotation_hours"] == pytest.approx(8 * 34.9 / 3600, abs=1e-3)
-    assert header.protocol == {"trained_on": "8 images (8 scribbles); regulariser dfr 1; consistency 0.1"}
+    assert header.protocol == {"trained_on": "8 images (scribbles 8); regulariser dfr 1; consistency 0.1"}
     assert header.oracle == ("scribbles simulated from pixel masks",)
     assert header.dataset["scribbles"] == str(weak["scribbles"])
     assert header.dataset["root"] == str(synthetic_root)
@@ -243,7 +243,7 @@ def test_every_regulariser_trains_by_its_name(options, name):
     assert ("consistency" in curves) == (name == "dfr")
     assert (header.facts["architecture"]["embedding"] is not None) == (name == "dfr")
     weight = {"none": "", "densecrf": f" {2e-9 * (513 / 32) ** 4:.3g}", "gated-crf": " 0.1"}.get(name, " 1")
-    assert header.protocol["trained_on"].startswith(f"8 images (8 scribbles); regulariser {name}{weight}")
+    assert header.protocol["trained_on"].startswith(f"8 images (scribbles 8); regulariser {name}{weight}")
     load_network(options().out, "segmenter")
 
 
@@ -320,7 +320,7 @@ def test_all_kinds_of_labels_train_in_one_run(options, tmp_path):
     seconds = 3 * 20 + 2 * 34.9 + 22.1 + 38.1 + 239.7
     assert result["annotation_hours"] == pytest.approx(seconds / 3600, abs=1e-3)
     assert header.oracle == ("1 pixel masks used in training",)  # copies do not say that they were simulated
-    words = "3 tags only, 2 scribbles, 1 points, 1 boxes, 1 pixel masks"
+    words = "tags only 3, scribbles 2, points 1, boxes 1, pixel masks 1"
     assert header.protocol["trained_on"] == (
         f"8 images ({words}); regulariser dfr 1; consistency 0.1; exclusion 0.1; presence 0.1"
     )
@@ -339,7 +339,7 @@ def test_tags_that_cannot_teach_are_warned_about(options, tmp_path):
 def test_full_masks_are_an_upper_bound_and_an_oracle(options):
     result = train_scribble(options(supervision="masks", scribbles=None, regulariser="none", holdout=0.25))
     header = read_header(options().out)
-    assert header.protocol["trained_on"] == "6 images (6 pixel masks); regulariser none"
+    assert header.protocol["trained_on"] == "6 images (pixel masks 6); regulariser none"
     assert result["oracle"] == ["6 pixel masks used in training"]
     assert curves_of(options().out)["labelled"].min() > 0.8
     assert 0 <= result["agreement"] <= 1
@@ -424,6 +424,23 @@ def test_boxes_bound_their_classes_and_what_is_outside_is_background(options, we
         assert sample["present"][box.label - 1] == sample["allowed"][box.label].any()
 
 
+def test_every_view_allows_what_its_mask_shows(options, weak):
+    """The same view of boxes and of masks: whatever is in it lies in its box, mirrored or not."""
+    bound, dataset = views(options, scribbles=None, boxes=weak["boxes"])
+    true, _ = views(options, scribbles=None, supervision="masks")
+    bound.grid = true.grid = 8
+    for epoch, index in np.ndindex(3, len(dataset.records)):
+        boxed, masked = bound[epoch, index], true[epoch, index]
+        assert np.array_equal(boxed["image"], masked["image"])
+        allowed, mask = boxed["allowed"].numpy(), masked["labels"]
+        for y, x in np.argwhere((mask != 0) & (mask != 255)):
+            assert allowed[mask[y, x], y // 4, x // 4]
+        assert masked["allowed"].all()
+        outside = boxed["labels"] == 0
+        assert np.isin(mask[outside], (0, 255)).all()
+        assert not allowed[1:].all(axis=0).any()
+
+
 def test_a_class_without_a_box_may_be_anywhere(options, tmp_path):
     """A photograph with tags of two classes and a box of one: outside the box nothing is known."""
     given = options(scribbles=None, supervision="masks")
@@ -498,7 +515,7 @@ def test_counts_and_hours_by_hand():
     ]
     counts = count_kinds(records, {"d"})
     assert counts == {"tags only": 1, "points and boxes": 1, "boxes": 1, "pixel masks": 1}
-    assert describe_supervision({"boxes": 2, "tags only": 1}) == "3 images (2 boxes, 1 tags only)"
+    assert describe_supervision({"boxes": 2, "tags only": 1}) == "3 images (boxes 2, tags only 1)"
     hours = annotation_hours(records, {"d"}, (10, 12, 20, 30, 100))
     assert hours == pytest.approx((10 + (10 + 2 + 20) + 30 + 100) / 3600)
 
@@ -523,7 +540,7 @@ def test_scribbles_in_masks_out(synthetic_root, tmp_path, capsys):
     stage(capsys, "predict-masks", tmp_path / "net.h5", "--split", "val", "--out", tmp_path / "val", *quick)
     scores = stage(capsys, "evaluate-masks", tmp_path / "val", "--resamples", "0")
     assert scores["oracle"] == ["scribbles simulated from pixel masks"]
-    assert scores["protocol"]["trained_on"] == "8 images (8 scribbles); regulariser dfr 1; consistency 0.1"
+    assert scores["protocol"]["trained_on"] == "8 images (scribbles 8); regulariser dfr 1; consistency 0.1"
     assert scores["protocol"]["tag_filtered_by"] == "image tags (xml)"
     assert 0 <= scores["miou"] <= 1
     seen = ["--split", "train", "--tags", "dataset"]
