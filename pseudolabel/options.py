@@ -322,7 +322,7 @@ class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
         "dfr", "Loss of what is not labelled. dfr: the dynamic feature regularised loss, and its feature consistency."
     )
     regulariser_weight: float | None = option(
-        None, "Weight of the regulariser, 0 for none. none: its own, for densecrf 2e-9 (513 / crop)^4.", ge=0
+        None, "Weight of the regulariser; 0: off. none: its own, for densecrf 2e-9 (513 / crop)^4.", ge=0
     )
     start: Share = option(0.2, "Share of the steps at the start in which labels alone teach.")
     ramp: Share = option(0.2, "Share of the steps in which the regulariser's weight then rises to its full value.")
