@@ -176,7 +176,7 @@ def test_the_same_seed_trains_the_same_network_with_any_number_of_workers(checkp
 
 @pytest.mark.parametrize(("step", "values"), [(6, {}), (3, {"ema": 0.9, "steps": 4})])
 def test_a_killed_training_ends_as_an_uninterrupted_one(checkpoint, options, step, values):
-    killed = options("killed.h5", save_every=1, **values)
+    killed = options("killed.h5", save_every=step - 1, **values)
     with pytest.raises(KilledError):
         train_scribble(killed, Listening(step))
     assert state_path(killed.out).exists()
