@@ -82,17 +82,20 @@ def inspect(
 
 
 def demo(*, out: DemoOut = Path("demo"), as_json: Json = False, quiet: Quiet = False, trace: Trace = False) -> None:
-    """Make a small data set, run every stage on it, and show masks and scores; no network, no GPU."""
+    """Make a small data set, run both routes on it, and compare their masks; no network, no GPU."""
     with traced(trace):
         from pseudolabel.demo import demo as run_demo
 
         from . import summaries
+        from .comparisons import show_comparison
         from .render import console, print_json
 
         result = run_demo(out=out, progress=RichProgress(quiet=quiet))
         if as_json:
             print_json(result)
             return
-        summaries.show_run(result)
+        for route in result["runs"].values():
+            summaries.show_stages(route)
+        show_comparison(result["comparison"])
         for picture in result["pictures"]:
             console().print(f"look at {picture}", markup=False, highlight=False, soft_wrap=True)

@@ -29,6 +29,13 @@ def show_plan(rows: list[dict[str, str]]) -> None:
 
 def show_run(result: Mapping[str, Any]) -> None:
     """What each stage cost, and the scores."""
+    show_stages(result)
+    if result["scores"]:
+        show_summary(result["scores"])
+
+
+def show_stages(result: Mapping[str, Any]) -> None:
+    """What each stage of a run cost."""
     output = console()
     rows = result["stages"]
     if not result["made"]:
@@ -49,8 +56,6 @@ def show_run(result: Mapping[str, Any]) -> None:
     table.add_row("all", "", "", duration(result["stage_seconds"]), "", "", size(result["bytes"]))
     table.add_row("this run", "", "", duration(result["wall_seconds"]), "", "", "")
     output.print(table)
-    if result["scores"]:
-        show_summary(result["scores"])
 
 
 def show_artefact(described: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The demo: a small data set made on the spot, a backbone pretrained elsewhere, and every stage of the pipeline."""
+"""The demo: a small data set made on the spot, a backbone pretrained elsewhere, and both routes side by side."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pseudolabel.comparison import compare_runs
 from pseudolabel.isolation import in_own_process
 from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.progress import Progress
 from pseudolabel.running import run_pipeline
 
 BACKBONE = "tf_efficientnet_lite0"
+ROUTES = {"multi-stage": "cam", "cosa": "cosa"}
+"""The packaged pipelines of the demo, and the stage of each that starts from the backbone's weights."""
 
 
 def demo(out: Path, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
-    """Make a data set of five classes, run the multi-stage pipeline on it and score what comes out.
+    """Make a data set of five classes, run both routes on it, and compare them.
 
     Needs no network, no GPU and no compiler.
 
@@ -24,18 +27,24 @@ def demo(out: Path, progress: Progress = Progress()) -> dict[str, Any]:  # noqa:
         progress: Where to report.
 
     Returns:
-        What ``run_pipeline`` returns, and ``pictures``: the files to look at.
+        ``runs``: what ``run_pipeline`` returns of each route; ``comparison``: what ``compare_runs`` returns;
+        ``pictures``: the files to look at.
     """
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{BACKBONE}.safetensors"
     if not weights.exists():
         in_own_process("writing the backbone", write_backbone, weights)  # torch need not stay in this process
-    pipeline = read_pipeline(
-        find_config("demo/multi-stage"), {"defaults.root": str(out / "data"), "cam.weights": str(weights)}, out
-    )
-    result = run_pipeline(pipeline, progress)
-    pictures = [out / folder / "contact-sheet.png" for folder in ("masks", "val")]
-    return {**result, "pictures": [str(path) for path in pictures if path.exists()]}
+    folders = {route: out / route for route in ROUTES}
+    runs = {}
+    for route, first in ROUTES.items():
+        changes = {"defaults.root": str(out / "data"), f"{first}.weights": str(weights)}
+        runs[route] = run_pipeline(read_pipeline(find_config(f"demo/{route}"), changes, folders[route]), progress)
+    pictures = [folder / "masks" / "contact-sheet.png" for folder in folders.values()]
+    return {
+        "runs": runs,
+        "comparison": compare_runs(list(folders.values())),
+        "pictures": [str(path) for path in pictures if path.exists()],
+    }
 
 
 def write_backbone(path: Path) -> None:

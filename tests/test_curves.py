@@ -46,7 +46,7 @@ def measured(curves: Curves, steps: range) -> None:
     for step in steps:
         curves.scalars(step, values(step))
         if step % 4 == 0:
-            curves.scalars(step, {"epoch/val_miou": step / 100})
+            curves.scalars(step, {"epoch/miou": step / 100})
             curves.picture(step, "grid", np.full((4, 6, 3), step, np.uint8))
             curves.histogram(step, "scores", np.array([0, 1, step]), np.array([0.25, 0.5, 0.75, 1.0]))
 
@@ -59,12 +59,12 @@ def test_one_row_a_step_and_an_empty_cell_where_nothing_was_measured(tmp_path: P
     with CurveWriter(tmp_path / "a.log") as curves:
         curves.scalars(1, {"loss": 0.5, "low": float("nan")})
         curves.scalars(2, {"loss": 0.25, "c2s": 1 / 3})
-        curves.scalars(2, {"epoch/val_miou": 0.125})
+        curves.scalars(2, {"epoch/miou": 0.125})
         curves.scalars(3, {"c2s": 2.0, "low": -1e-7})
         curves.scalars(4, {})
         curves.scalars(5, {"loss": float("inf"), "collapsed": True})
     assert (tmp_path / "a.log" / "curves.csv").read_text() == (
-        "step,loss,c2s,epoch/val_miou,low,collapsed\n"
+        "step,loss,c2s,epoch/miou,low,collapsed\n"
         "1,0.5,,,,\n"
         "2,0.25,0.3333333,0.125,,\n"
         "3,,2,,-1e-07,\n"
@@ -94,7 +94,7 @@ def test_tensorboard_shows_scalars_pictures_and_histograms(tmp_path: Path) -> No
         measured(curves, range(1, 9))
     assert scalars(tmp_path / "a.log", "loss") == [(step, pytest.approx(1 / step)) for step in range(1, 9)]
     assert scalars(tmp_path / "a.log", "c2s") == [(step, pytest.approx(step / 3)) for step in range(4, 9)]
-    assert scalars(tmp_path / "a.log", "epoch/val_miou") == [(4, pytest.approx(0.04)), (8, pytest.approx(0.08))]
+    assert scalars(tmp_path / "a.log", "epoch/miou") == [(4, pytest.approx(0.04)), (8, pytest.approx(0.08))]
     found = events(tmp_path / "a.log")
     pictures = found.Images("grid")
     assert [(event.step, event.height, event.width) for event in pictures] == [(4, 4, 6), (8, 4, 6)]
@@ -131,7 +131,7 @@ def test_a_resumed_training_leaves_what_an_uninterrupted_one_does(first: int, tm
     assert (whole / "curves.csv").read_bytes() == (killed / "curves.csv").read_bytes()
     pictures = sorted(path.name for path in (killed / "pictures").iterdir())
     assert pictures == ["grid-000004.png", "grid-000008.png", "grid-000012.png"]
-    for name in ("loss", "c2s", "epoch/val_miou"):
+    for name in ("loss", "c2s", "epoch/miou"):
         assert scalars(whole, name) == scalars(killed, name)
     for found in (events(killed).Images("grid"), events(killed).Histograms("scores")):
         assert [event.step for event in found] == [4, 8, 12]

@@ -38,8 +38,8 @@ def curves() -> dict[str, np.ndarray]:
         "labelled": np.where(step % 10 == 0, 0.75, np.nan) * late,
         "agreement": late * step / 100,
         "collapsed": late * (step == 30),
-        "epoch/val_miou": np.array([np.nan, 0.25, 0.375]),
-        "epoch/val_miou_tags": np.array([np.nan, 0.5, 0.625]),
+        "epoch/miou": np.array([np.nan, 0.25, 0.375]),
+        "epoch/miou_tags": np.array([np.nan, 0.5, 0.625]),
         "epoch/cam_miou": np.array([0.125, 0.25, 0.25]),
     }
     return {f"curves/{name}": values.astype(np.float32) for name, values in found.items()}
@@ -98,7 +98,7 @@ def test_curves_of_one_network_are_grouped(tmp_path: Path) -> None:
     assert "low: from 0.271 to 0.31, between 0.271 and 0.31; high: from 0.521 to 0.56" in thresholds
     assert "labelled: from 0.75 to 0.75" in shares
     assert "collapsed: from 0 to 0, between 0 and 1" in shares
-    assert "mIoU over epoch. val miou: from 0.25 to 0.375" in scores
+    assert "mIoU over epoch. miou: from 0.25 to 0.375" in scores
     assert "; cam miou: from 0.125 to 0.25, " in scores
     assert rate.startswith("train-cosa: rate: rate over step. run: a.h5: from ")
     assert not any("nan" in chart for chart in charts)
@@ -136,10 +136,10 @@ def test_curves_of_several_networks_are_laid_over_each_other(tmp_path: Path) -> 
 
 
 def test_a_curve_that_is_alone_in_its_group_keeps_its_own_chart(tmp_path: Path) -> None:
-    found = {name: values for name, values in curves().items() if name in ("curves/loss", "curves/epoch/val_miou")}
+    found = {name: values for name, values in curves().items() if name in ("curves/loss", "curves/epoch/miou")}
     found["curves/s2c"] = np.full(STEPS, np.nan, np.float32)
     charts = training_charts([run(tmp_path / "run", found)])
-    assert titles(charts) == ["train-cosa: val miou", "train-cosa: loss"]
+    assert titles(charts) == ["train-cosa: miou", "train-cosa: loss"]
 
 
 def test_the_mixture_of_a_checkpoint_is_drawn_over_its_histogram(tmp_path: Path) -> None:

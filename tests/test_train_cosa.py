@@ -45,8 +45,10 @@ def cosa_options(root, out, **values):
 
 def curves_of(path):
     with open_artefact(path, "checkpoint") as artefact:
-        found = {name: item[:] for name, item in artefact.file["curves"].items() if name != "epoch"}
-        return found | {f"epoch/{name}": item[:] for name, item in artefact.file.get("curves/epoch", {}).items()}
+        group = artefact.file["curves"]
+        found = {name: item[:] for name, item in group.items() if hasattr(item, "shape")}
+        below = [(name, inner) for name in ("epoch", "mixture") for inner in group.get(name, {})]
+        return found | {f"{name}/{inner}": group[name][inner][:] for name, inner in below}
 
 
 def weights_of(path, group="weights"):
@@ -97,6 +99,7 @@ def test_the_swapped_losses_begin_after_the_warm_up(checkpoint):
     assert np.allclose(curves["loss"][3:], whole[3:], atol=1e-5)
     assert curves["low"][3] == pytest.approx(0.25)  # the first co-training step still has the thresholds given
     assert curves["high"][3] == pytest.approx(0.7)
+    assert (curves["mixture/low_mean"][3:] < curves["mixture/high_mean"][3:]).all()
     assert ((curves["labelled"][3:] > 0) & (curves["labelled"][3:] <= 1)).all()
 
 

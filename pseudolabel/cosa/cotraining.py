@@ -141,7 +141,18 @@ class CoTraining:
         if not self._fixed:
             self.threshold.update(self._counts)
         agreed = agreement(self._joint).share
-        return {**used, "collapsed": float(self.threshold.collapsed), "agreement": agreed}
+        return {**used, "collapsed": float(self.threshold.collapsed), "agreement": agreed, **self._components()}
+
+    def _components(self) -> dict[str, float]:
+        """The mixture's lowest and highest component, as far as there is one."""
+        mixture = None if self._fixed else self.threshold.mixture
+        if mixture is None:
+            return {}
+        return {
+            "mixture/low_mean": float(mixture.mean[0]),
+            "mixture/high_mean": float(mixture.mean[-1]),
+            "mixture/high_share": float(mixture.weight[-1]),
+        }
 
     @property
     def _due(self) -> bool:
@@ -164,6 +175,10 @@ class CoTraining:
             self._classes,
         )
         return {"batch": grid}
+
+    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The teacher's scores that the mixture is fitted to."""
+        return {"scores": (self.threshold.counts, self.threshold.edges)} if self.threshold.counts.any() else {}
 
     @contextmanager
     def evaluated(self, network: CosaNetwork) -> Iterator[CosaNetwork]:

@@ -49,9 +49,9 @@ _GROUPS = (
         ("loss", "main", "auxiliary", "partial", "consistency", "exclusion", "presence", "objectness"),
     ),
     _Group("losses of co-training", "loss", ("c2s", "s2c", "contrastive")),
-    _Group("thresholds", "threshold", ("low", "high"), share=True),
+    _Group("thresholds", "threshold", ("low", "high", "mixture/low_mean", "mixture/high_mean"), share=True),
     _Group("labels from CAMs", "share", ("labelled", "agreement", "collapsed"), share=True),
-    _Group("validation", "mIoU", ("epoch/val_miou", "epoch/val_miou_tags", "epoch/cam_miou")),
+    _Group("validation", "mIoU", ("epoch/miou", "epoch/miou_tags", "epoch/cam_miou", "epoch/auxiliary_cam_miou")),
 )
 """The regulariser, a thousandth of the other losses, would be a flat line among them."""
 
@@ -103,7 +103,7 @@ def _curve_chart(stage: str, name: str, networks: Sequence[tuple[str, int, Curve
 
 
 def _words(name: str) -> str:
-    return name.removeprefix(_EPOCH).replace("_", " ")
+    return name.removeprefix(_EPOCH).replace("_", " ").replace("/", ", ")
 
 
 def _counted(name: str) -> str:

@@ -66,6 +66,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
             if run.step % run.steps_per_epoch == 0 or run.step == run.total_steps:
                 rate = (run.step - first) * options.batch_size / (time.perf_counter() - started)
                 curves.scalars(run.step, _end_epoch(run, progress, rate))
+                for name, (counts, edges) in run.objective.histograms().items():
+                    curves.histogram(run.step, name, counts, edges)
             if run.step % options.save_every == 0 and run.step < run.total_steps and run.group.leads:
                 save_state(run, optimiser, cost)
 

@@ -49,6 +49,10 @@ class Objective(Protocol):
         """What the last step looked like, by name: uint8 (H, W, 3), RGB; empty where nothing was to be drawn."""
         ...
 
+    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Counts int64 (bins,) and edges float64 (bins + 1,) that tell where a method stands, by name."""
+        ...
+
     def evaluated(self, network: Any) -> AbstractContextManager[Any]:
         """The network as it is validated and kept, in evaluation mode."""
         ...
@@ -93,6 +97,10 @@ class Mean:
         return {}
 
     def pictures(self) -> dict[str, np.ndarray]:
+        """See ``Objective``."""
+        return {}
+
+    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """See ``Objective``."""
         return {}
 
