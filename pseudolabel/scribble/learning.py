@@ -146,6 +146,10 @@ class WeakLearning:
         )
         return {"batch": grid}
 
+    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Nothing here follows a distribution."""
+        return {}
+
     @contextmanager
     def evaluated(self, network: ScribbleNetwork) -> Iterator[ScribbleNetwork]:
         """The teacher, or without one the network itself."""
