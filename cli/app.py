@@ -20,6 +20,7 @@ from .flags import sign
 EXAMPLES = {
     "train-cam": "pseudolabel train-cam --dataset voc --root VOCdevkit/VOC2012 --out work/cam.h5",
     "train-cosa": "pseudolabel train-cosa --dataset voc --root VOCdevkit/VOC2012 --out work/cosa.h5",
+    "train-scribble": "pseudolabel train-scribble --root VOCdevkit/VOC2012 --scribbles strokes --out work/scribble.h5",
     "make-cams": "pseudolabel make-cams work/cam.h5 --split train --out work/cams.h5",
     "import-cams": "pseudolabel import-cams irn/cam --dataset voc --root VOCdevkit/VOC2012 --out work/cams.h5",
     "search-threshold": "pseudolabel search-threshold work/cams.h5 --out work/threshold.h5",

@@ -8,21 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from pseudolabel.fields import Names, Share, option
-from pseudolabel.options import DataOptions
-
-
-class WeakLabelOptions(DataOptions):
-    """Weak labels beside the tags, in any mixture: asked for once, where the data set enters the chain."""
-
-    scribbles: Path | None = option(
-        None, "Folder of scribbles: ID.png (255 unlabelled), or ScribbleSup's ID.xml.", role="input"
-    )
-    points: Path | None = option(
-        None, "Labelled points: CSV of id,class,x,y, or the JSON of What's the Point.", role="input"
-    )
-    boxes: Path | None = option(
-        None, "Object boxes: folder of VOC annotations (ID.xml), or COCO's instances JSON.", role="input"
-    )
+from pseudolabel.options import DataOptions, WeakLabelOptions
 
 
 class DataCheckOptions(WeakLabelOptions):

@@ -36,6 +36,9 @@ def _as_integer(value: Any) -> Any:
 
 
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1), BeforeValidator(_split_commas)]
+Seconds = Annotated[
+    tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=5, max_length=5), BeforeValidator(_split_commas)
+]
 Names = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_split_commas)]
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_as_integer)]

@@ -23,6 +23,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.fields import (
     Range,
     Scales,
+    Seconds,
     Share,
     Stride,
     as_word,
@@ -108,6 +109,20 @@ class DataOptions(BaseModel):
     tags_file: Path | None = option(None, "CSV of image tags: id,class[;class...].", role="input")
 
 
+class WeakLabelOptions(DataOptions):
+    """Weak labels beside the tags, in any mixture: asked for once, where the data set enters the chain."""
+
+    scribbles: Path | None = option(
+        None, "Folder of scribbles: ID.png (255 unlabelled), or ScribbleSup's ID.xml.", role="input"
+    )
+    points: Path | None = option(
+        None, "Labelled points: CSV of id,class,x,y, or the JSON of What's the Point.", role="input"
+    )
+    boxes: Path | None = option(
+        None, "Object boxes: folder of VOC annotations (ID.xml), or COCO's instances JSON.", role="input"
+    )
+
+
 class DatasetOptions(DataOptions, StageOptions):
     """Where a data set enters the chain. Later stages read it from their input artefact."""
 
@@ -172,8 +187,8 @@ class AverageOptions(BaseModel):
     )
 
 
-class ClassifierOptions(TrainingOptions, DatasetOptions):
-    """A network that learns image tags, and whose maps say where: what train-cam and train-cosa share."""
+class BackboneOptions(TrainingOptions, DatasetOptions):
+    """A training that begins with a data set and a backbone."""
 
     backbone: str = option("vit_small_patch16_224", "Name of any timm backbone.")
     weights: Path | None = option(
@@ -183,19 +198,51 @@ class ClassifierOptions(TrainingOptions, DatasetOptions):
     output_stride: Stride | None = option(
         None, "Stride of a CNN's last feature map (dilates what comes after). none: the backbone's own."
     )
+    freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
+    holdout: Share = option(0.1, "Share of the split that is kept from training to measure the tag mAP on.")
+
+
+class ClassifierOptions(BackboneOptions):
+    """A network that learns image tags, and whose maps say where: what train-cam and train-cosa share."""
+
     pooling: Literal["gap", "gmp"] = option("gap", "Global average or global max pooling of the maps.")
     auxiliary_block: int | None = option(
         -3, "Block of a plain ViT that a second classifier reads, counted from the end. none: no auxiliary head.", lt=0
     )
-    freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
-    holdout: Share = option(0.1, "Share of the split that is kept from training to measure the tag mAP on.")
+
+
+class WatchedOptions(BackboneOptions):
+    """A training of a segmenter that can be looked at, and scored by masks, while it goes on."""
+
+    picture_every: int | None = option(
+        200,
+        "Steps between two pictures of a batch in OUT.log: maps, labels, predictions. none: none.",
+        role="execution",
+        ge=1,
+    )
+    validate_on: str | None = option(
+        None,
+        "Split to score after every epoch by its masks, or held-out for the held-out part of this one; scores are "
+        "marked oracle where they choose. none: none.",
+    )
+    keep: Literal["last", "best"] = option(
+        "last", "State to keep: the last, or the one with the highest mIoU on --validate-on, marked oracle."
+    )
+
+    @model_validator(mode="after")
+    def _split_is_there(self) -> WatchedOptions:
+        if self.keep == "best" and self.validate_on is None:
+            raise ValueError("keep best needs --validate-on, the split whose masks choose")
+        if self.validate_on == "held-out" and not self.holdout:
+            raise ValueError("validate_on held-out needs a --holdout above 0")
+        return self
 
 
 class TrainCamOptions(AverageOptions, ClassifierOptions):
     """Train a classification network on image tags, whose class activation maps later stages use."""
 
 
-class TrainCosaOptions(ClassifierOptions):
+class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     """Train a segmentation network and its guided CAMs together, from image tags alone (CoSA)."""
 
     auxiliary_stage: int = option(
@@ -242,20 +289,6 @@ class TrainCosaOptions(ClassifierOptions):
     contrastive_cells: int = option(64, "Cells of an image that are compared with each other.", ge=2, le=4096)
     contrastive_perplexity: float = option(1.0, "Cells of a higher perplexity are not compared.", gt=0)
     embedding: int = option(128, "Channels of the projection that cells are compared in.", ge=1, le=4096)
-    picture_every: int | None = option(
-        200,
-        "Steps between two pictures of a batch in OUT.log: maps, labels, predictions. none: none.",
-        role="execution",
-        ge=1,
-    )
-    validate_on: str | None = option(
-        None,
-        "Split to score after every epoch by its masks, or held-out for the held-out part of this one; scores are "
-        "marked oracle where they choose. none: none.",
-    )
-    keep: Literal["last", "best"] = option(
-        "last", "State to keep: the last, or the one with the highest mIoU on --validate-on, marked oracle."
-    )
 
     @model_validator(mode="after")
     def _settings_agree(self) -> TrainCosaOptions:
@@ -265,10 +298,80 @@ class TrainCosaOptions(ClassifierOptions):
             raise ValueError(f"teacher_scales {as_word(self.teacher_scales)} lack 1, at which the teacher segments")
         if self.view_scale is not None and not 0 < self.view_scale[0] <= self.view_scale[1] <= 8:
             raise ValueError(f"view_scale {self.view_scale} is not an increasing pair of factors in (0, 8]")
-        if self.keep == "best" and self.validate_on is None:
-            raise ValueError("keep best needs --validate-on, the split whose masks choose")
-        if self.validate_on == "held-out" and not self.holdout:
-            raise ValueError("validate_on held-out needs a --holdout above 0")
+        return self
+
+
+class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
+    """Train a segmenter from scribbles, points, boxes, tags or masks, in any mixture, with a regularised loss."""
+
+    holdout: Share = option(0.0, "Share of the split that is kept from training to measure agreement with its labels.")
+    supervision: Literal["weak", "masks"] = option(
+        "weak", "weak: the weak labels given; masks: the pixel masks of all images, an upper bound marked oracle."
+    )
+    mask_list: Path | None = option(
+        None,
+        "List of ids whose pixel masks are used beside weak labels of the others; marked oracle.",
+        role="input",
+    )
+    cams: Path | None = option(
+        None, "CAMs, or soft labels, of the same images, for --objectness and --fill.", role="input"
+    )
+    width: int = option(3, "Diameter of points and of XML's strokes, in pixels of the photograph.", ge=1, le=64)
+    by_image: bool = option(False, "The partial cross entropy counts images alike, not labelled pixels.")
+    regulariser: Literal["none", "densecrf", "normalised-cut", "kernel-cut", "gated-crf", "dfr"] = option(
+        "dfr", "Loss of what is not labelled. dfr: the dynamic feature regularised loss, and its feature consistency."
+    )
+    regulariser_weight: float | None = option(
+        None, "Weight of the regulariser; 0: off. none: its own, for densecrf 2e-9 (513 / crop)^4.", ge=0
+    )
+    start: Share = option(0.2, "Share of the steps at the start in which labels alone teach.")
+    ramp: Share = option(0.2, "Share of the steps in which the regulariser's weight then rises to its full value.")
+    sigma_xy: float | None = option(
+        None, "Width of the kernel in position, pixels of a view. none: the regulariser's own.", ge=0.1, le=1e6
+    )
+    sigma_rgb: float | None = option(
+        None, "Width of the kernel in colour, grey levels of 0-255. none: the regulariser's own.", ge=0.01, le=1e6
+    )
+    map_scale: float | None = option(
+        None, "Size of the maps that are regularised over a view's. none: the regulariser's own.", gt=0, le=1
+    )
+    sigma_embedding: float | None = option(
+        0.5, "Width of dfr's kernel in its embedding. none: a kernel in position and colour alone.", ge=0.01, le=1e6
+    )
+    embedding: int = option(8, "Dimensions of dfr's embedding.", ge=1, le=256)
+    consistency: float | None = option(0.1, "Weight of dfr's feature consistency. none: off.", ge=0)
+    confidence: Share | None = option(
+        0.9, "Least share of a prediction that labels a cell for the consistency. none: only what is labelled counts."
+    )
+    cells: int = option(64, "Cells of an image whose embeddings are compared with each other.", ge=2, le=4096)
+    exclusion: float | None = option(
+        None, "Weight of the loss on classes where tags or boxes exclude them. none: off.", ge=0
+    )
+    presence: float | None = option(
+        None, "Weight of the loss on tagged classes that are labelled nowhere in their image. none: off.", ge=0
+    )
+    objectness: float | None = option(
+        None, "Weight of the loss against where --cams see objects; not of images with masks. none: off.", ge=0
+    )
+    fill: Range | None = option(
+        None,
+        "Low and high score of --cams inside a box, over their maximum there: below a pixel is background, from the "
+        "high one on it is of the box's class. none: what is inside boxes stays unlabelled.",
+    )
+    annotation_seconds: Seconds = option(
+        (20.0, 22.1, 34.9, 38.1, 239.7),
+        "Seconds that the tags, points, scribbles, boxes and mask of an image take to draw, to state what labels cost.",
+        role="execution",
+    )
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> TrainScribbleOptions:
+        if self.supervision == "masks" and self.mask_list is not None:
+            raise ValueError("supervision masks uses the masks of all images; leave out --mask-list")
+        if (self.objectness is not None or self.fill is not None) and self.cams is None:
+            raise ValueError("objectness and fill need --cams, which say where objects are likely")
+        if self.fill is not None and not 0 <= self.fill[0] <= self.fill[1] <= 1:
+            raise ValueError(f"fill {as_word(self.fill)} is not an increasing pair of scores in [0, 1]")
         return self
 
 
@@ -451,7 +554,7 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, LaterOp
 
     writes_folder: ClassVar[bool] = True
 
-    checkpoint: Path = reads("Checkpoint of train-segmenter or train-cosa.")
+    checkpoint: Path = reads("Checkpoint of train-segmenter, train-scribble or train-cosa.")
     split: str = option("val", "List file of the data set, or a path to any list of ids.")
     tags: Literal["none", "dataset"] = option(
         "none", "dataset removes classes that the image tags exclude: for pseudo labels, not for honest inference."
@@ -490,6 +593,7 @@ class EvaluateMasksOptions(StageOptions):
 STAGES: dict[str, type[StageOptions]] = {
     "train-cam": TrainCamOptions,
     "train-cosa": TrainCosaOptions,
+    "train-scribble": TrainScribbleOptions,
     "make-cams": MakeCamsOptions,
     "import-cams": ImportCamsOptions,
     "search-threshold": SearchThresholdOptions,

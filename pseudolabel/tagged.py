@@ -1,4 +1,4 @@
-"""What trainings on image tags share: usable images, the tags as a vector and their score, the checkpoint's header."""
+"""What trainings that begin with a data set share: usable images, the tags as a vector and their score, the header."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pseudolabel.data import Dataset, Record, read_image
 from pseudolabel.data.views import resized
 from pseudolabel.devices import autocast
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
-from pseudolabel.options import ClassifierOptions
+from pseudolabel.options import BackboneOptions, ClassifierOptions
 from pseudolabel.progress import Progress
 from pseudolabel.sources import unreadable
 
 
 def make_header(
     stage: str,
-    options: ClassifierOptions,
+    options: BackboneOptions,
     dataset: Dataset,
-    network: CamNetwork,
+    backbone: Backbone,
     architecture: dict[str, Any],
     inputs: tuple[Input, ...],
     device: torch.device,
@@ -44,8 +45,8 @@ def make_header(
             "output_stride": options.output_stride,
             "weights": str(options.weights.resolve()) if options.weights else None,
             "pretrained": options.pretrained,
-            "mean": network.backbone.mean,
-            "std": network.backbone.std,
+            "mean": backbone.mean,
+            "std": backbone.std,
             "crop": options.crop,
         },
         facts={"architecture": architecture},

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pseudolabel.data.shapes import Box
-from pseudolabel.scribble.boxes import bounded, boxes_allow, boxes_in_view, fill_boxes, objectness, tags_allow
+from pseudolabel.scribble.boxes import (
+    bounded,
+    boxes_allow,
+    boxes_in_view,
+    fill_boxes,
+    objectness,
+    outside_boxes,
+    tags_allow,
+)
 
 C = 3
 
@@ -168,3 +176,10 @@ def test_objectness_is_the_strongest_tagged_map() -> None:
     found = objectness(cams, torch.tensor([[1, 1, 0], [0, 0, 0]]))
     torch.testing.assert_close(found[0], torch.tensor([[0.5, 0.9]]))
     assert found[1].isnan().all()
+
+
+def test_what_no_box_touches_is_background() -> None:
+    labels = outside_boxes([Box(2, 1, 0, 3, 2), Box(1, 3, 3, 4, 4)], (4, 5))
+    assert labels.dtype == torch.uint8
+    assert labels.tolist() == [[0, 255, 255, 0, 0], [0, 255, 255, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 255, 0]]
+    assert not outside_boxes([], (2, 2)).any()

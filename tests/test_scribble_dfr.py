@@ -17,7 +17,7 @@ from pseudolabel.pairwise.loss_modules import Bilateral, DenseCrfLoss, GatedCrfL
 from pseudolabel.scribble.boxes import tags_allow
 from pseudolabel.scribble.consistency import consistency_loss, known_labels, labels_on_grid
 from pseudolabel.scribble.kernel import DynamicLoss, dynamic_features
-from pseudolabel.scribble.regularisers import Name, build_regulariser
+from pseudolabel.scribble.regularisers import Name, build_regulariser, default_weight
 
 B, C, D, SIZE = 4, 3, 5, (8, 10)
 NAMES: list[Name] = [name for name in get_args(Name) if name != "none"]
@@ -283,9 +283,35 @@ def test_regularisers_have_the_published_settings() -> None:
     published = {name: build_regulariser(name) for name in NAMES}
     released = "bilateral=Bilateral(sigma_xy=100, sigma_rgb=15, scale=0.5, backend='auto')"
     assert f"weight=2e-09, {released}" in str(published["densecrf"])
-    assert f"weight=1, {released}" in str(published["kernel-cut"])
+    assert f"weight=1.0, {released}" in str(published["kernel-cut"])
     assert "weight=0.1, bilateral=Bilateral(sigma_xy=6, sigma_rgb=25.5" in str(published["gated-crf"])
     assert "scale=0.25, backend='exact'" in str(published["dfr"])
+
+
+def test_a_regularisers_weight_is_its_own_or_the_one_given() -> None:
+    assert default_weight("densecrf", 513) == 2e-9
+    assert default_weight("densecrf", 171) == pytest.approx(2e-9 * 81)  # a third of the side: 1 / 3^4 of the pairs
+    assert [default_weight(name, 171) for name in ("none", "gated-crf", "dfr")] == [0, 0.1, 1]
+    image, maps = photographs(), shares().float()
+    for name in NAMES:
+        once, twice = (
+            build_regulariser(name, weight=factor * default_weight(name, 171), crop=171, bilateral=KERNEL)
+            for factor in (1, 2)
+        )
+        own = build_regulariser(name, crop=171, bilateral=KERNEL)
+        assert once is not None
+        assert twice is not None
+        assert own is not None
+        torch.testing.assert_close(once(image, maps), own(image, maps))
+        torch.testing.assert_close(twice(image, maps), 2 * own(image, maps))
+    small = build_regulariser("densecrf", crop=171, bilateral=KERNEL)
+    assert small is not None
+    torch.testing.assert_close(small(image, maps), 81 * DenseCrfLoss(bilateral=KERNEL)(image, maps))
+    shallow = build_regulariser("dfr", bilateral=KERNEL, sigma=None)
+    assert shallow is not None
+    torch.testing.assert_close(
+        shallow(image, maps, None, embedding().float()), DynamicLoss(bilateral=KERNEL)(image, maps)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

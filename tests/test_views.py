@@ -3,10 +3,23 @@
 import numpy as np
 import pytest
 
-from pseudolabel.data.views import blurred, network_size, random_view, recoloured, resized, round_to, scaled_view
+from pseudolabel.data.views import (
+    Part,
+    blurred,
+    map_view,
+    network_size,
+    random_part,
+    random_view,
+    recoloured,
+    resized,
+    round_to,
+    scaled_view,
+    scribbles_view,
+    view_of,
+)
 
 
-def view_of(image, labels, seed, **settings):
+def seen(image, labels, seed, **settings):
     values = {"crop": 32, "area": (0.3, 1.0), "jitter": 0.3, **settings}
     return random_view(image, labels, np.random.default_rng(seed), **values)
 
@@ -22,7 +35,7 @@ def picture(height=50, width=80):
 
 def test_the_same_seed_makes_the_same_view_and_another_another():
     image, labels = picture()
-    first, second, other = (view_of(image, labels, seed) for seed in (1, 1, 2))
+    first, second, other = (seen(image, labels, seed) for seed in (1, 1, 2))
     assert np.array_equal(first[0], second[0])
     assert np.array_equal(first[1], second[1])
     assert not np.array_equal(first[0], other[0])
@@ -31,7 +44,7 @@ def test_the_same_seed_makes_the_same_view_and_another_another():
 @pytest.mark.parametrize("seed", range(20))
 def test_photograph_and_labels_are_cut_and_mirrored_alike(seed):
     image, labels = picture()
-    view, part = view_of(image, labels, seed, jitter=0.0)
+    view, part = seen(image, labels, seed, jitter=0.0)
     assert view.shape == (32, 32, 3)
     assert part.shape == (32, 32)
     assert set(np.unique(part)) <= {0, 7, 255}
@@ -43,12 +56,12 @@ def test_photograph_and_labels_are_cut_and_mirrored_alike(seed):
 def test_a_view_never_leaves_the_image():
     image = np.full((20, 300, 3), 200, dtype=np.uint8)
     for seed in range(30):
-        view, _ = view_of(image, None, seed, jitter=0.0)
+        view, _ = seen(image, None, seed, jitter=0.0)
         assert view.min() == view.max() == 200
 
 
 def test_a_single_pixel_gives_a_view():
-    view, part = view_of(np.full((1, 1, 3), 9, np.uint8), np.full((1, 1), 3, np.uint8), 0, jitter=0.0)
+    view, part = seen(np.full((1, 1, 3), 9, np.uint8), np.full((1, 1), 3, np.uint8), 0, jitter=0.0)
     assert np.all(view == 9)
     assert np.all(part == 3)
 
@@ -119,3 +132,48 @@ def test_blur_is_drawn_with_its_probability():
     changed = [not np.array_equal(blurred(image, np.random.default_rng(seed), 0.5), image) for seed in range(200)]
     assert 60 < sum(changed) < 140
     assert np.array_equal(blurred(image, np.random.default_rng(0), 0.0), image)
+
+
+def test_a_view_is_its_part_of_photograph_and_map():
+    image, labels = picture()
+    rng, again = np.random.default_rng(3), np.random.default_rng(3)
+    view, cut = random_view(image, labels, rng, crop=32, area=(0.3, 1.0), jitter=0.3)
+    part = random_part((50, 80), again, (0.3, 1.0))
+    assert np.array_equal(view, view_of(image, part, again, crop=32, jitter=0.3))
+    assert np.array_equal(cut, map_view(labels, part, 32))
+
+
+def test_maps_are_cut_and_mirrored_by_hand():
+    labels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    assert map_view(labels, Part(2, 0, 4, 2), 2).tolist() == [[2, 3], [6, 7]]
+    assert map_view(labels, Part(2, 0, 4, 2, mirrored=True), 2).tolist() == [[3, 2], [7, 6]]
+    slope = np.tile(np.float32([0, 1, 2, 3]), (4, 1))
+    assert map_view(slope, Part(0, 0, 4, 4, mirrored=True), 4).tolist() == slope[:, ::-1].tolist()
+
+
+def test_a_thin_scribble_is_not_lost_and_none_is_made_up():
+    labels = np.full((90, 90), 255, np.uint8)
+    labels[29, 5:85] = 2
+    labels[70:79, 9:18] = 0
+    whole = Part(0, 0, 90, 90)
+    assert (map_view(labels, whole, 10)[3] == 255).all()  # the row's nearest pixel is beside the stroke
+    view = scribbles_view(labels, whole, 10)
+    assert view[3].tolist() == [2] * 10
+    assert np.argwhere(view == 0).tolist() == [[7, 1], [8, 1]]
+    assert (view != 255).sum() == 12
+    mirrored = scribbles_view(labels, whole._replace(mirrored=True), 10)
+    assert np.array_equal(mirrored, view[:, ::-1])
+    cut = scribbles_view(labels, Part(0, 40, 90, 85), 5)
+    assert (cut != 2).all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_scribbles_and_plain_maps_agree_where_both_are_labelled(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.uint8([0, 1, 255, 255, 255]), size=(37, 53))
+    part = random_part((37, 53), rng, (0.3, 1.0))
+    plain, view = map_view(labels, part, 16), scribbles_view(labels, part, 16)
+    assert np.array_equal(view[plain != 255], plain[plain != 255])
+    assert (view != 255).sum() >= (plain != 255).sum()
+    large = scribbles_view(labels, part, 128)
+    assert np.array_equal(large, map_view(labels, part, 128))  # enlarged, every pixel has a nearest one

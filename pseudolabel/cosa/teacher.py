@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pseudolabel.averaging import update_average
 from pseudolabel.models.cosa import CosaNetwork
 from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Seen(NamedTuple):
@@ -28,14 +30,14 @@ class Seen(NamedTuple):
     segmentation: Tensor
 
 
-def make_teacher(student: CosaNetwork) -> CosaNetwork:
+def make_teacher(student: Network) -> Network:
     """A copy that starts equal to the student, takes no gradient and stays in evaluation mode."""
     teacher = copy.deepcopy(student)
     return teacher.requires_grad_(requires_grad=False).eval()
 
 
 @torch.no_grad()
-def follow(teacher: CosaNetwork, student: CosaNetwork, *, decay: float, step: int) -> None:
+def follow(teacher: nn.Module, student: nn.Module, *, decay: float, step: int) -> None:
     """Move the teacher's parameters and buffers towards the student's after an optimiser step. [code], warm-up [ours]
 
     Args:

@@ -4,12 +4,89 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from pseudolabel.labels import IGNORE
+
 _PADDING = (124, 116, 104)
 """Grey levels that padding is filled with: the mean colour of ImageNet."""
+
+
+class Part(NamedTuple):
+    """A rectangle of an image, in its pixels, and whether its view is mirrored."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    mirrored: bool = False
+
+
+def random_part(size: tuple[int, int], rng: np.random.Generator, area: tuple[float, float]) -> Part:
+    """A random rectangle inside an image, mirrored or not.
+
+    Args:
+        size: Height and width of the image.
+        rng: The only source of randomness.
+        area: Smallest and largest share of the image's area in the rectangle; its aspect lies within 3:4 and 4:3 of
+            the image's own.
+    """
+    height, width = size
+    share = rng.uniform(*area)
+    stretch = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+    h = min(height, max(1.0, height * math.sqrt(share / stretch)))
+    w = min(width, max(1.0, width * math.sqrt(share * stretch)))
+    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    return Part(left, top, left + w, top + h, rng.random() < 0.5)
+
+
+def view_of(image: np.ndarray, part: Part, rng: np.random.Generator, *, crop: int, jitter: float) -> np.ndarray:
+    """A part of an image uint8 (H, W, 3), resized to a square and recoloured: uint8 (crop, crop, 3).
+
+    Args:
+        image: The photograph.
+        part: What is seen of it.
+        rng: Of the colours.
+        crop: Side of the square, pixels.
+        jitter: Each of brightness, contrast and saturation is multiplied by 1 ± jitter.
+    """
+    picture = Image.fromarray(image).resize((crop, crop), Image.Resampling.BILINEAR, box=part[:4], reducing_gap=2.0)
+    return _mirrored(_recoloured(picture, rng, jitter), part)
+
+
+def map_view(values: np.ndarray, part: Part, side: int) -> np.ndarray:
+    """What a view shows of a map over the image: a label map uint8 (H, W), by the nearest pixel, or floats, bilinearly.
+
+    Args:
+        values: uint8 or float32 (H, W), of the size in which ``part`` counts.
+        part: What is seen of it.
+        side: Of the square, pixels or cells.
+    """
+    how = Image.Resampling.NEAREST if values.dtype == np.uint8 else Image.Resampling.BILINEAR
+    return _mirrored(np.array(Image.fromarray(values).resize((side, side), how, box=part[:4])), part)
+
+
+def scribbles_view(labels: np.ndarray, part: Part, side: int) -> np.ndarray:
+    """As ``map_view`` of a label map, but no labelled pixel is lost: thin strokes of large photographs would be. [ours]
+
+    A pixel of the view takes its nearest pixel's label, or, if that has none, the label of any pixel that falls on it.
+
+    Args:
+        labels: uint8 (H, W), 255 where unlabelled.
+        part: What is seen of it.
+        side: Of the square, pixels.
+    """
+    view = map_view(labels, part._replace(mirrored=False), side)
+    y, x = np.nonzero(labels != IGNORE)
+    row = np.floor((y + 0.5 - part.top) * side / (part.bottom - part.top)).astype(np.intp)
+    column = np.floor((x + 0.5 - part.left) * side / (part.right - part.left)).astype(np.intp)
+    seen = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+    fallen = np.full_like(view, IGNORE)
+    fallen[row[seen], column[seen]] = labels[y[seen], x[seen]]
+    return _mirrored(np.where(view == IGNORE, fallen, view), part)
 
 
 def random_view(
@@ -28,30 +105,16 @@ def random_view(
         labels: uint8 (H, W) of the same size, cut alike and resized to the nearest pixel; or None.
         rng: The only source of randomness.
         crop: Side of the square, pixels.
-        area: Smallest and largest share of the image's area in the rectangle; its aspect lies within 3:4 and 4:3 of
-            the image's own.
-        jitter: Each of brightness, contrast and saturation is multiplied by 1 ± jitter.
+        area: As of ``random_part``.
+        jitter: As of ``view_of``.
 
     Returns:
         uint8 (crop, crop, 3) and uint8 (crop, crop) or None.
     """
     height, width = image.shape[:2]
-    share = rng.uniform(*area)
-    stretch = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    h = min(height, max(1.0, height * math.sqrt(share / stretch)))
-    w = min(width, max(1.0, width * math.sqrt(share * stretch)))
-    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    box = (left, top, left + w, top + h)
-    mirrored = rng.random() < 0.5
-    picture = Image.fromarray(image).resize((crop, crop), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    view = _recoloured(picture, rng, jitter)
-    part = None
-    if labels is not None:
-        part = np.array(Image.fromarray(labels).resize((crop, crop), Image.Resampling.NEAREST, box=box))
-    if mirrored:
-        view = view[:, ::-1]
-        part = None if part is None else part[:, ::-1]
-    return np.ascontiguousarray(view), None if part is None else np.ascontiguousarray(part)
+    part = random_part((height, width), rng, area)
+    view = view_of(image, part, rng, crop=crop, jitter=jitter)
+    return view, None if labels is None else map_view(labels, part, crop)
 
 
 def scaled_view(
@@ -130,6 +193,10 @@ def _recoloured(picture: Image.Image, rng: np.random.Generator, jitter: float) -
     for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         picture = kind(picture).enhance(rng.uniform(1 - jitter, 1 + jitter))
     return np.array(picture)
+
+
+def _mirrored(values: np.ndarray, part: Part) -> np.ndarray:
+    return np.ascontiguousarray(values[:, ::-1] if part.mirrored else values)
 
 
 def _offset(rng: np.random.Generator, side: int, crop: int) -> int:

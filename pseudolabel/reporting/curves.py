@@ -43,7 +43,11 @@ class _Group:
 
 
 _GROUPS = (
-    _Group("losses", "loss", ("loss", "main", "auxiliary")),
+    _Group(
+        "losses",
+        "loss",
+        ("loss", "main", "auxiliary", "partial", "consistency", "exclusion", "presence", "objectness"),
+    ),
     _Group("losses of co-training", "loss", ("c2s", "s2c", "contrastive")),
     _Group("thresholds", "threshold", ("low", "high", "mixture/low_mean", "mixture/high_mean"), share=True),
     _Group("labels from CAMs", "share", ("labelled", "agreement", "collapsed"), share=True),

@@ -130,6 +130,19 @@ def fill_boxes(cams: Tensor, boxes: Sequence[Box], *, low: float, high: float) -
     return labels
 
 
+def outside_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Tensor:
+    """Label what no box touches as background: uint8 (H, W), 0 there and 255 inside of boxes. [def]
+
+    Args:
+        boxes: Of the image, edges inside it; all its objects have one.
+        size: H and W.
+    """
+    labels = torch.zeros(size, dtype=torch.uint8)
+    for box in boxes:
+        labels[_cells(box)] = IGNORE
+    return labels
+
+
 def objectness(cams: Tensor, tags: Tensor) -> Tensor:
     """How likely a cell is of some object: the largest CAM of the tagged classes; NaN where an image has no tag. [ours]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.pairwise.loss_modules import (
+    GATED_CRF,
     RELEASED,
     Bilateral,
     DenseCrfLoss,
@@ -18,11 +19,15 @@ from pseudolabel.pairwise.loss_modules import (
     KernelCut,
     NormalisedCut,
 )
-from pseudolabel.scribble.kernel import DynamicLoss
+from pseudolabel.scribble.kernel import DYNAMIC, DynamicLoss
 
 Name = Literal["none", "densecrf", "normalised-cut", "kernel-cut", "gated-crf", "dfr"]
 
-_DENSE = {"densecrf": DenseCrfLoss, "normalised-cut": NormalisedCut, "kernel-cut": KernelCut}
+OWN = {"gated-crf": GATED_CRF, "dfr": DYNAMIC}
+"""The kernels of those regularisers that have not the released one."""
+
+_DENSE = {"densecrf": DenseCrfLoss, "normalised-cut": NormalisedCut}
+_PUBLISHED_CROP = 513  # pixels: the side of the views that the DenseCRF loss's weight was published with
 
 
 class Regulariser(nn.Module):
@@ -72,23 +77,54 @@ class _Dynamic(Regulariser):
         return found
 
 
-def build_regulariser(name: Name, *, bilateral: Bilateral | None = None, sigma: float = 0.5) -> Regulariser | None:
-    """The regulariser of a name, with the weights and widths that it is published with; None for ``none``.
+def default_weight(name: Name, crop: int) -> float:
+    """The weight that a regulariser is published with, or ours: 0 for ``none``.
+
+    The DenseCRF loss's 2e-9 belongs to views of 513 pixels. The loss is a sum over pairs of pixels, whose number grows
+    with the fourth power of the side, so its weight falls with that power. [ours]
 
     Args:
         name: Of ``Name``.
+        crop: Side of a training view, pixels.
+    """
+    known = {"densecrf": 2e-9 * (_PUBLISHED_CROP / crop) ** 4, "gated-crf": 0.1}
+    return 0.0 if name == "none" else known.get(name, 1.0)
+
+
+def build_regulariser(
+    name: Name,
+    *,
+    weight: float | None = None,
+    crop: int = _PUBLISHED_CROP,
+    bilateral: Bilateral | None = None,
+    sigma: float | None = 0.5,
+) -> Regulariser | None:
+    """The regulariser of a name, by default with the weights and widths that it is published with; None for ``none``.
+
+    Args:
+        name: Of ``Name``.
+        weight: Of the loss; of ``kernel-cut`` that of its normalised cut, and its DenseCRF loss has as many times its
+            own weight. None: ``default_weight``.
+        crop: Side of a training view, pixels.
         bilateral: Widths in position and colour, scale and backend; None: the regulariser's own.
-        sigma: Width of ``dfr`` in the embedding.
+        sigma: Width of ``dfr`` in the embedding; None: its kernel is of position and colour alone.
 
     Raises:
         ValueError: The name is unknown.
     """
+    weight = default_weight(name, crop) if weight is None else weight
+    kernel = bilateral or OWN.get(name, RELEASED)
     if name == "none":
         return None
+    if name == "kernel-cut":
+        crf_weight = weight * default_weight("densecrf", crop)
+        return Regulariser(KernelCut(weight=weight, crf_weight=crf_weight, bilateral=kernel))
     if name in _DENSE:
-        return Regulariser(_DENSE[name](bilateral=bilateral or RELEASED))
+        return Regulariser(_DENSE[name](weight=weight, bilateral=kernel))
     if name == "gated-crf":
-        return _Gated(GatedCrfLoss(bilateral=bilateral) if bilateral else GatedCrfLoss())
+        return _Gated(GatedCrfLoss(weight=weight, bilateral=kernel))
     if name == "dfr":
-        return _Dynamic(DynamicLoss(bilateral=bilateral, sigma=sigma) if bilateral else DynamicLoss(sigma=sigma))
-    raise ValueError(f"regulariser must be one of none, {', '.join(_DENSE)}, gated-crf, dfr, found {name}")
+        if sigma is None:
+            return Regulariser(DynamicLoss(weight=weight, bilateral=kernel))
+        return _Dynamic(DynamicLoss(weight=weight, bilateral=kernel, sigma=sigma))
+    raise ValueError(f"regulariser must be one of none, {', '.join(_DENSE)}, kernel-cut, gated-crf, dfr, found {name}")

@@ -173,7 +173,8 @@ def make_protocol(
     stated = dict.fromkeys(("scales", "flip", "crf", "threshold", "threshold_fitted_on")) | dict(
         header.protocol if header else {}
     )
-    source = "image tags read from pixel masks (oracle)" if dataset.oracle else f"image tags ({dataset.tag_source})"
+    from_masks = dataset.tag_source == "masks"  # simulated scribbles make a data set an oracle, too
+    source = "image tags read from pixel masks (oracle)" if from_masks else f"image tags ({dataset.tag_source})"
     resampling = f"95 %, Poisson bootstrap over images, {options.resamples} resamples, seed {options.seed}"
     return stated | {
         "dataset": dataset.name,

@@ -119,7 +119,7 @@ def make_run(
         samples=TagViews(kept, len(dataset.classes) - 1, options),
         objective=Mean(loss, options.ema),
         options=options,
-        header=make_header("train-cam", options, dataset, network, architecture, inputs, device, dtype),
+        header=make_header("train-cam", options, dataset, network.backbone, architecture, inputs, device, dtype),
         device=device,
         dtype=dtype,
         validate=validate if held_out else None,

@@ -7,27 +7,24 @@ teacher's maps become the student's masks, the teacher's masks the student's map
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from pseudolabel.artefacts import Header, check_output
+from pseudolabel.artefacts import check_output
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.cosa.assignments import cam_labels, guided_cams
 from pseudolabel.cosa.cotraining import CoTraining, Teaching
 from pseudolabel.cosa.step import Method
 from pseudolabel.cosa.thresholds import DynamicThreshold
-from pseudolabel.data import Dataset, Record, load_dataset, open_dataset, read_image
-from pseudolabel.data.views import blurred, random_view, recoloured, resized, scaled_view
+from pseudolabel.data import Dataset, Record, open_dataset, read_image
+from pseudolabel.data.views import blurred, random_view, recoloured, scaled_view
 from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
-from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.metrics.confusion import PixelCounter
-from pseudolabel.metrics.scores import summarise
+from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.options import TrainCosaOptions
@@ -35,8 +32,7 @@ from pseudolabel.progress import Progress
 from pseudolabel.resizing import resize
 from pseudolabel.tagged import make_header, tag_map, tag_vector, usable
 from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, train
-
-_BATCH = 32  # images that are validated together
+from pseudolabel.validation import Predict, chosen_by, quick_scores, small_mask, validation_records, within_tags
 
 
 class CosaViews:
@@ -97,7 +93,7 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
     dataset = open_dataset(options)
     records, skipped = usable(dataset, options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
-    scored = validation_records(options, dataset, held_out)
+    scored = validation_records(options, dataset, held_out, tagged=True)
     with joined(options.device) as (group, device):
         run = make_run(options, dataset, kept, held_out, scored, group, device)
         train(run, progress, cost, overwrite=options.overwrite)
@@ -111,24 +107,6 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
         assert isinstance(run.objective, CoTraining)
         thresholds = {"low": run.objective.threshold.low, "high": run.objective.threshold.high}
     return {**result, "skipped": len(skipped), **facts, **thresholds, "held_out": len(held_out)}
-
-
-def validation_records(options: TrainCosaOptions, dataset: Dataset, held_out: tuple[Record, ...]) -> list[Record]:
-    """The records whose masks score the training; none where no split is named.
-
-    Raises:
-        DatasetError: There are none, one has no tags, or the first has no mask: the others' are read when needed.
-    """
-    if options.validate_on is None:
-        return []
-    name = options.validate_on
-    records = held_out if name == "held-out" else load_dataset(dataset.spec(), split=name).records
-    untagged = [record.id for record in records if record.tags is None]
-    if untagged or not records:
-        found = f"{len(untagged)} images without tags (first: {untagged[0]})" if untagged else "no images"
-        raise DatasetError(f"--validate-on {name} has {found}; name a split whose images have tags and masks, or none")
-    dataset.read_mask(records[0])
-    return list(records)
 
 
 def make_run(
@@ -147,7 +125,7 @@ def make_run(
     mean, std = network.backbone.mean, network.backbone.std
     network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
     architecture = architecture_of(options, len(dataset.classes) - 1)
-    header = make_header("train-cosa", options, dataset, network, architecture, inputs, device, dtype)
+    header = make_header("train-cosa", options, dataset, network.backbone, architecture, inputs, device, dtype)
 
     def prepare(images: Tensor) -> Tensor:
         return normalise(images, mean, std, channels_last=options.channels_last)
@@ -159,7 +137,9 @@ def make_run(
         found = {"tag_map": tag_map(teacher, held_out, prepare, options.crop, device, dtype)} if held_out else {}
         if scored:
             with autocast(device, dtype), torch.inference_mode():
-                found |= mask_scores(teacher, dataset, scored, prepare, options.crop, objective.threshold, device)
+                predict = quick_predictions(teacher, prepare, options.crop, objective.threshold)
+                truth = partial(small_mask, dataset, side=options.crop)
+                found |= quick_scores(scored, dataset.classes, options.crop, predict, truth, device)
         return found
 
     return Run(
@@ -238,51 +218,23 @@ def make_objective(
     )
 
 
-def chosen_by(options: TrainCosaOptions, header: Header) -> Header:
-    """The header, saying whether pixel masks chose what is kept."""
-    if options.keep == "last":
-        return header
-    reason = f"state of training chosen by pixel masks of {options.validate_on}"
-    return replace(
-        header,
-        oracle=(*header.oracle, reason),
-        protocol={**header.protocol, "state": f"best on {options.validate_on} (pixel masks)"},
-    )
-
-
-def mask_scores(
-    teacher: CosaNetwork,
-    dataset: Dataset,
-    records: list[Record],
-    prepare: Callable[[Tensor], Tensor],
-    crop: int,
-    threshold: DynamicThreshold,
-    device: torch.device,
-) -> dict[str, float]:
-    """Quick scores of a training's state: whole images at the size of a training view, one scale, not mirrored.
+def quick_predictions(
+    teacher: CosaNetwork, prepare: Callable[[Tensor], Tensor], crop: int, threshold: DynamicThreshold
+) -> Predict:
+    """What is scored after an epoch, at one scale, not mirrored.
 
     Returns:
-        mIoU in [0, 1] of the teacher's segmentation, ``miou``, with the image tags ``miou_tags``, and of its CAMs at
-        the middle threshold, ``cam_miou`` and ``auxiliary_cam_miou``.
+        A function that gives the teacher's segmentation, ``miou``, the same with the image tags, ``miou_tags``, and
+        its CAMs at the middle threshold, ``cam_miou`` and ``auxiliary_cam_miou``.
     """
-    names = ("miou", "miou_tags", "cam_miou", "auxiliary_cam_miou")
-    counter = PixelCounter(len(dataset.classes), boundary=None, ignored="background")
-    tables = {name: np.zeros((len(dataset.classes) + 1, len(dataset.classes) + 1, 4)) for name in names}
-    for start in range(0, len(records), _BATCH):
-        part = records[start : start + _BATCH]
-        pixels = np.stack([resized(read_image(record.image), (crop, crop)) for record in part])
-        tags = torch.from_numpy(np.stack([tag_vector(record, len(dataset.classes) - 1) for record in part])).to(device)
-        output = teacher.outputs(prepare(torch.from_numpy(pixels).to(device)))
+
+    def predict(photographs: Tensor, tags: Tensor) -> dict[str, Tensor]:
+        output = teacher.outputs(prepare(photographs))
         logits = resize(output.segmentation.float(), (crop, crop))
-        absent = F.pad(tags == 0, (1, 0), value=False)[:, :, None, None]
-        found = [logits.argmax(dim=1), logits.masked_fill(absent, -torch.inf).argmax(dim=1)]
-        for maps in (output.maps, output.auxiliary):
+        found = {"miou": logits.argmax(dim=1), "miou_tags": within_tags(logits, tags).argmax(dim=1)}
+        for name, maps in (("cam_miou", output.maps), ("auxiliary_cam_miou", output.auxiliary)):
             cams, cut = guided_cams(maps.float().relu(), tags), threshold.value
-            found.append(cam_labels(cams, tags, (crop, crop), low=cut, high=cut).labels)
-        predicted = [labels.to(torch.uint8).cpu().numpy() for labels in found]
-        for index, record in enumerate(part):
-            truth = np.array(Image.fromarray(dataset.read_mask(record)).resize((crop, crop), Image.Resampling.NEAREST))
-            for name, labels in zip(names, predicted, strict=True):
-                tables[name] += counter.table(truth, labels[index])
-    scores = {name: summarise(table, dataset.classes, "background", boundary=False) for name, table in tables.items()}
-    return {name: float(score["miou"] or 0.0) for name, score in scores.items()}
+            found[name] = cam_labels(cams, tags, (crop, crop), low=cut, high=cut).labels
+        return found
+
+    return predict

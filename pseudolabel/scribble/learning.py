@@ -1,0 +1,175 @@
+"""Learning from mixed weak labels as what a training descends: the order of a step, and the teacher if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pseudolabel.cosa.teacher import follow, make_teacher
+from pseudolabel.labels import IGNORE
+from pseudolabel.models.checkpoint import weight_arrays
+from pseudolabel.models.scribble import ScribbleNetwork
+from pseudolabel.scribble.losses import ramp
+from pseudolabel.scribble.pictures import training_grid
+from pseudolabel.scribble.regularisers import Regulariser
+from pseudolabel.scribble.step import Known, Method, losses, totals
+from pseudolabel.training import Batch, Group, Losses
+from pseudolabel.training.run import Arrays
+
+
+@dataclass(frozen=True)
+class Phases:
+    """When the regulariser begins.
+
+    Attributes:
+        start: Optimiser steps in which labels alone teach.
+        length: Steps in which its weight then rises to its full value.
+    """
+
+    start: int
+    length: int
+
+
+class WeakLearning:
+    """The losses of mixed weak labels, step by step; an ``Objective`` of a training.
+
+    A batch holds ``image`` uint8 (B, H, W, 3); of the same views ``labels`` uint8 (B, H, W), ``allowed`` bool
+    (B, K, h, w) and ``present`` bool (B, C), as ``step.Known`` has them, perhaps ``objectness`` float32 (B, h, w); and
+    ``noise`` float32 (B, h, w), drawn for each image.
+
+    Args:
+        network: On its device, as it is before the first step.
+        method: What is switched on.
+        regulariser: None where the method has none.
+        phases: When it begins.
+        decay: Of the teacher, an exponential average of the network, which is what is kept and whose predictions label
+            cells for the feature consistency; None: there is no teacher.
+        prepare: Views uint8 (B, H, W, 3) to the network's input float32 (B, 3, H, W).
+        group: The processes that train together.
+        classes: Names, background first.
+        picture_every: Steps between two pictures; None for none.
+    """
+
+    def __init__(
+        self,
+        network: ScribbleNetwork,
+        method: Method,
+        regulariser: Regulariser | None,
+        phases: Phases,
+        *,
+        decay: float | None,
+        prepare: Callable[[Tensor], Tensor],
+        group: Group,
+        classes: Sequence[str],
+        picture_every: int | None = None,
+    ) -> None:
+        self.teacher = None if decay is None else make_teacher(network)
+        self.method, self.regulariser, self.phases = method, regulariser, phases
+        self._decay, self._prepare, self._group = decay, prepare, group
+        self._classes, self._picture_every = classes, picture_every
+        self._shown: tuple[Batch, Tensor] | None = None
+        self.step = 0
+
+    @property
+    def strength(self) -> float:
+        """The factor on the regulariser's weight at the step that is being taken."""
+        return ramp(self.step, self.phases.start, self.phases.length)
+
+    def losses(self, network: ScribbleNetwork, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
+        """Each micro batch's share of the losses that the labels allow; see ``training.Objective``."""
+        knowns = [
+            Known(batch["labels"], batch["allowed"], batch["present"], batch.get("objectness")) for batch in batches
+        ]
+        total = self._group.total(torch.stack([totals(known) for known in knowns]).sum(dim=0))
+        for batch, known in zip(batches, knowns, strict=True):
+            yield self._losses_of_part(network, batch, known, total, images)
+
+    def _losses_of_part(
+        self, network: ScribbleNetwork, batch: Batch, known: Known, total: Tensor, images: int
+    ) -> Losses:
+        inputs = self._prepare(batch["image"])
+        output = network.outputs(inputs)
+        found = losses(
+            output,
+            known,
+            self.method,
+            total=total,
+            photographs=batch["image"].permute(0, 3, 1, 2),
+            noise=batch["noise"],
+            regulariser=self.regulariser,
+            strength=self.strength,
+            guide=self._guide(inputs),
+        )
+        if self.strength == 0:
+            found.pop("regulariser", None)  # it was not computed: the curve has no value there
+        if self._due and self._shown is None:
+            self._shown = (batch, output.segmentation.detach())
+        labelled = (known.labels != IGNORE).float().mean(dim=(1, 2)).sum() / images
+        return {**found, "labelled": labelled}
+
+    @torch.no_grad()
+    def _guide(self, inputs: Tensor) -> Tensor | None:
+        """The teacher's logits, where its predictions label cells."""
+        asked = self.method.consistency is not None and self.method.confidence is not None and self.strength > 0
+        return self.teacher.segment(inputs) if self.teacher is not None and asked else None
+
+    def after_step(self, network: ScribbleNetwork, step: int) -> dict[str, float]:
+        """Let the teacher follow; the strength that the step used joins the curves."""
+        used = {} if self.regulariser is None else {"strength": self.strength}
+        if self.teacher is not None and self._decay is not None:
+            follow(self.teacher, network, decay=self._decay, step=step)
+        self.step = step
+        return used
+
+    @property
+    def _due(self) -> bool:
+        """Whether the step that is being taken is to be drawn."""
+        every = self._picture_every
+        return every is not None and self._group.leads and (self.step + 1) % every == 0
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """The first micro batch of the last step, if it was to be drawn."""
+        if self._shown is None:
+            return {}
+        (batch, logits), self._shown = self._shown, None
+        grid = training_grid(
+            batch["image"].cpu().numpy(),
+            batch["labels"].cpu().numpy(),
+            logits.argmax(dim=1).cpu().numpy(),
+            batch["id"],
+            self._classes,
+        )
+        return {"batch": grid}
+
+    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Nothing here follows a distribution."""
+        return {}
+
+    @contextmanager
+    def evaluated(self, network: ScribbleNetwork) -> Iterator[ScribbleNetwork]:
+        """The teacher, or without one the network itself."""
+        yield self._kept(network).eval()
+
+    def checkpoint(self, network: ScribbleNetwork) -> Arrays:
+        """What is kept: the teacher's weights, or without one the network's own."""
+        return weight_arrays(self._kept(network).state_dict())
+
+    def _kept(self, network: ScribbleNetwork) -> ScribbleNetwork:
+        return network if self.teacher is None else self.teacher
+
+    def state(self) -> Arrays:
+        """What a resumed training needs beside the network."""
+        teacher = {} if self.teacher is None else weight_arrays(self.teacher.state_dict(), "teacher")
+        return {**teacher, "step": np.asarray(self.step)}
+
+    def restore(self, network: ScribbleNetwork, state: Arrays) -> None:
+        """Go on from what ``state`` gave."""
+        if self.teacher is not None:
+            weights = {name: torch.from_numpy(array) for name, array in state.items() if name.startswith("teacher/")}
+            self.teacher.load_state_dict({name.removeprefix("teacher/"): value for name, value in weights.items()})
+        self.step = int(state["step"])
