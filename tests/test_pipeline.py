@@ -432,7 +432,7 @@ def broken(**change: Any) -> dict[str, Any]:
         (broken(soft="x"), ": stage 'soft' holds 'x', wanted 'key: value' lines"),
         (
             broken(soft={}),
-            ": stage 'soft' names no stage; known: train-cam, train-cosa, make-cams, import-cams, search-threshold, ",
+            ": stage 'soft' names no stage; known: train-cam, train-cosa, train-scribble, make-cams, import-cams, ",
         ),
         (
             broken(soft={"stage": "refine"}),
