@@ -90,7 +90,7 @@ def make_base(base: Path, root: Path | None, split: str, size: int) -> None:
     """A folder of VOC's layout with images of at most ``size`` pixels: synthetic ones, or those of a split."""
     from pseudolabel.data import load_dataset
     from pseudolabel.data.synthetic import synth
-    from pseudolabel.data_options import SynthOptions
+    from pseudolabel.options import SynthOptions
 
     if root is None:
         synth(SynthOptions(out=base, train=SYNTHETIC, val=1, size=size))

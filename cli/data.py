@@ -9,7 +9,8 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-from pseudolabel.data_options import (
+from pseudolabel.fields import validated
+from pseudolabel.options import (
     DataCheckOptions,
     DataShowOptions,
     DataTagsOptions,
@@ -19,7 +20,6 @@ from pseudolabel.data_options import (
     SimulateScribblesOptions,
     SynthOptions,
 )
-from pseudolabel.fields import validated
 from pseudolabel.progress import RichProgress
 
 from .failures import traced

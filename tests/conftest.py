@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.data.synthetic import synth
-from pseudolabel.data_options import SynthOptions
+from pseudolabel.options import SynthOptions
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and their child processes inherit that; some tests
 # are about Ctrl-C.

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pseudolabel.cli.app import main
 from pseudolabel.data.check import check_dataset
-from pseudolabel.data_options import DataCheckOptions
 from pseudolabel.errors import InputError
+from pseudolabel.options import DataCheckOptions
 
 
 @pytest.fixture

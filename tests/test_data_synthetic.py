@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from pseudolabel.data import load_dataset, read_image
 from pseudolabel.data.drawing import CLASSES, draw_scene
 from pseudolabel.data.synthetic import synth
-from pseudolabel.data_options import SynthOptions
 from pseudolabel.errors import InputError
+from pseudolabel.options import SynthOptions
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 import typer
 
-import pseudolabel.data_options
 import pseudolabel.options
-from pseudolabel.data_options import (
+from pseudolabel.errors import InputError
+from pseudolabel.fields import validated
+from pseudolabel.options import (
+    STAGES,
     DataCheckOptions,
     DataShowOptions,
     DataTagsOptions,
@@ -28,9 +30,8 @@ from pseudolabel.data_options import (
     SimulatePointsOptions,
     SimulateScribblesOptions,
     SynthOptions,
+    check_names,
 )
-from pseudolabel.fields import validated
-from pseudolabel.options import STAGES, check_names
 from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.settings import parse_assignments
 
@@ -71,11 +72,6 @@ def _name(path: Path) -> str:
 
 def _blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-def _options(name: str) -> Any:
-    module = pseudolabel.options if hasattr(pseudolabel.options, name) else pseudolabel.data_options
-    return getattr(module, name)
 
 
 def _prose(text: str) -> str:
@@ -189,7 +185,7 @@ def test_a_wrong_example_would_be_found() -> None:
         _parse(["train-cams", "--out", "x"])
     with pytest.raises(typer.BadParameter.__mro__[1], match="--epoch"):
         _parse(["train-cam", "--epoch", "3", "--out", "x.h5"])
-    with pytest.raises(pseudolabel.options.InputError, match=r"^train-cam: --epochs: should be a valid integer"):
+    with pytest.raises(InputError, match=r"^train-cam: --epochs: should be a valid integer"):
         _parse(["train-cam", "--epochs", "many", "--out", "x.h5"])
 
 
@@ -210,7 +206,7 @@ def test_python_in_documents_names_what_exists(path: Path) -> None:
                 module = importlib.import_module(str(node.module))
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Options"):
-                fields = _options(node.func.id).model_fields
+                fields = getattr(pseudolabel.options, node.func.id).model_fields
                 assert {keyword.arg for keyword in node.keywords} <= set(fields), node.func.id
 
 

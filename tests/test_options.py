@@ -13,7 +13,6 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from pseudolabel.data_options import DataCheckOptions, DataTagsOptions, SynthOptions
 from pseudolabel.errors import InputError
 from pseudolabel.fields import (
     as_word,
@@ -24,7 +23,15 @@ from pseudolabel.fields import (
     role_of,
     type_of,
 )
-from pseudolabel.options import STAGES, StageOptions, build_options, command_line
+from pseudolabel.options import (
+    STAGES,
+    DataCheckOptions,
+    DataTagsOptions,
+    StageOptions,
+    SynthOptions,
+    build_options,
+    command_line,
+)
 
 MODELS: dict[str, type[BaseModel]] = {
     **STAGES,

@@ -24,7 +24,7 @@ from pseudolabel.data.show import labels_picture
 from pseudolabel.data.simulate import Truth, find_objects, simulate_boxes, simulate_points, simulate_scribbles
 from pseudolabel.data.strokes import depth_of, jittered_box, middle_point, stroke
 from pseudolabel.data.weak import WeakLabels, load_weak_labels
-from pseudolabel.data_options import SimulateBoxesOptions, SimulatePointsOptions, SimulateScribblesOptions
+from pseudolabel.options import SimulateBoxesOptions, SimulatePointsOptions, SimulateScribblesOptions
 
 SIMULATIONS = {
     "scribbles": (simulate_scribbles, SimulateScribblesOptions),

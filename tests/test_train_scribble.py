@@ -21,11 +21,16 @@ from pseudolabel.curves import log_folder
 from pseudolabel.data import Record, image_size, load_weak_labels, open_dataset
 from pseudolabel.data.shapes import Box, Point
 from pseudolabel.data.simulate import simulate_boxes, simulate_points, simulate_scribbles
-from pseudolabel.data_options import SimulateBoxesOptions, SimulatePointsOptions, SimulateScribblesOptions
 from pseudolabel.errors import DatasetError, InputError, PseudolabelError
 from pseudolabel.labelled import LabelledViews, open_cams
 from pseudolabel.models.checkpoint import load_network, read_weights
-from pseudolabel.options import TrainScribbleOptions, build_options
+from pseudolabel.options import (
+    SimulateBoxesOptions,
+    SimulatePointsOptions,
+    SimulateScribblesOptions,
+    TrainScribbleOptions,
+    build_options,
+)
 from pseudolabel.pipeline import read_pipeline
 from pseudolabel.progress import Progress
 from pseudolabel.running import Freshness

@@ -16,9 +16,8 @@ from pseudolabel.data import Dataset, load_dataset, open_dataset
 from pseudolabel.data.check import check_dataset
 from pseudolabel.data.manifest import write_manifest
 from pseudolabel.data.weak import load_weak_labels
-from pseudolabel.data_options import DataCheckOptions
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.options import DatasetOptions, WeakLabelOptions
+from pseudolabel.options import DataCheckOptions, DatasetOptions, WeakLabelOptions
 
 MASKS = {"a": np.zeros((6, 8), dtype=np.uint8), "b": np.zeros((6, 8), dtype=np.uint8)}
 MASKS["a"][1:5, 1:4] = 1

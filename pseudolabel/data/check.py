@@ -14,7 +14,7 @@ from pseudolabel.data.faults import passing_on
 from pseudolabel.data.images import read_image
 from pseudolabel.data.instances import InstanceMasks
 from pseudolabel.data.weak import has_weak_labels, load_weak_labels
-from pseudolabel.data_options import DataCheckOptions
+from pseudolabel.options import DataCheckOptions
 from pseudolabel.parallel import ordered_map
 from pseudolabel.progress import Progress
 

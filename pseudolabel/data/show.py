@@ -17,8 +17,8 @@ from pseudolabel.data.images import read_image
 from pseudolabel.data.output import new_folder
 from pseudolabel.data.scribbles import UNLABELLED
 from pseudolabel.data.weak import WeakLabels, has_weak_labels, load_weak_labels
-from pseudolabel.data_options import DataShowOptions
 from pseudolabel.errors import InputError
+from pseudolabel.options import DataShowOptions
 from pseudolabel.pictures import PALETTE, mask_path, sheet, write_png
 from pseudolabel.progress import Progress
 

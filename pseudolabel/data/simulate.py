@@ -26,14 +26,14 @@ from pseudolabel.data.points import HEADING, TABLE
 from pseudolabel.data.scribbles import UNLABELLED
 from pseudolabel.data.shapes import Box, Point
 from pseudolabel.data.strokes import jittered_box, middle_point, stroke
-from pseudolabel.data_options import (
+from pseudolabel.errors import DatasetError
+from pseudolabel.options import (
+    DataOptions,
     SimulateBoxesOptions,
     SimulateOptions,
     SimulatePointsOptions,
     SimulateScribblesOptions,
 )
-from pseudolabel.errors import DatasetError
-from pseudolabel.options import DataOptions
 from pseudolabel.parallel import ordered_map
 from pseudolabel.pictures import mask_path, write_mask
 from pseudolabel.progress import Progress

@@ -20,7 +20,7 @@ from pseudolabel.data.dataset import Dataset
 from pseudolabel.data.drawing import CLASSES, draw_scene
 from pseudolabel.data.faults import Fault, stop
 from pseudolabel.data.output import is_vacant, new_folder
-from pseudolabel.data_options import SynthOptions
+from pseudolabel.options import SynthOptions
 from pseudolabel.pictures import write_mask
 from pseudolabel.progress import Progress
 

@@ -1,4 +1,4 @@
-"""Every setting of the ``data`` commands, once, as ``options`` has those of the stages."""
+"""The settings of the ``data`` commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from pseudolabel.fields import Names, Share, option
-from pseudolabel.options import DataOptions, WeakLabelOptions
+from pseudolabel.options.base import DataOptions, WeakLabelOptions
 
 
 class DataCheckOptions(WeakLabelOptions):

@@ -1,0 +1,104 @@
+"""Every setting of every stage, once: its default, bounds and help text.
+
+These models make the command line's flags, validate the pipelines' YAML and are stored as JSON in the artefact that
+they produced. This module imports no torch, so that ``--help`` stays quick.
+
+A field has one of three roles, kept in its JSON schema under ``role``:
+
+* ``input``: an earlier artefact or a place of data. What was read is recorded by digest: a moved file is no change.
+* ``option``: changes what is computed. A stored artefact is fresh only while these are equal.
+* ``execution``: where and how fast (output path, device, workers). Never makes an artefact stale.
+"""
+
+from pseudolabel.options.base import (
+    DataOptions,
+    DatasetName,
+    DatasetOptions,
+    LaterOptions,
+    StageOptions,
+    TagSource,
+    WeakLabelOptions,
+)
+from pseudolabel.options.data import (
+    DataCheckOptions,
+    DataShowOptions,
+    DataTagsOptions,
+    SimulateBoxesOptions,
+    SimulateOptions,
+    SimulatePointsOptions,
+    SimulateScribblesOptions,
+    SynthOptions,
+)
+from pseudolabel.options.masks import (
+    CrfEngine,
+    CrfOptions,
+    CrfPreset,
+    EvaluateMasksOptions,
+    ExportMasksOptions,
+    IgnoredPolicy,
+    ImportCamsOptions,
+    MakeCamsOptions,
+    NetworkOptions,
+    PredictionOptions,
+    PredictMasksOptions,
+    RefineCrfOptions,
+    SearchCrfOptions,
+    SearchThresholdOptions,
+)
+from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
+from pseudolabel.options.training import (
+    AverageOptions,
+    BackboneOptions,
+    ClassifierOptions,
+    TrainCamOptions,
+    TrainCosaOptions,
+    TrainingOptions,
+    TrainScribbleOptions,
+    TrainSegmenterOptions,
+    WatchedOptions,
+)
+
+__all__ = [
+    "STAGES",
+    "AverageOptions",
+    "BackboneOptions",
+    "ClassifierOptions",
+    "CrfEngine",
+    "CrfOptions",
+    "CrfPreset",
+    "DataCheckOptions",
+    "DataOptions",
+    "DataShowOptions",
+    "DataTagsOptions",
+    "DatasetName",
+    "DatasetOptions",
+    "EvaluateMasksOptions",
+    "ExportMasksOptions",
+    "IgnoredPolicy",
+    "ImportCamsOptions",
+    "LaterOptions",
+    "MakeCamsOptions",
+    "NetworkOptions",
+    "PredictMasksOptions",
+    "PredictionOptions",
+    "RefineCrfOptions",
+    "SearchCrfOptions",
+    "SearchThresholdOptions",
+    "SimulateBoxesOptions",
+    "SimulateOptions",
+    "SimulatePointsOptions",
+    "SimulateScribblesOptions",
+    "StageOptions",
+    "SynthOptions",
+    "TagSource",
+    "TrainCamOptions",
+    "TrainCosaOptions",
+    "TrainScribbleOptions",
+    "TrainSegmenterOptions",
+    "TrainingOptions",
+    "WatchedOptions",
+    "WeakLabelOptions",
+    "build_options",
+    "check_names",
+    "command_line",
+]

@@ -1,0 +1,111 @@
+"""What stages share: where the output goes, where a data set enters the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from pseudolabel.fields import (
+    is_optional,
+    option,
+    role_of,
+)
+
+DatasetName = Literal["voc", "coco", "folder", "synthetic"]
+TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks", "weak"]
+
+
+class StageOptions(BaseModel):
+    """What every stage takes. Unknown names are errors that name the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, defer_build=True)
+
+    writes_folder: ClassVar[bool] = False
+
+    out: Path = option(..., "Where to write the artefact.", role="execution")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", role="execution", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
+    workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
+    overwrite: bool = option(False, "Replace an existing output, and start a half-finished one anew.", role="execution")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_a_word(cls, values: Any) -> Any:
+        """A flag cannot carry null: ``--weights none`` means None wherever None is allowed."""
+        if not isinstance(values, Mapping):
+            return values
+        return {
+            k: None if v == "none" and k in cls.model_fields and is_optional(cls, k) else v for k, v in values.items()
+        }
+
+    @model_validator(mode="after")
+    def _inputs_stay(self) -> StageOptions:
+        """No stage may replace what it reads, not even with --overwrite."""
+        target = self.artefact.resolve()
+        for name in type(self).model_fields:
+            path = getattr(self, name) if role_of(type(self), name) == "input" else None
+            if path is not None and target in (path.resolve(), (path / "masks.h5").resolve()):
+                raise ValueError(f"--out would replace the input {path}; choose another place")
+        return self
+
+    @property
+    def artefact(self) -> Path:
+        """The file that says how the output was made: ``out`` itself, or ``masks.h5`` in the folder ``out``."""
+        return self.out / "masks.h5" if self.writes_folder else self.out
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting as plain JSON data, defaults filled in."""
+        return self.model_dump(mode="json")
+
+    def meaning(self) -> dict[str, Any]:
+        """The settings of role ``option``: equal meanings on equal inputs make equal artefacts."""
+        return {name: value for name, value in self.resolved().items() if role_of(type(self), name) == "option"}
+
+
+class DataOptions(BaseModel):
+    """Which data set, which part of it, and where its tags come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
+
+    dataset: DatasetName = option("voc", "Layout of the data set.")
+    root: Path | None = option(
+        None, "Folder of the data set; --dataset synthetic makes itself there if it is missing.", role="input"
+    )
+    split: str = option("train", "Name of a list file of the data set, or a path to any list of ids.")
+    tag_source: TagSource = option(
+        "auto",
+        "Where image tags come from. auto: the layout's own weak source (xml, instances, csv or folders); "
+        "weak: what scribbles, points and boxes imply; masks reads the pixel masks and marks every result oracle.",
+    )
+    tags_file: Path | None = option(None, "CSV of image tags: id,class[;class...].", role="input")
+
+
+class WeakLabelOptions(DataOptions):
+    """Weak labels beside the tags, in any mixture: asked for once, where the data set enters the chain."""
+
+    scribbles: Path | None = option(
+        None, "Folder of scribbles: ID.png (255 unlabelled), or ScribbleSup's ID.xml.", role="input"
+    )
+    points: Path | None = option(
+        None, "Labelled points: CSV of id,class,x,y, or the JSON of What's the Point.", role="input"
+    )
+    boxes: Path | None = option(
+        None, "Object boxes: folder of VOC annotations (ID.xml), or COCO's instances JSON.", role="input"
+    )
+
+
+class DatasetOptions(DataOptions, StageOptions):
+    """Where a data set enters the chain. Later stages read it from their input artefact."""
+
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "What an unreadable image does: stop, or skip it and record it in the artefact."
+    )
+
+
+class LaterOptions(StageOptions):
+    """A stage that reads its data set from its input artefact; only the folder may have moved."""
+
+    root: Path | None = option(None, "Where the data set lies now, if it has moved.", role="input")
