@@ -103,7 +103,8 @@ def main() -> None:
 
 def settings(arguments: Any, fit: Path, out: Path, changes: dict[str, Any]) -> TrainCosaOptions:
     """The pipeline's train-cosa on four fifths of its split, with these changes."""
-    steps = read_pipeline(find_config("voc-mini/cosa"), {}).steps
+    places_of_pipeline = {"cosa.weights": str(arguments.weights), "defaults.root": str(arguments.root)}
+    steps = read_pipeline(find_config("voc-mini/cosa"), places_of_pipeline).steps
     base = next(step.options for step in steps if step.stage == "train-cosa")
     places = {"root": arguments.root, "weights": arguments.weights, "split": str(fit), "out": out}
     return TrainCosaOptions(**{**base.model_dump(), **places, **changes})
