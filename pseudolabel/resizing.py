@@ -1,7 +1,8 @@
-"""Bilinear resizing of coarse maps as two matrix products.
+"""Bilinear resizing, of coarse maps as two matrix products.
 
 The numbers are those of ``torch.nn.functional.interpolate``, to rounding. On a processor its backward pass took a
-twentieth of a co-training step, and products take a sixth of that.
+twentieth of a co-training step, and products take a sixth of that. The work of a product grows with the size of what it
+starts from, so that maps of many cells are left to torch.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_COARSE = 64  # cells a side up to which products are quicker
+
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps resized bilinearly, pixel centres aligned, without antialiasing.
 
     Args:
-        maps: float32 or float64 (B, K, h, w); not cast down under autocast.
+        maps: float32 or float64 (B, K, h, w), finite; not cast down under autocast.
         size: H and W.
 
     Returns:
@@ -26,7 +29,8 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
-    if torch.compiler.is_compiling():  # which makes its own of it, and cannot look into the store of weights
+    # What compiles makes its own of it, and cannot look into the store of weights.
+    if torch.compiler.is_compiling() or max(maps.shape[2:]) > _COARSE:
         return F.interpolate(maps, list(size), mode="bilinear")
     rows, columns = (
         _weights(before, after, maps.dtype, maps.device) for before, after in zip(maps.shape[2:], size, strict=True)

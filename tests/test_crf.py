@@ -351,3 +351,10 @@ def test_memory_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
         f"{tmp_path / 'a.jpg'}: its dense CRF needs about {needed / 1e9:.1f} GB and 1.0 GB are free; "
         "use fewer --workers, or make the photograph smaller"
     )
+
+
+@pytest.mark.parametrize("matrix", [np.ones((1, 3)), np.eye(2), np.full((3, 3), np.nan)], ids=str)
+def test_a_compatibility_of_another_shape_or_without_numbers_is_refused(matrix):
+    image, probabilities = np.zeros((8, 9, 3), np.uint8), np.full((3, 8, 9), 1 / 3, np.float32)
+    with pytest.raises(ValueError, match=r"^compatibility must be numbers \(3, 3\), found"):
+        dense_crf(image, probabilities, PRESETS["toco"], compatibility=matrix.astype(np.float32))

@@ -21,6 +21,12 @@ def test_values_and_gradients_are_those_of_torch(size, layout):
     torch.testing.assert_close(found.grad, wanted.grad)
 
 
+@pytest.mark.parametrize("before", [64, 65])
+def test_fine_maps_are_resized_alike(before):
+    maps = torch.rand(1, 2, before, 3)
+    torch.testing.assert_close(resize(maps, (30, 7)), F.interpolate(maps, (30, 7), mode="bilinear"))
+
+
 def test_a_map_in_float32_is_not_cast_down_under_autocast():
     maps = torch.rand(1, 2, 7, 7)
     with torch.autocast("cpu", torch.bfloat16):

@@ -129,6 +129,8 @@ def dense_crf(
         raise ValueError("probabilities must be numbers, found NaN or infinity")
     if count == 1:
         return Refined(np.ones_like(probabilities), 0)
+    if compatibility is not None and (compatibility.shape != (count, count) or not np.isfinite(compatibility).all()):
+        raise ValueError(f"compatibility must be numbers {(count, count)}, found {compatibility.shape}")
     if engine == "pydensecrf" and compatibility is not None:
         raise ValueError("the engine pydensecrf takes no compatibility matrix here; leave one of them out")
     if engine == "pydensecrf":

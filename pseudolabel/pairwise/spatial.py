@@ -57,13 +57,14 @@ def _taps(sigma: float, longest: int) -> np.ndarray:
 def _convolve(plane: Any, taps: Any, scale: Any, out: Any) -> None:
     height, width = plane.shape
     radius = taps.shape[0] - 1
-    ring = 2 * radius + 1  # rows at a time, as many as one row of the result needs: they stay near in the cache
+    reach = min(radius, -(-height // 4) * 4)  # rows beyond the height are zero
+    ring = 2 * reach + 1  # rows at a time, as many as one row of the result needs: they stay near in the cache
     rows = np.zeros((ring, width), np.float32)
     # Zeros above and below, before and behind, so that no tap needs a check.
     row, mixed = np.zeros(width + 2 * radius, np.float32), np.empty(width, np.float32)
     middle = row[radius : radius + width]
-    for y in range(-radius, height):
-        newest, below = rows[(y + radius) % ring], y + radius
+    for y in range(-reach, height):
+        newest, below = rows[(y + reach) % ring], y + reach
         if below < height:
             source, factor = plane[below], scale[below]
             for x in range(width):
@@ -73,7 +74,7 @@ def _convolve(plane: Any, taps: Any, scale: Any, out: Any) -> None:
         if y < 0:
             continue
         source = rows[y % ring]
-        for t in range(1, radius, 4):
+        for t in range(1, reach, 4):
             a, b, c, d = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
             up, down = y + ring - t, y + t
             p, q, r, s = rows[up % ring], rows[(up - 1) % ring], rows[(up - 2) % ring], rows[(up - 3) % ring]

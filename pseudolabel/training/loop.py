@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +53,12 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         pin=run.device.type == "cuda",
         group=run.group,
     )
-    with _curves(run) as curves, progress.track(run.total_steps, "steps", done=run.step) as advance:
+    curves: Curves | None = None
+    with ExitStack() as stack, progress.track(run.total_steps, "steps", done=run.step) as advance:
         for batches in batches_of_steps:
             values = _step(run, optimiser, batches)
+            if curves is None:  # a training that cannot take a step leaves nothing behind
+                curves = stack.enter_context(_curves(run))
             run.step += 1
             values |= run.objective.after_step(run.network, run.step)
             _record(run, values)
