@@ -135,7 +135,7 @@ def take(run: Run, optimiser: torch.optim.Optimizer, batch: dict[str, Any]) -> f
     optimiser.step()
     run.step += 1
     run.objective.after_step(run.network, run.step)
-    return float(losses["loss"])
+    return float(losses["loss"].detach())
 
 
 def losses_of(run: Run, batch: dict[str, Any], *, plain: bool) -> dict[str, float]:

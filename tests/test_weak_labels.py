@@ -439,6 +439,13 @@ def spoilt(root: Path, folder: Path) -> dict[str, Path]:
     return write(folder, files)
 
 
+def test_the_masks_of_a_data_set_are_no_scribbles(root: Path) -> None:
+    assert refusal(root, scribbles=root / "SegmentationClass") == (
+        "--scribbles set/SegmentationClass is the data set's own folder of pixel masks; simulate scribbles from them "
+        "with 'pseudolabel data scribbles', or let train-scribble take them as --supervision masks"
+    )
+
+
 def test_check_lists_all_faults_at_once(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     list_file = root / "ImageSets/Segmentation/val.txt"
     list_file.write_text("a\nb\nc\n")

@@ -18,6 +18,7 @@ from pseudolabel.data.output import new_folder
 from pseudolabel.data.scribbles import UNLABELLED
 from pseudolabel.data.weak import WeakLabels, has_weak_labels, load_weak_labels
 from pseudolabel.errors import InputError
+from pseudolabel.fields import nearest
 from pseudolabel.options import DataShowOptions
 from pseudolabel.pictures import PALETTE, mask_path, sheet, write_png
 from pseudolabel.progress import Progress
@@ -92,13 +93,22 @@ def labels_picture(photograph: np.ndarray, weak: WeakLabels, classes: Sequence[s
 
 def _chosen(dataset: Dataset, options: DataShowOptions) -> list[Record]:
     if options.ids is not None:
-        return dataset.find(dict.fromkeys(options.ids), options.out)
+        return _named(dataset, list(dict.fromkeys(options.ids)))
     labelled = [record for record in dataset.records if has_weak_labels(record)]
     if not labelled:
         raise InputError(f"no image of split {dataset.split} of {dataset.root} has scribbles, points or boxes to draw")
     rng = np.random.default_rng(options.seed)
     picked = rng.choice(len(labelled), min(options.count, len(labelled)), replace=False)
     return [labelled[index] for index in sorted(picked.tolist())]
+
+
+def _named(dataset: Dataset, names: list[str]) -> list[Record]:
+    known = {record.id: record for record in dataset.records}
+    for name in names:
+        if name not in known:
+            hint = nearest(name, list(known))
+            raise InputError(f"--ids: split {dataset.split} of {dataset.root} has no image {name!r}{hint}")
+    return [known[name] for name in names]
 
 
 def _paint_strokes(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -95,6 +95,12 @@ def attach(dataset: Dataset, places: Mapping[str, Path], fault: Fault) -> Datase
     for kind, path in places.items():
         if not path.exists():
             raise DatasetError(f"--{kind} {path} does not exist; pass the folder or file with the {kind}")
+    masks = next((record.mask.parent for record in dataset.records if record.mask is not None), None)
+    if masks is not None and "scribbles" in places and places["scribbles"].resolve() == masks.resolve():
+        raise DatasetError(
+            f"--scribbles {places['scribbles']} is the data set's own folder of pixel masks; simulate scribbles "
+            "from them with 'pseudolabel data scribbles', or let train-scribble take them as --supervision masks"
+        )
     ids = {record.id for record in dataset.records}
     scribbles: Mapping[str, Path] = {}
     points: Mapping[str, tuple[Point, ...]] = {}

@@ -82,7 +82,7 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
     Returns:
         ``out``, ``tag_map`` (mean average precision of the teacher's tags on the held-out part, in [0, 1], or None),
         ``miou`` (of the kept state on ``--validate-on``, without the image tags, or None), ``loss`` (mean of the last
-        epoch), ``low`` and ``high`` (thresholds), ``images``, ``skipped``, ``held_out``, ``steps``.
+        epoch), ``low`` and ``high`` (thresholds), ``images``, ``skipped``, ``held_out``, ``steps``, ``oracle``.
 
     Raises:
         InputError: The data set, the backbone or the weights are not what the options promise.
@@ -106,7 +106,8 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
         result = save_checkpoint(run, cost, skipped=skipped, held_out=held_out_ids, **facts)
         assert isinstance(run.objective, CoTraining)
         thresholds = {"low": run.objective.threshold.low, "high": run.objective.threshold.high}
-    return {**result, "skipped": len(skipped), **facts, **thresholds, "held_out": len(held_out)}
+        oracle = list(run.header.oracle)
+    return {**result, "skipped": len(skipped), **facts, **thresholds, "held_out": len(held_out), "oracle": oracle}
 
 
 def make_run(
