@@ -385,3 +385,8 @@ def test_a_killed_training_of_channels_last_weights_ends_as_an_uninterrupted_one
     resumed = finish(strip(tmp_path / "b"))
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_batch_of_more_images_than_there_are_is_stated_as_it_is(tmp_path, capsys):
+    finish(make_run(tmp_path, batch_size=64, recipe_batch=64, epochs=1))
+    assert capsys.readouterr().err.startswith("warning: effective batch 12 differs from the recipe's 64")

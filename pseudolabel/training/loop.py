@@ -89,19 +89,18 @@ def training_mode(network: nn.Module) -> None:
 
 
 def _announce(run: Run, progress: Progress) -> None:
-    options, size = run.options, run.group.size
-    if run.images_per_step % size:
-        raise InputError(f"{run.images_per_step} images a step cannot be shared by {size} processes; set --batch-size")
-    micro = min(options.micro_batch or options.batch_size, options.batch_size // size)
+    options, size, batch = run.options, run.group.size, run.images_per_step
+    if batch % size:
+        raise InputError(f"{batch} images a step cannot be shared by {size} processes; set --batch-size")
+    micro = min(options.micro_batch or batch, batch // size)
     shared = f" x {size} processes" if size > 1 else ""
     progress.log(
         f"{len(run.samples)} images, {run.total_steps / run.steps_per_epoch:.3g} epochs, {run.total_steps} steps; "
-        f"effective batch {options.batch_size} = {options.batch_size // size // micro} x {micro}{shared}; "
-        f"{run.device}, {str(run.dtype)[6:]}"
+        f"effective batch {batch} = {batch // size // micro} x {micro}{shared}; {run.device}, {str(run.dtype)[6:]}"
     )
-    if options.recipe_batch is not None and options.recipe_batch != options.batch_size:
+    if options.recipe_batch is not None and options.recipe_batch != batch:
         progress.warn(
-            f"effective batch {options.batch_size} differs from the recipe's {options.recipe_batch}, for which the "
+            f"effective batch {batch} differs from the recipe's {options.recipe_batch}, for which the "
             f"learning rate {options.learning_rate:g} was chosen; results will differ"
         )
 
