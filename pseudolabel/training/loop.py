@@ -67,7 +67,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
                 curves.picture(run.step, name, picture)
             advance(1)
             if run.step % run.steps_per_epoch == 0 or run.step == run.total_steps:
-                rate = (run.step - first) * options.batch_size / (time.perf_counter() - started)
+                rate = (run.step - first) * run.images_per_step / (time.perf_counter() - started)
                 curves.scalars(run.step, _end_epoch(run, progress, rate))
                 for name, (counts, edges) in run.objective.histograms().items():
                     curves.histogram(run.step, name, counts, edges)

@@ -52,7 +52,7 @@ def save_checkpoint(
         arrays["skipped/id"] = np.array(list(skipped), dtype=object)
         arrays["skipped/reason"] = np.array(list(skipped.values()), dtype=object)
     header = replace(run.header, facts={**run.header.facts, **facts})
-    write_artefact(run.options.out, header, arrays, cost, images=run.total_steps * run.options.batch_size)
+    write_artefact(run.options.out, header, arrays, cost, images=run.total_steps * run.images_per_step)
     state_path(run.options.out).unlink(missing_ok=True)
     return result
 
@@ -72,7 +72,7 @@ def save_state(run: Run, optimiser: torch.optim.AdamW, cost: CostMeter) -> None:
         arrays["random/cuda"] = torch.cuda.get_rng_state(run.device).numpy()
     arrays["step"] = np.asarray(run.step)
     header = replace(run.header, kind="training-state")
-    write_artefact(state_path(run.options.out), header, arrays, cost, images=run.step * run.options.batch_size)
+    write_artefact(state_path(run.options.out), header, arrays, cost, images=run.step * run.images_per_step)
 
 
 def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
