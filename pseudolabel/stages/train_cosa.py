@@ -31,7 +31,7 @@ from pseudolabel.options import TrainCosaOptions
 from pseudolabel.progress import Progress
 from pseudolabel.resizing import resize
 from pseudolabel.tagged import make_header, tag_map, tag_vector, usable
-from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, train
+from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, total_steps, train
 from pseudolabel.validation import Predict, chosen_by, quick_scores, small_mask, validation_records, within_tags
 
 
@@ -195,7 +195,7 @@ def make_objective(
     classes: tuple[str, ...],
 ) -> CoTraining:
     """Teacher, thresholds and losses."""
-    steps = options.steps or options.epochs * max(1, len(samples) // options.batch_size)
+    steps = total_steps(samples, options)
     fixed = options.threshold == "fixed"
     names = {field.name for field in fields(Method)} - {"rule"}
     return CoTraining(

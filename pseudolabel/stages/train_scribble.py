@@ -41,7 +41,7 @@ from pseudolabel.supervision import (
     require_labels,
 )
 from pseudolabel.tagged import make_header
-from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, train
+from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
 from pseudolabel.validation import Predict, chosen_by, quick_scores, small_mask, validation_records, within_tags
 
 
@@ -228,7 +228,7 @@ def make_objective(
     classes: tuple[str, ...],
 ) -> WeakLearning:
     """The losses, and when they begin."""
-    steps = options.steps or options.epochs * max(1, len(samples) // options.batch_size)
+    steps = total_steps(samples, options)
     regulariser = None
     if weight_of(options) > 0:
         regulariser = build_regulariser(

@@ -7,7 +7,7 @@ whether the training was interrupted: a resumed training ends with the same weig
 from pseudolabel.training.group import Group, joined
 from pseudolabel.training.loop import train
 from pseudolabel.training.run import Batch, Losses, Mean, Objective, Run
-from pseudolabel.training.samples import Samples, sample_rng, split_records
+from pseudolabel.training.samples import Samples, sample_rng, split_records, total_steps
 from pseudolabel.training.state import save_checkpoint, state_path
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "save_checkpoint",
     "split_records",
     "state_path",
+    "total_steps",
     "train",
 ]

@@ -17,7 +17,7 @@ from pseudolabel.averaging import update_average
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.options import TrainingOptions
 from pseudolabel.training.group import Group
-from pseudolabel.training.samples import Samples, steps_per_epoch
+from pseudolabel.training.samples import Samples, steps_per_epoch, total_steps
 
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
@@ -184,7 +184,7 @@ class Run:
     @property
     def total_steps(self) -> int:
         """Optimiser steps of the whole training."""
-        return self.options.steps or self.steps_per_epoch * self.options.epochs
+        return total_steps(self.samples, self.options)
 
     @property
     def images_per_step(self) -> int:

@@ -103,6 +103,11 @@ def steps_per_epoch(samples: Samples, options: TrainingOptions) -> int:
     return max(1, len(samples) // options.batch_size)
 
 
+def total_steps(samples: Samples, options: TrainingOptions) -> int:
+    """Optimiser steps of a whole training."""
+    return options.steps or options.epochs * steps_per_epoch(samples, options)
+
+
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the samples in one epoch: a permutation int64 (count,) that depends on seed and epoch alone."""
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
