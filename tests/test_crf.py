@@ -358,3 +358,10 @@ def test_a_compatibility_of_another_shape_or_without_numbers_is_refused(matrix):
     image, probabilities = np.zeros((8, 9, 3), np.uint8), np.full((3, 8, 9), 1 / 3, np.float32)
     with pytest.raises(ValueError, match=r"^compatibility must be numbers \(3, 3\), found"):
         dense_crf(image, probabilities, PRESETS["toco"], compatibility=matrix.astype(np.float32))
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("inf"), float("nan")])
+def test_a_weight_below_zero_or_no_number_is_refused(weight):
+    image, probabilities = np.zeros((8, 9, 3), np.uint8), np.full((3, 8, 9), 1 / 3, np.float32)
+    with pytest.raises(ValueError, match=r"^kernel weights must be numbers of at least 0, found spatial 3 and"):
+        dense_crf(image, probabilities, replace(PRESETS["irn"], bilateral_weight=weight))

@@ -129,6 +129,11 @@ def dense_crf(
         raise ValueError("probabilities must be numbers, found NaN or infinity")
     if count == 1:
         return Refined(np.ones_like(probabilities), 0)
+    if not all(0 <= weight < np.inf for weight in (settings.spatial_weight, settings.bilateral_weight)):
+        raise ValueError(
+            f"kernel weights must be numbers of at least 0, found spatial {settings.spatial_weight} and bilateral "
+            f"{settings.bilateral_weight}"
+        )
     if compatibility is not None and (compatibility.shape != (count, count) or not np.isfinite(compatibility).all()):
         raise ValueError(f"compatibility must be numbers {(count, count)}, found {compatibility.shape}")
     if engine == "pydensecrf" and compatibility is not None:
