@@ -126,11 +126,12 @@ def stepper(run: Run, batches: list[dict[str, Any]], *, plain: bool) -> Callable
 def take(run: Run, optimiser: torch.optim.Optimizer, batch: dict[str, Any]) -> float:
     """One step; returns the loss, so that a GPU has finished."""
     from pseudolabel.devices import autocast
+    from pseudolabel.training import Step
 
     run.network.train()
     optimiser.zero_grad(set_to_none=True)
     with autocast(run.device, run.dtype):
-        losses = next(run.objective.losses(run.network, [batch], len(batch["id"])))
+        losses = next(run.objective.losses(run.network, [batch], Step(run.step, len(batch["id"]))))
     losses["loss"].backward()
     optimiser.step()
     run.step += 1
@@ -143,9 +144,10 @@ def losses_of(run: Run, batch: dict[str, Any], *, plain: bool) -> dict[str, floa
     import torch
 
     from pseudolabel.devices import autocast
+    from pseudolabel.training import Step
 
     with plainly(wanted=plain), autocast(run.device, run.dtype), torch.no_grad():
-        found = next(run.objective.losses(run.network, [batch], len(batch["id"])))
+        found = next(run.objective.losses(run.network, [batch], Step(0, len(batch["id"]))))
     return {name: round(float(found[name]), 7) for name in LOSSES}
 
 

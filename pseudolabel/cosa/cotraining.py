@@ -20,7 +20,7 @@ from pseudolabel.labels import IGNORE
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.models.cosa import CosaNetwork
 from pseudolabel.pairwise.loss_modules import GatedDenseEnergy
-from pseudolabel.training import Batch, Group, Losses
+from pseudolabel.training import Batch, Group, Losses, Step
 from pseudolabel.training.run import Arrays
 
 
@@ -56,7 +56,6 @@ class CoTraining:
         prepare: Views uint8 (B, H, W, 3) to the network's input float32 (B, 3, H, W).
         group: The processes that train together.
         classes: Names, background first.
-        picture_every: Steps between two pictures; None for none.
     """
 
     def __init__(
@@ -70,26 +69,24 @@ class CoTraining:
         prepare: Callable[[Tensor], Tensor],
         group: Group,
         classes: Sequence[str],
-        picture_every: int | None = None,
     ) -> None:
         self.teacher = make_teacher(student)
         self.method, self.teaching, self.threshold = method, teaching, threshold
         self._fixed, self._prepare, self._group = fixed, prepare, group
-        self._classes, self._picture_every = classes, picture_every
+        self._classes = classes
         self._energy = GatedDenseEnergy()
         self._counts: Tensor | None = None
         self._joint = torch.zeros(0)
         self._shown: tuple[Batch, Assigned, Tensor] | None = None
-        self.step = 0
 
-    def losses(self, network: CosaNetwork, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
+    def losses(self, network: CosaNetwork, batches: Sequence[Batch], step: Step) -> Iterator[Losses]:
         """The classification losses alone at first, then all of them; see ``training.Objective``."""
         self._counts = None
-        if self.step < self.teaching.starts:
+        if step.number < self.teaching.starts:
             for batch in batches:
                 output = network(self._prepare(batch["strong"]))
                 pooled = (network.pool(output.maps), network.pool(output.auxiliary))
-                yield classification_losses(*pooled, batch["tags"], images=images)
+                yield classification_losses(*pooled, batch["tags"], images=step.images)
             return
         parts = [self._assign(batch) for batch in batches]
         total = self._group.total(torch.stack([totals(part) for part in parts]).sum(dim=0))
@@ -98,7 +95,7 @@ class CoTraining:
         joint = [joint_counts(part.main.labels, part.targets.argmax(dim=1), part.targets.shape[1]) for part in parts]
         self._joint = self._group.total(torch.stack(joint).sum(dim=0))
         for batch, part in zip(batches, parts, strict=True):
-            yield self._losses_of_part(network, batch, part, total, images)
+            yield self._losses_of_part(network, batch, part, total, step)
 
     def _assign(self, batch: Batch) -> Assigned:
         seen = look(self.teacher, self._prepare(batch["weak"]), scales=self.teaching.scales, flip=self.teaching.flip)
@@ -112,29 +109,28 @@ class CoTraining:
             inside=batch["inside"],
         )
 
-    def _losses_of_part(self, network: CosaNetwork, batch: Batch, part: Assigned, total: Tensor, images: int) -> Losses:
+    def _losses_of_part(self, network: CosaNetwork, batch: Batch, part: Assigned, total: Tensor, step: Step) -> Losses:
         output = network.outputs(self._prepare(batch["strong"]))
         pooled = (network.pool(output.maps), network.pool(output.auxiliary))
-        tags = classification_losses(*pooled, batch["tags"], images=images)
+        tags = classification_losses(*pooled, batch["tags"], images=step.images)
         swapped = student_losses(
             output,
             part,
             self.method,
             total=total,
-            images=images,
+            images=step.images,
             photographs=batch["strong"].permute(0, 3, 1, 2),
             noise=batch["noise"],
             energy=self._energy,
         )
-        if self._due and self._shown is None:
+        if step.drawn and self._shown is None:
             self._shown = (batch, part, output.segmentation.detach())
-        labelled = (part.main.labels != IGNORE).float().mean(dim=(1, 2)).sum() / images
+        labelled = (part.main.labels != IGNORE).float().mean(dim=(1, 2)).sum() / step.images
         return {**tags, **swapped, "loss": tags["loss"] + swapped["loss"], "labelled": labelled}
 
     def after_step(self, network: CosaNetwork, step: int) -> dict[str, float]:
         """Let the teacher follow and the thresholds move; the thresholds that the step used join the curves."""
         follow(self.teacher, network, decay=self.teaching.decay, step=step)
-        self.step = step
         if self._counts is None:
             return {}
         used = {"low": self.threshold.low, "high": self.threshold.high}
@@ -153,12 +149,6 @@ class CoTraining:
             "mixture/high_mean": float(mixture.mean[-1]),
             "mixture/high_share": float(mixture.weight[-1]),
         }
-
-    @property
-    def _due(self) -> bool:
-        """Whether the step that is being taken is to be drawn."""
-        every = self._picture_every
-        return every is not None and self._group.leads and (self.step + 1) % every == 0
 
     def pictures(self) -> dict[str, np.ndarray]:
         """The first micro batch of the last step, if it was to be drawn."""
@@ -202,13 +192,12 @@ class CoTraining:
     def state(self) -> Arrays:
         """What a resumed training needs beside the student."""
         kept = {f"threshold/{name}": array for name, array in self.threshold.state_dict().items()}
-        return {**weight_arrays(self.teacher.state_dict(), "teacher"), **kept, "step": np.asarray(self.step)}
+        return {**weight_arrays(self.teacher.state_dict(), "teacher"), **kept}
 
     def restore(self, network: Any, state: Arrays) -> None:
         """Go on from what ``state`` gave."""
         self.teacher.load_state_dict({name: torch.from_numpy(array) for name, array in _below("teacher", state)})
         self.threshold.load_state_dict(dict(_below("threshold", state)))
-        self.step = int(state["step"])
 
 
 def _below(group: str, arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:

@@ -18,7 +18,7 @@ from pseudolabel.scribble.losses import ramp
 from pseudolabel.scribble.pictures import training_grid
 from pseudolabel.scribble.regularisers import Regulariser
 from pseudolabel.scribble.step import Known, Method, losses, totals
-from pseudolabel.training import Batch, Group, Losses
+from pseudolabel.training import Batch, Group, Losses, Step
 from pseudolabel.training.run import Arrays
 
 
@@ -52,7 +52,6 @@ class WeakLearning:
         prepare: Views uint8 (B, H, W, 3) to the network's input float32 (B, 3, H, W).
         group: The processes that train together.
         classes: Names, background first.
-        picture_every: Steps between two pictures; None for none.
     """
 
     def __init__(
@@ -66,34 +65,31 @@ class WeakLearning:
         prepare: Callable[[Tensor], Tensor],
         group: Group,
         classes: Sequence[str],
-        picture_every: int | None = None,
     ) -> None:
         self.teacher = None if decay is None else make_teacher(network)
         self.method, self.regulariser, self.phases = method, regulariser, phases
         self._decay, self._prepare, self._group = decay, prepare, group
-        self._classes, self._picture_every = classes, picture_every
+        self._classes = classes
         self._shown: tuple[Batch, Tensor] | None = None
-        self.step = 0
 
-    @property
-    def strength(self) -> float:
-        """The factor on the regulariser's weight at the step that is being taken."""
-        return ramp(self.step, self.phases.start, self.phases.length)
+    def strength(self, step: int) -> float:
+        """The factor on the regulariser's weight after ``step`` steps."""
+        return ramp(step, self.phases.start, self.phases.length)
 
-    def losses(self, network: ScribbleNetwork, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
+    def losses(self, network: ScribbleNetwork, batches: Sequence[Batch], step: Step) -> Iterator[Losses]:
         """Each micro batch's share of the losses that the labels allow; see ``training.Objective``."""
         knowns = [
             Known(batch["labels"], batch["allowed"], batch["present"], batch.get("objectness")) for batch in batches
         ]
         total = self._group.total(torch.stack([totals(known) for known in knowns]).sum(dim=0))
         for batch, known in zip(batches, knowns, strict=True):
-            yield self._losses_of_part(network, batch, known, total, images)
+            yield self._losses_of_part(network, batch, known, total, step)
 
     def _losses_of_part(
-        self, network: ScribbleNetwork, batch: Batch, known: Known, total: Tensor, images: int
+        self, network: ScribbleNetwork, batch: Batch, known: Known, total: Tensor, step: Step
     ) -> Losses:
         inputs = self._prepare(batch["image"])
-        output = network.outputs(inputs)
+        output, strength = network.outputs(inputs), self.strength(step.number)
         found = losses(
             output,
             known,
@@ -102,35 +98,28 @@ class WeakLearning:
             photographs=batch["image"].permute(0, 3, 1, 2),
             noise=batch["noise"],
             regulariser=self.regulariser,
-            strength=self.strength,
-            guide=self._guide(inputs),
+            strength=strength,
+            guide=self._guide(inputs) if strength > 0 else None,
         )
-        if self.strength == 0:
+        if strength == 0:
             found.pop("regulariser", None)  # it was not computed: the curve has no value there
-        if self._due and self._shown is None:
+        if step.drawn and self._shown is None:
             self._shown = (batch, output.segmentation.detach())
-        labelled = (known.labels != IGNORE).float().mean(dim=(1, 2)).sum() / images
+        labelled = (known.labels != IGNORE).float().mean(dim=(1, 2)).sum() / step.images
         return {**found, "labelled": labelled}
 
     @torch.no_grad()
     def _guide(self, inputs: Tensor) -> Tensor | None:
         """The teacher's logits, where its predictions label cells."""
-        asked = self.method.consistency is not None and self.method.confidence is not None and self.strength > 0
+        asked = self.method.consistency is not None and self.method.confidence is not None
         return self.teacher.segment(inputs) if self.teacher is not None and asked else None
 
     def after_step(self, network: ScribbleNetwork, step: int) -> dict[str, float]:
         """Let the teacher follow; the strength that the step used joins the curves."""
-        used = {} if self.regulariser is None else {"strength": self.strength}
+        used = {} if self.regulariser is None else {"strength": self.strength(step - 1)}
         if self.teacher is not None and self._decay is not None:
             follow(self.teacher, network, decay=self._decay, step=step)
-        self.step = step
         return used
-
-    @property
-    def _due(self) -> bool:
-        """Whether the step that is being taken is to be drawn."""
-        every = self._picture_every
-        return every is not None and self._group.leads and (self.step + 1) % every == 0
 
     def pictures(self) -> dict[str, np.ndarray]:
         """The first micro batch of the last step, if it was to be drawn."""
@@ -164,12 +153,10 @@ class WeakLearning:
 
     def state(self) -> Arrays:
         """What a resumed training needs beside the network."""
-        teacher = {} if self.teacher is None else weight_arrays(self.teacher.state_dict(), "teacher")
-        return {**teacher, "step": np.asarray(self.step)}
+        return {} if self.teacher is None else weight_arrays(self.teacher.state_dict(), "teacher")
 
     def restore(self, network: ScribbleNetwork, state: Arrays) -> None:
         """Go on from what ``state`` gave."""
         if self.teacher is not None:
             weights = {name: torch.from_numpy(array) for name, array in state.items() if name.startswith("teacher/")}
             self.teacher.load_state_dict({name.removeprefix("teacher/"): value for name, value in weights.items()})
-        self.step = int(state["step"])

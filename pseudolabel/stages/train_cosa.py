@@ -154,6 +154,7 @@ def make_run(
         validate=validate if held_out or scored else None,
         choose="miou" if options.keep == "best" else None,
         group=group,
+        picture_every=options.picture_every,
     )
 
 
@@ -215,7 +216,6 @@ def make_objective(
         prepare=prepare,
         group=group,
         classes=classes,
-        picture_every=options.picture_every if options.log else None,
     )
 
 

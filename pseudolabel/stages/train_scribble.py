@@ -170,6 +170,7 @@ def make_run(
         validate=validate if answerable or scored else None,
         choose="miou" if options.keep == "best" else None,
         group=group,
+        picture_every=options.picture_every,
     )
 
 
@@ -256,7 +257,6 @@ def make_objective(
         prepare=prepare,
         group=group,
         classes=classes,
-        picture_every=options.picture_every if options.log else None,
     )
 
 

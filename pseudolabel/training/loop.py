@@ -15,7 +15,7 @@ from pseudolabel.curves import Curves, CurveWriter, log_folder
 from pseudolabel.devices import autocast, seed_everything
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.progress import Progress
-from pseudolabel.training.run import Batch, Best, Losses, Run
+from pseudolabel.training.run import Batch, Best, Losses, Run, Step
 from pseudolabel.training.samples import load_batches
 from pseudolabel.training.schedule import make_optimiser, rate_factor
 from pseudolabel.training.state import restore_state, save_state, state_path
@@ -151,7 +151,8 @@ def _parts(run: Run, batches: list[Batch]) -> Iterator[Losses]:
         {k: v.to(run.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
         for batch in batches
     ]
-    parts = run.objective.losses(run.network, moved, run.images_per_step)
+    drawn = run.options.log and run.group.leads and run.picture_every and (run.step + 1) % run.picture_every == 0
+    parts = run.objective.losses(run.network, moved, Step(run.step, run.images_per_step, bool(drawn)))
     for batch in batches:
         with autocast(run.device, run.dtype), _enough_to_normalise(len(batch["id"])):
             losses = next(parts)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,16 +24,30 @@ Losses = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]
 
 
+class Step(NamedTuple):
+    """The optimiser step that is being taken.
+
+    Attributes:
+        number: Steps taken before.
+        images: Of the whole batch, over all processes.
+        drawn: Whether it is to be drawn.
+    """
+
+    number: int
+    images: int
+    drawn: bool = False
+
+
 class Objective(Protocol):
     """What a training descends, and what it keeps beside its network."""
 
-    def losses(self, network: Any, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
+    def losses(self, network: Any, batches: Sequence[Batch], step: Step) -> Iterator[Losses]:
         """The losses of one step, part by part.
 
         Args:
             network: What is trained.
             batches: This process's micro batches of the step, on the device.
-            images: Of the whole batch, over all processes.
+            step: Which step it is.
 
         Yields:
             For every micro batch, named scalars that sum to the whole batch's over parts and processes; ``loss`` is the
@@ -82,12 +96,12 @@ class Mean:
         self._loss, self._decay = loss, average
         self._average: dict[str, Tensor] = {}
 
-    def losses(self, network: Any, batches: Sequence[Batch], images: int) -> Iterator[Losses]:
+    def losses(self, network: Any, batches: Sequence[Batch], step: Step) -> Iterator[Losses]:
         """See ``Objective``."""
         if self._decay is not None and not self._average:
             self._average = _copy(network)
         for batch in batches:
-            share = len(batch["id"]) / images
+            share = len(batch["id"]) / step.images
             yield {name: value * share for name, value in self._loss(network, batch).items()}
 
     def after_step(self, network: Any, step: int) -> dict[str, float]:
@@ -160,6 +174,7 @@ class Run:
         validate: Called with the evaluated network after every epoch; its numbers join the curves.
         choose: Which of these numbers the kept state is best in; None keeps the last state.
         group: The processes that train together.
+        picture_every: Steps between two pictures; None for none.
     """
 
     network: nn.Module
@@ -172,6 +187,7 @@ class Run:
     validate: Callable[[Any], dict[str, float]] | None = None
     choose: str | None = None
     group: Group = field(default_factory=Group)
+    picture_every: int | None = None
     step: int = 0
     curves: dict[str, list[float]] = field(default_factory=dict)
     best: Best = field(default_factory=Best)
