@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from choices import miou_at, split_lists
+from choices import miou_at, split_lists, write
 from common import make_parser
 
 from pseudolabel.artefacts import read_header
@@ -98,7 +98,7 @@ def main() -> None:
             row = {"choice": name, "seed": seed, **score(checkpoint, dev)}
             rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
             print(rows[-1], flush=True)
-            write(arguments.results, rows)
+            write(arguments.results, rows, COLUMNS)
 
 
 def settings(arguments: Any, fit: Path, out: Path, changes: dict[str, Any]) -> TrainCosaOptions:
@@ -131,15 +131,6 @@ def score(checkpoint: Path, dev: Path) -> dict[str, Any]:
         "mixture_threshold": round(mixture, 3),
         "at_mixture": round(100 * at_mixture, 2),
     }
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write all rows of the CSV."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

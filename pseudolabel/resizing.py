@@ -1,8 +1,7 @@
 """Bilinear resizing, of coarse maps as two matrix products.
 
-The numbers are those of ``torch.nn.functional.interpolate``, to rounding. On a processor its backward pass took a
-twentieth of a co-training step, and products take a sixth of that. The work of a product grows with the size of what it
-starts from, so that maps of many cells are left to torch.
+The numbers are those of ``torch.nn.functional.interpolate``, to rounding, whose backward pass is slow on a processor.
+The work of a product grows with the size of what it starts from, so that maps of many cells are left to torch.
 """
 
 from __future__ import annotations

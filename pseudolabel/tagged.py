@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pseudolabel.devices import autocast
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
-from pseudolabel.options import BackboneOptions, ClassifierOptions
+from pseudolabel.options import BackboneOptions, DatasetOptions
 from pseudolabel.progress import Progress
 from pseudolabel.sources import unreadable
 
@@ -86,14 +87,11 @@ def tag_vector(record: Record, classes: int) -> np.ndarray:
     return vector
 
 
-def usable(
-    dataset: Dataset, options: ClassifierOptions, progress: Progress
-) -> tuple[tuple[Record, ...], dict[str, str]]:
-    """The records with readable images; with --on-error skip the others are left out, by id and reason.
+def require_tags(dataset: Dataset) -> None:
+    """Refuse a data set in which an image has no tags.
 
     Raises:
-        DatasetError: An image has no tags.
-        InputError: Fewer than two images are left.
+        DatasetError: One has none.
     """
     untagged = [record.id for record in dataset.records if record.tags is None]
     if untagged:
@@ -101,8 +99,23 @@ def usable(
             f"{len(untagged)} images of {dataset.root} have no tags (first: {untagged[0]}); "
             "give --tags-file, or --tag-source masks, which is marked oracle"
         )
-    skipping = options.on_error == "skip"
-    skipped = unreadable(dataset.records, lambda record: read_image(record.image), progress) if skipping else {}
+
+
+def usable(
+    dataset: Dataset, read: Callable[[Record], object], options: DatasetOptions, progress: Progress
+) -> tuple[tuple[Record, ...], dict[str, str]]:
+    """The records that can be read; with --on-error skip the others are left out, by id and reason.
+
+    Args:
+        dataset: That is trained on.
+        read: Reads all that a training needs of a record, and raises DatasetError where it cannot.
+        options: What an unreadable image does.
+        progress: Where to report.
+
+    Raises:
+        InputError: Fewer than two are left.
+    """
+    skipped = unreadable(dataset.records, read, progress) if options.on_error == "skip" else {}
     records = tuple(record for record in dataset.records if record.id not in skipped)
     if len(records) < 2:
         raise InputError(

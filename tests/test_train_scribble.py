@@ -220,7 +220,7 @@ def test_micro_batches_learn_what_the_whole_batch_does(options, tmp_path):
 def test_two_processes_learn_what_one_does_from_the_same_batch(options, weak, synthetic_root, tmp_path):
     values = {**SMALL, "batch_size": 4, "steps": 2, "start": 0.0, "ramp": 0.0, "learning_rate": 1e-5}
     values |= {"root": synthetic_root, "scribbles": weak["scribbles"]}
-    words = [f"--set={name}={str(value).lower()}" for name, value in values.items()]
+    words = [f"--set={name}={value}" for name, value in values.items()]
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudolabel.cli"]
     done = subprocess.run(
         [sys.executable, *command, "train-scribble", *words, "--out", tmp_path / "two.h5", "--json"],
@@ -535,7 +535,7 @@ def stage(capsys, *words):
 
 def test_scribbles_in_masks_out(synthetic_root, tmp_path, capsys):
     data = ["--dataset", "voc", "--root", synthetic_root]
-    small = [f"--set={name}={str(value).lower()}" for name, value in SMALL.items()]
+    small = [f"--set={name}={value}" for name, value in SMALL.items()]
     stage(capsys, "data", "scribbles", "--from", "masks", *data, "--out", tmp_path / "strokes", "--workers", "0")
     trained = stage(
         capsys, "train-scribble", *data, "--scribbles", tmp_path / "strokes", *small, "--out", tmp_path / "net.h5"

@@ -178,9 +178,7 @@ def write_array(file: h5py.File, name: str, array: np.ndarray) -> None:
         kind = h5py.string_dtype("utf-8", max([1, *map(len, raw)]))
         array = np.asarray(raw, dtype=kind).reshape(array.shape)
         file.create_dataset(name, data=array, dtype=kind)
-    elif (
-        array.nbytes > 4096 and array.dtype.kind != "f"
-    ):  # a network's weights shrink by a tenth, in ten times the time
+    elif array.nbytes > 4096 and array.dtype.kind != "f":  # weights take long to compress and hardly shrink
         file.create_dataset(name, data=array, compression="gzip", compression_opts=4, shuffle=True)
     else:
         file.create_dataset(name, data=array)

@@ -20,7 +20,7 @@ from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.progress import Progress
-from pseudolabel.tagged import make_header, tag_map, tag_vector, usable
+from pseudolabel.tagged import make_header, require_tags, tag_map, tag_vector, usable
 from pseudolabel.training import (
     Batch,
     Group,
@@ -78,7 +78,8 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
     dataset = open_dataset(options)
-    records, skipped = usable(dataset, options, progress)
+    require_tags(dataset)
+    records, skipped = usable(dataset, lambda record: read_image(record.image), options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
     with joined(options.device) as (group, device):
         run = make_run(options, dataset, kept, held_out, group, device)

@@ -30,7 +30,7 @@ from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.options import TrainCosaOptions
 from pseudolabel.progress import Progress
 from pseudolabel.resizing import resize
-from pseudolabel.tagged import make_header, tag_map, tag_vector, usable
+from pseudolabel.tagged import make_header, require_tags, tag_map, tag_vector, usable
 from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, total_steps, train
 from pseudolabel.validation import Predict, chosen_by, quick_scores, small_mask, validation_records, within_tags
 
@@ -91,7 +91,8 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
     dataset = open_dataset(options)
-    records, skipped = usable(dataset, options, progress)
+    require_tags(dataset)
+    records, skipped = usable(dataset, lambda record: read_image(record.image), options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
     scored = validation_records(options, dataset, held_out, tagged=True)
     with joined(options.device) as (group, device):

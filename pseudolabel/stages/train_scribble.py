@@ -31,7 +31,6 @@ from pseudolabel.resizing import resize
 from pseudolabel.scribble.learning import Phases, WeakLearning
 from pseudolabel.scribble.regularisers import OWN, build_regulariser, default_weight
 from pseudolabel.scribble.step import Method
-from pseudolabel.sources import unreadable
 from pseudolabel.supervision import (
     annotation_hours,
     count_kinds,
@@ -40,7 +39,7 @@ from pseudolabel.supervision import (
     masked_ids,
     require_labels,
 )
-from pseudolabel.tagged import make_header
+from pseudolabel.tagged import make_header, usable
 from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
 from pseudolabel.validation import Predict, chosen_by, quick_scores, small_mask, validation_records, within_tags
 
@@ -69,7 +68,7 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
     require_labels(dataset, masked)
     cams = open_cams(options.cams, dataset)
     views = LabelledViews(dataset, masked, cams, options)
-    records, skipped = usable(dataset, views, options, progress)
+    records, skipped = usable(dataset, views.read, options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
     warn(dataset, kept, masked, options, progress)
     scored = validation_records(options, dataset, held_out, tagged=False)
@@ -85,23 +84,6 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
         }
         result = save_checkpoint(run, cost, skipped=skipped, held_out=[record.id for record in held_out], **facts)
     return {**result, "skipped": len(skipped), **facts, "held_out": len(held_out), "oracle": list(run.header.oracle)}
-
-
-def usable(
-    dataset: Dataset, views: LabelledViews, options: TrainScribbleOptions, progress: Progress
-) -> tuple[tuple[Record, ...], dict[str, str]]:
-    """The records whose images and labels can be read; with --on-error skip the others are left out, by id and reason.
-
-    Raises:
-        InputError: Fewer than two are left.
-    """
-    skipped = unreadable(dataset.records, views.read, progress) if options.on_error == "skip" else {}
-    records = tuple(record for record in dataset.records if record.id not in skipped)
-    if len(records) < 2:
-        raise InputError(
-            f"split {dataset.split} of {dataset.root} has {len(records)} usable images; training needs two"
-        )
-    return records, skipped
 
 
 def warn(
