@@ -28,6 +28,10 @@ VIT_MODULES = ("vision_transformer", "deit", "eva")
 TIMM_PREFIXES = ("backbone.model.", "network.encoder.model.")
 """Where the networks of this package keep their timm model among their weights."""
 
+_MOST_SCORES = 4 * 2**20
+"""Of a block's attention in training on a processor: below, matrix products are quicker than the fused operation, whose
+way back is slow there (benchmarks/attention.py)."""
+
 _PATIENCE = 5.0  # seconds for a connection to the place of timm's weights
 
 
@@ -73,6 +77,7 @@ class Backbone(nn.Module):
             settings["output_stride"] = output_stride
         model: Any = _create(name, pretrained=pretrained, settings=settings)
         self.model = model
+        self._attentions: list[Any] = [module for module in model.modules() if hasattr(module, "fused_attn")]
         if not hasattr(model, "forward_intermediates"):
             raise InputError(f"{name} gives no feature maps (no forward_intermediates in this timm); choose another")
         depth = len(model.blocks if self.is_vit else getattr(model, "feature_info", ()))
@@ -109,10 +114,18 @@ class Backbone(nn.Module):
         return found
 
     def _maps(self, images: Tensor, indices: list[int], **settings: bool) -> list[Tensor]:
+        fused = not (torch.is_grad_enabled() and images.device.type == "cpu" and self._attends_to_few(images))
+        for module in self._attentions:
+            module.fused_attn = fused
         maps: list[Tensor] = self.model.forward_intermediates(
             images, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True, **settings
         )
         return maps
+
+    def _attends_to_few(self, images: Tensor) -> bool:
+        """Whether the scores of one block's attention take little memory, when they are stored for the way back."""
+        cells = (images.shape[2] // self.stride) * (images.shape[3] // self.stride)
+        return all(len(images) * module.num_heads * cells**2 <= _MOST_SCORES for module in self._attentions)
 
     @torch.no_grad()
     def _probe(self) -> tuple[int, int | None, int]:
