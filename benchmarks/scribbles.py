@@ -7,12 +7,14 @@ Scribbles and points are simulated from the masks (seed 0 for all). Each row is 
 voc-mini/scribbles runs it, but for what the row changes; the seeds are of the training. Trained on train.txt and scored
 on val.txt, without and with the image tags. With ``--choose`` it trains on four fifths of train.txt and is scored on
 the other fifth instead, into another file: to choose settings on. Writes a row a choice and seed, and can be stopped
-and run again, also beside itself on other rows.
+and run again, also beside itself on other rows. ``--plot FILE.svg`` draws the scores by length of the scribbles, which
+needs the extra ``bench``.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,10 +55,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "dfr without its loss": {"regulariser_weight": 0.0},
     "dfr without deep features": {"sigma_embedding": None, "consistency": None},
 }
+SHORTER = {"half the length": "scribbles-0.5", "a quarter": "scribbles-0.25", "points": "points"}
+TAUGHT_BY = ("dfr", "partial cross entropy")
 LENGTHS: dict[str, dict[str, Any]] = {
-    f"{name}, {what}": {**changes, "labels": labels}
-    for name, changes in (("partial cross entropy", LOSSES["partial cross entropy"]), ("dfr", {}))
-    for what, labels in (("half the length", "scribbles-0.5"), ("a quarter", "scribbles-0.25"), ("points", "points"))
+    f"{name}, {what}": {**LOSSES[name], "labels": labels} for name in TAUGHT_BY for what, labels in SHORTER.items()
 }
 CHOICES: dict[str, dict[str, Any]] = {
     "dfr, weight 0.3": {"regulariser_weight": 0.3},
@@ -77,6 +79,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/scribbles"))
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=[*LOSSES, *ABLATIONS, *LENGTHS], metavar="ROW")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--plot", type=Path, help="an .svg to draw the scores by length of the scribbles into")
     parser.add_argument("--choose", action="store_true", help="on parts of train.txt; choose --results, too")
     arguments = parser.parse_args()
     lists = split_lists(arguments.root, arguments.work) if arguments.choose else (Path("train"), Path("val"))
@@ -88,8 +91,11 @@ def main() -> None:
                 # read again: others may have written meanwhile
                 write(arguments.results, [*read(arguments.results), {"choice": name, "seed": seed, **found}], COLUMNS)
                 print(name, seed, found, flush=True)
-    for name, line in summary(read(arguments.results)).items():
-        print(f"{name:35} {line}")
+    scores = {key: by_choice(read(arguments.results), key) for key in ("miou", "miou_tags")}
+    for name, values in scores["miou"].items():
+        print(f"{name:40} {spread(values)}   with tags {spread(scores['miou_tags'][name])}   {len(values)} seeds")
+    if arguments.plot:
+        plot(scores["miou"], arguments.plot)
 
 
 def simulate(root: Path, work: Path) -> None:
@@ -142,15 +148,42 @@ def read(path: Path) -> list[dict[str, Any]]:
     return list(csv.DictReader(path.open())) if path.exists() else []
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Of each choice: mean and standard deviation over its seeds, without and with the tags."""
-    found = {}
-    for name in dict.fromkeys(row["choice"] for row in rows):
-        columns = [[float(row[key]) for row in rows if row["choice"] == name] for key in ("miou", "miou_tags")]
-        spread = [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns]
-        parts = [f"{statistics.mean(column):5.2f} ± {s:4.2f}" for column, s in zip(columns, spread, strict=True)]
-        found[name] = f"{'   '.join(parts)}   {len(columns[0])} seeds"
+def by_choice(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
+    """The figures of each choice, one a seed."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["choice"], []).append(float(row[key]))
     return found
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.mean(values):5.2f} ± {deviation(values):4.2f}"
+
+
+def deviation(values: list[float]) -> float:
+    """The standard deviation; of one seed none is known."""
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def plot(scores: dict[str, list[float]], path: Path) -> None:
+    """Draw mean and deviation of the scores by length of the scribbles, and those of full masks as a line."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    matplotlib.rcParams.update({"svg.hashsalt": "scribbles", "svg.fonttype": "none", "font.size": 9})
+    figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
+    if "full masks" in scores:
+        axis.axhline(statistics.mean(scores["full masks"]), color="0.5", ls="--", lw=1, label="full masks")
+    for name in TAUGHT_BY:
+        rows = {"whole": name, **{what: f"{name}, {what}" for what in SHORTER}}
+        known = {what: scores[row] for what, row in rows.items() if row in scores}
+        means = [statistics.mean(values) for values in known.values()]
+        axis.errorbar(list(known), means, [deviation(values) for values in known.values()], fmt="o-", ms=3, label=name)
+    axis.set_xlabel("length of the scribbles")
+    axis.set_ylabel("mIoU on val, per cent")
+    axis.legend()
+    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def test_resuming_with_another_option_is_refused_by_name(synthetic_root, tmp_pat
         train_cosa(cosa_options(synthetic_root, tmp_path / "cosa.h5", c2s=0.2))
     assert str(error.value) == (
         f"{state_path(tmp_path / 'cosa.h5')} was begun with another --c2s (0.1, now 0.2); "
-        "pass --overwrite to start anew, or another --out"
+        "pass --overwrite to start anew, another --out, or --resume-changed to go on all the same"
     )
 
 

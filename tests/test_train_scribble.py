@@ -201,7 +201,8 @@ def test_resuming_with_another_option_is_refused_by_name(options):
         train_scribble(options(consistency=0.2))
     state = state_path(options().out)
     assert str(error.value) == (
-        f"{state} was begun with another --consistency (0.1, now 0.2); pass --overwrite to start anew, or another --out"
+        f"{state} was begun with another --consistency (0.1, now 0.2); "
+        "pass --overwrite to start anew, another --out, or --resume-changed to go on all the same"
     )
 
 

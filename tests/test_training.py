@@ -13,7 +13,7 @@ from torch import nn
 from pseudolabel.artefacts import Header, StalePartialError, open_artefact, read_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Record
-from pseudolabel.errors import InputError, PseudolabelError
+from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.progress import Progress
 from pseudolabel.training import (
@@ -106,6 +106,16 @@ def test_heads_learn_faster_and_biases_do_not_decay(tmp_path):
     }
 
 
+class Listening(Progress):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
 class KilledError(Exception):
     """What ends a training in the middle."""
 
@@ -169,9 +179,42 @@ def test_resuming_with_another_option_is_refused_by_name(tmp_path):
     state = state_path(run.options.out)
     assert str(error.value) == (
         f"{state} was begun with another --learning-rate (0.05, now 0.1); "
-        "pass --overwrite to start anew, or another --out"
+        "pass --overwrite to start anew, another --out, or --resume-changed to go on all the same"
     )
     finish(make_run(tmp_path, learning_rate=0.1), overwrite=True)
+
+
+def test_a_training_can_go_on_with_other_options_and_says_so(tmp_path):
+    kill_at_step(make_run(tmp_path, save_every=4), 6, CostMeter())
+    run, cost, said = make_run(tmp_path, learning_rate=0.1, resume_changed=True, save_every=2), CostMeter(), Listening()
+    train(run, said, cost, overwrite=False)
+    whole = make_run(tmp_path / "whole")
+    finish(whole)
+    factors = [2 * (step >= 4) or 1 for step in range(12)]
+    assert run.curves["rate"] == pytest.approx(np.multiply(whole.curves["rate"], factors))
+    change = "--learning-rate (0.05, now 0.1) from step 4"
+    assert said.warned == [f"this training was begun with another {change}"]
+    save_checkpoint(run, cost)
+    assert read_header(run.options.out).facts["changed"] == [change]
+
+
+def test_what_was_changed_is_not_forgotten_by_a_second_run(tmp_path):
+    kill_at_step(make_run(tmp_path, save_every=2), 6, CostMeter())
+    changed = {"learning_rate": 0.1, "save_every": 2}
+    kill_at_step(make_run(tmp_path, resume_changed=True, **changed), 9, CostMeter())
+    run = make_run(tmp_path, **changed)  # the same options as the second run: nothing to force
+    finish(run)
+    assert run.header.facts["changed"] == ["--learning-rate (0.05, now 0.1) from step 4"]
+
+
+def test_another_network_cannot_be_gone_on_with(tmp_path):
+    kill_at_step(make_run(tmp_path), 6, CostMeter())
+    run = make_run(tmp_path, learning_rate=0.1, resume_changed=True)
+    run.network.head = nn.Linear(5, 1)
+    with pytest.raises(ArtefactError) as error:
+        finish(run)
+    state = state_path(run.options.out)
+    assert str(error.value) == f"{state} is of another network; pass --overwrite to start anew"
 
 
 def test_micro_batches_add_up_to_the_whole_batch(tmp_path):

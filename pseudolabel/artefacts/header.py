@@ -136,7 +136,12 @@ def environment(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
 
 
 def made_differently(options: Mapping[str, Any], inputs: Sequence[Input], header: Header) -> str | None:
-    """The first thing in which an earlier making differs from a new header's, in words; None if nothing does.
+    """The first of ``differences``; None if nothing differs."""
+    return next(iter(differences(options, inputs, header)), None)
+
+
+def differences(options: Mapping[str, Any], inputs: Sequence[Input], header: Header) -> list[str]:
+    """In what an earlier making differs from a new header's, in words.
 
     Args:
         options: The earlier making's settings.
@@ -144,12 +149,14 @@ def made_differently(options: Mapping[str, Any], inputs: Sequence[Input], header
         header: What would be made now, by the same stage.
     """
     model = STAGES[header.stage]
-    for name, value in header.options.items():
-        if role_of(model, name) == "option" and options.get(name) != value:
-            return f"--{name.replace('_', '-')} ({options.get(name)!r}, now {value!r})"
+    found = [
+        f"--{name.replace('_', '-')} ({options.get(name)!r}, now {value!r})"
+        for name, value in header.options.items()
+        if role_of(model, name) == "option" and options.get(name) != value
+    ]
     if [(item.kind, item.digest) for item in inputs] != [(item.kind, item.digest) for item in header.inputs]:
-        return "input (" + ", ".join(item.kind for item in header.inputs) + " differ by digest)"
-    return None
+        found.append("input (" + ", ".join(item.kind for item in header.inputs) + " differ by digest)")
+    return found
 
 
 class CostMeter:

@@ -52,6 +52,11 @@ class TrainingOptions(StageOptions):
     save_every: int = option(
         100, "Steps between two states that a killed training resumes from.", role="execution", ge=1
     )
+    resume_changed: bool = option(
+        False,
+        "Go on from the state of a training that was begun with other options or inputs; the checkpoint says which.",
+        role="execution",
+    )
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingOptions:

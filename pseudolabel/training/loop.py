@@ -42,6 +42,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     optimiser = make_optimiser(run.network, options)
     if state.exists() and not overwrite:
         cost.resume(restore_state(run, optimiser))
+        for change in run.header.facts.get("changed", ()):
+            progress.warn(f"this training was begun with another {change}")
         progress.log(f"going on from step {run.step} of {run.total_steps} ({state})")
     started, first = time.perf_counter(), run.step
     batches_of_steps = load_batches(

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudolabel.artefacts import StalePartialError, open_artefact, write_artefact
-from pseudolabel.artefacts.header import CostMeter, made_differently
+from pseudolabel.artefacts import Header, StalePartialError, open_artefact, write_artefact
+from pseudolabel.artefacts.header import CostMeter, differences
 from pseudolabel.errors import ArtefactError
 from pseudolabel.models.checkpoint import read_weights, weight_arrays
 from pseudolabel.training.run import Arrays, Best, Run
@@ -78,19 +78,27 @@ def save_state(run: Run, optimiser: torch.optim.AdamW, cost: CostMeter) -> None:
 def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
     """Fill in what a killed training has saved; returns what it had spent by then.
 
+    With ``--resume-changed`` other options or inputs are no hindrance: from here on the new ones hold, and the header's
+    fact ``changed`` names them, with the step.
+
     Raises:
         StalePartialError: The state was made with other options or inputs.
-        ArtefactError: It is of a longer training.
+        ArtefactError: It is of a longer training, or of another network.
     """
     state = state_path(run.options.out)
     with open_artefact(state, "training-state") as artefact:
-        changed = made_differently(artefact.header.options, artefact.header.inputs, run.header)
-        if changed:
+        changed = differences(artefact.header.options, artefact.header.inputs, run.header)
+        if changed and not run.options.resume_changed:
             raise StalePartialError(
-                f"{state} was begun with another {changed}; pass --overwrite to start anew, or another --out"
+                f"{state} was begun with another {changed[0]}; "
+                "pass --overwrite to start anew, another --out, or --resume-changed to go on all the same"
             )
         file = artefact.file
-        run.network.load_state_dict(read_weights(artefact))
+        _note(run, artefact.header, [f"{change} from step {int(file['step'][()])}" for change in changed])
+        try:
+            run.network.load_state_dict(read_weights(artefact))
+        except RuntimeError as error:
+            raise ArtefactError(f"{state} is of another network; pass --overwrite to start anew") from error
         known = optimiser.state_dict()
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         known["state"] = {
@@ -111,6 +119,13 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             f"{state} is {run.step} steps into a training of {run.total_steps}; pass --overwrite to start anew"
         )
     return artefact.header.cost
+
+
+def _note(run: Run, begun: Header, changed: list[str]) -> None:
+    """Let the training's header name what was changed in its course."""
+    changes = [*begun.facts.get("changed", ()), *changed]
+    if changes:
+        run.header = replace(run.header, facts={**run.header.facts, "changed": changes})
 
 
 def _laid_out(values: Any, parameter: Tensor) -> Tensor:
