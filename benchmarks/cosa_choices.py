@@ -44,6 +44,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no contrastive term": {"contrastive": None},
     "no perplexity weights": {"perplexity": None},
     "fixed thresholds 0.70, 0.25": {"threshold": "fixed", "low": 0.25, "high": 0.70},
+    "fixed thresholds 0.65, 0.35": {"threshold": "fixed", "low": 0.35, "high": 0.65},
     "fixed thresholds 0.55, 0.25": {"threshold": "fixed", "low": 0.25, "high": 0.55},
     "released rule of three": {"threshold": "released"},
     # as released, but for schedule and network

@@ -158,7 +158,11 @@ def gated_crf_loss(probabilities: Tensor, kernel: WindowKernel, *, roi: Tensor |
     """
     maps, inside = _inside(probabilities, kernel, roi)
     stacked = torch.cat([inside, maps], dim=1)
-    pairs = (stacked * (kernel.filter(stacked) - stacked)).sum(dim=(0, 2))  # less j = i, where k is 1
+    if kernel.features.requires_grad:
+        together = (stacked * kernel.filter(stacked)).sum(dim=2)
+    else:  # the gradient needs no filter of its own
+        together = _agreement(stacked, kernel.filter(stacked.detach()))
+    pairs = (together - stacked.square().sum(dim=2)).sum(dim=0)  # less j = i, where k is 1
     return (pairs[0] - pairs[1:].sum()) / inside.sum().clamp(min=1)
 
 
