@@ -26,6 +26,7 @@ from pseudolabel.options import (
     DataCheckOptions,
     DataShowOptions,
     DataTagsOptions,
+    DemoOptions,
     SimulateBoxesOptions,
     SimulatePointsOptions,
     SimulateScribblesOptions,
@@ -46,6 +47,7 @@ MODELS = {
     "data points": SimulatePointsOptions,
     "data boxes": SimulateBoxesOptions,
     "data synth": SynthOptions,
+    "demo": DemoOptions,
 }
 HEADINGS = ["Why", "What it reads and writes", "Formulas", "Pitfalls", "Example", "Usage and options"]
 OTHER_FLAGS = {"--check", "--help", "--nproc-per-node", "--logdir"}
