@@ -34,7 +34,7 @@ EXAMPLES = {
     "compare": "pseudolabel compare work/multi-stage work/single-stage",
     "report": "pseudolabel report work/multi-stage work/single-stage --out report.html",
     "inspect": "pseudolabel inspect work/soft.h5 --lineage",
-    "demo": "pseudolabel demo --out work/demo",
+    "demo": "pseudolabel demo --supervision scribbles --out work/demo",
 }
 """One runnable line a command, which its help ends with."""
 

@@ -9,7 +9,6 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-from pseudolabel.fields import validated
 from pseudolabel.options import (
     DataCheckOptions,
     DataShowOptions,
@@ -22,8 +21,7 @@ from pseudolabel.options import (
 )
 from pseudolabel.progress import RichProgress
 
-from .failures import traced
-from .flags import sign
+from .flags import command_of
 
 app = typer.Typer(
     help="Check a data set, show its weak labels, write its tags, simulate weak labels, or make a synthetic set.",
@@ -105,15 +103,8 @@ def _simulate(kind: str) -> Callable[..., None]:
 
 def _command(name: str, model: type[BaseModel], action: Callable[..., None], example: str) -> None:
     """Add a command whose flags are a model's fields."""
-
-    def command(**words: Any) -> None:
-        as_json, quiet, trace = (words.pop(flag) for flag in ("as_json", "quiet", "trace"))
-        with traced(trace):
-            given = {key: value for key, value in words.items() if value is not None}
-            action(validated(model, given, where=f"data {name}"), RichProgress(quiet=quiet), as_json=as_json)
-
-    signed = sign(command, model, model.__doc__ or "", layered=False)
-    app.command(name, epilog=f"Example: pseudolabel data {name} {example}")(signed)
+    command = command_of(f"data {name}", model, action)
+    app.command(name, epilog=f"Example: pseudolabel data {name} {example}")(command)
 
 
 _command("check", DataCheckOptions, _check, "--dataset voc --root VOCdevkit/VOC2012 --split val")

@@ -13,7 +13,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from pseudolabel.fields import as_word, default_of, flag_of, is_optional, is_positional, role_of, type_of
+from pseudolabel.fields import as_word, default_of, flag_of, is_optional, is_positional, role_of, type_of, validated
+from pseudolabel.progress import RichProgress
+
+from .failures import traced
 
 PANELS = {"input": "Inputs", "option": "Options", "execution": "Execution"}
 _WIDEST = 30  # characters of a list of choices that the help's type column has room for
@@ -56,6 +59,24 @@ def sign(
     function.__annotations__ = annotations
     function.__doc__ = doc
     return function
+
+
+def command_of(name: str, model: type[BaseModel], action: Callable[..., None]) -> Callable[..., None]:
+    """A command whose flags are a model's fields, without settings from a file.
+
+    Args:
+        name: Its words, for errors.
+        model: The settings; its docstring is the help text.
+        action: Takes the validated settings, where to report, and ``as_json``.
+    """
+
+    def command(**words: Any) -> None:
+        as_json, quiet, trace = (words.pop(flag) for flag in ("as_json", "quiet", "trace"))
+        with traced(trace):
+            given = {key: value for key, value in words.items() if value is not None}
+            action(validated(model, given, where=name), RichProgress(quiet=quiet), as_json=as_json)
+
+    return sign(command, model, model.__doc__ or "", layered=False)
 
 
 def _default(annotation: Any) -> bool | None:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from pseudolabel.options import DemoOptions
 from pseudolabel.progress import RichProgress
 
 from .failures import traced
-from .flags import Json, Quiet, Trace
+from .flags import Json, Quiet, Trace, command_of
 
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="YAML file, or a packaged pipeline: voc-mini/multi-stage.")
@@ -28,9 +29,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, a
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Any artefact.")]
 Lineage = Annotated[bool, typer.Option("--lineage", help="Follow its inputs back to the data set.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Recompute the digest; a mismatch is an error.")]
-DemoOut = Annotated[
-    Path, typer.Option("--out", metavar="PATH", help="Folder for the data set and everything made from it.")
-]
 
 
 def run(
@@ -81,21 +79,22 @@ def inspect(
         print_json(described) if as_json else summaries.show_artefact(described)
 
 
-def demo(*, out: DemoOut = Path("demo"), as_json: Json = False, quiet: Quiet = False, trace: Trace = False) -> None:
-    """Make a small data set, run both routes on it, and compare their masks; no network, no GPU."""
-    with traced(trace):
-        from pseudolabel.demo import demo as run_demo
+def _demo(options: DemoOptions, progress: RichProgress, *, as_json: bool) -> None:
+    from pseudolabel.demo import demo as run_demo
 
-        from . import summaries
-        from .comparisons import show_comparison
-        from .render import console, print_json
+    from . import summaries
+    from .comparisons import show_comparison
+    from .render import console, print_json
 
-        result = run_demo(out=out, progress=RichProgress(quiet=quiet))
-        if as_json:
-            print_json(result)
-            return
-        for route in result["runs"].values():
-            summaries.show_stages(route)
-        show_comparison(result["comparison"])
-        for picture in result["pictures"]:
-            console().print(f"look at {picture}", markup=False, highlight=False, soft_wrap=True)
+    result = run_demo(options, progress)
+    if as_json:
+        print_json(result)
+        return
+    for route in result["runs"].values():
+        summaries.show_stages(route)
+    show_comparison(result["comparison"])
+    for picture in result["pictures"]:
+        console().print(f"look at {picture}", markup=False, highlight=False, soft_wrap=True)
+
+
+demo = command_of("demo", DemoOptions, _demo)

@@ -1,50 +1,113 @@
-"""The demo: a small data set made on the spot, a backbone pretrained elsewhere, and both routes side by side."""
+"""The demo: a small data set made on the spot, a backbone pretrained elsewhere, and two ways to masks side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pseudolabel.comparison import compare_runs
+from pseudolabel.data.show import show_labels
+from pseudolabel.data.simulate import simulate_scribbles
 from pseudolabel.isolation import in_own_process
+from pseudolabel.options import DataShowOptions, DemoOptions, SimulateScribblesOptions
 from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.progress import Progress
 from pseudolabel.running import run_pipeline
 
 BACKBONE = "tf_efficientnet_lite0"
-ROUTES = {"multi-stage": "cam", "cosa": "cosa"}
-"""The packaged pipelines of the demo, and the stage of each that starts from the backbone's weights."""
+SHOWN = 6
+"""How many pictures are drawn with their scribbles."""
 
 
-def demo(out: Path, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
-    """Make a data set of five classes, run both routes on it, and compare them.
+@dataclass(frozen=True)
+class Route:
+    """One way to masks.
 
-    Needs no network, no GPU and no compiler.
+    Attributes:
+        config: Name of its packaged pipeline.
+        first: The stage that starts from the backbone's weights.
+        changes: Settings that differ from the pipeline's, by ``stage-key.option``.
+    """
+
+    config: str
+    first: str
+    changes: Mapping[str, str] = field(default_factory=dict)
+
+
+ROUTES: dict[str, dict[str, Route]] = {
+    "tags": {"multi-stage": Route("demo/multi-stage", "cam"), "cosa": Route("demo/cosa", "cosa")},
+    "scribbles": {
+        "scribbles/partial": Route("demo/scribbles", "net", {"net.regulariser": "none"}),
+        "scribbles/dfr": Route("demo/scribbles", "net"),
+    },
+}
+"""By supervision, the routes that are compared, each by the folder of its artefacts."""
+
+
+def demo(options: DemoOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
+    """Make a data set of five classes, take both routes of a kind of supervision on it, and compare them.
+
+    Needs no network, no GPU and no compiler. What is fresh is not made again; a folder may hold both demos, which then
+    share data set and backbone.
 
     Args:
-        out: Folder for the data set and every artefact. What is fresh there is not made again.
+        options: What is known of the pictures, and the folder for the data set and every artefact.
         progress: Where to report.
 
     Returns:
         ``runs``: what ``run_pipeline`` returns of each route; ``comparison``: what ``compare_runs`` returns;
-        ``pictures``: the files to look at.
+        ``pictures``: the files, or folders of them, to look at.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    weights = out / f"{BACKBONE}.safetensors"
+    options.out.mkdir(parents=True, exist_ok=True)
+    data, weights = options.out / "data", options.out / f"{BACKBONE}.safetensors"
     if not weights.exists():
         in_own_process("writing the backbone", write_backbone, weights)  # torch need not stay in this process
-    folders = {route: out / route for route in ROUTES}
+    pictures, given = [], {}
+    if options.supervision == "scribbles":
+        strokes, shown = options.out / "scribbles/strokes", options.out / "scribbles/shown"
+        draw_scribbles(data, strokes, shown, progress)
+        pictures, given = [shown], {"net.scribbles": str(strokes)}
+    routes = ROUTES[options.supervision]
     runs = {}
-    for route, first in ROUTES.items():
-        changes = {"defaults.root": str(out / "data"), f"{first}.weights": str(weights)}
-        runs[route] = run_pipeline(read_pipeline(find_config(f"demo/{route}"), changes, folders[route]), progress)
-    pictures = [folder / "masks" / "contact-sheet.png" for folder in folders.values()]
+    for name, route in routes.items():
+        changes = {"defaults.root": str(data), f"{route.first}.weights": str(weights), **given, **route.changes}
+        pipeline = read_pipeline(find_config(route.config), changes, options.out / name)
+        runs[name] = run_pipeline(replace(pipeline, name=f"demo {name}"), progress)
+    folders = [options.out / name for name in routes]
+    pictures += [folder / "masks" / "contact-sheet.png" for folder in folders]
     return {
         "runs": runs,
-        "comparison": compare_runs(list(folders.values())),
+        "comparison": compare_runs(folders),
         "pictures": [str(path) for path in pictures if path.exists()],
     }
+
+
+def draw_scribbles(data: Path, strokes: Path, shown: Path, progress: Progress) -> None:
+    """Simulate the scribbles of the training pictures, and draw some of them over theirs.
+
+    Args:
+        data: Folder of the data set, which makes itself if it is missing.
+        strokes: Folder to write the scribbles to; there is nothing to do if it is there, as it is written whole.
+        shown: Folder to draw them into; likewise.
+        progress: Where to report.
+    """
+    if strokes.exists():
+        progress.log(f"scribbles in {strokes}: fresh")
+    else:
+        settings = SimulateScribblesOptions(from_="masks", dataset="synthetic", root=data, out=strokes)
+        made = simulate_scribbles(settings, progress)
+        progress.log(
+            f"scribbles in {strokes}: {made['marks']} strokes on {made['images']} pictures, simulated from their pixel "
+            f"masks with seed {made['seed']}; all that is made with them is marked oracle"
+        )
+    if not shown.exists():
+        show_labels(
+            DataShowOptions(dataset="synthetic", root=data, scribbles=strokes, out=shown, count=SHOWN), progress
+        )
+        progress.log(f"look at {shown} to see what goes in")
 
 
 def write_backbone(path: Path) -> None:

@@ -20,6 +20,8 @@ from pseudolabel.options import PredictMasksOptions
 from pseudolabel.runfolder import Node, RunFolder
 
 _LABELS = ("masks", "soft-labels")
+NO_CAMS = "there are none in this run"
+"""The reason of a run without CAMs: nothing is missing there."""
 Side = Mapping[str, Any]
 """Scores of one label map: the result of evaluate-masks, or one of its parts."""
 
@@ -197,7 +199,7 @@ def _cams(run: RunFolder, scores: list[Score], pseudo: Figure) -> Figure:
         "no masks cut straight from CAMs of the training images have scores; run 'pseudolabel export-masks CAMS "
         "--threshold THRESHOLDS' and 'pseudolabel evaluate-masks' on what it writes"
     )
-    return _newest(fitting, as_they_are, missing)
+    return _newest(fitting, as_they_are, missing if run.of_kind("cams") else NO_CAMS)
 
 
 def as_they_are(score: Score) -> Side:

@@ -165,6 +165,13 @@ def test_mistakes_in_the_file(text: str, said: str, cams: Path, capsys: pytest.C
     assert capsys.readouterr().err == f"error: {said.format(config=config)}\n"
 
 
+def test_the_demo_knows_two_kinds_of_supervision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--supervision", "masks", "--out", str(tmp_path / "demo")]) == 2
+    said = "error: demo: --supervision: should be 'tags' or 'scribbles', found 'masks'\n"
+    assert capsys.readouterr() == ("", said)
+    assert not (tmp_path / "demo").exists()
+
+
 # Results
 
 

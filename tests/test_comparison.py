@@ -148,6 +148,21 @@ def test_a_run_of_cams_alone(multi: Path) -> None:
     assert figures["cams"]["reason"].startswith("no masks cut straight from CAMs of the training images have scores")
 
 
+def test_a_run_without_cams_has_no_rows_about_them(multi: Path, made: Path) -> None:
+    for path in multi.iterdir():
+        if path.name not in ("nine.h5", "ten", "eleven.h5"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    found = compare_runs([multi])
+    assert "multi: CAMs: there are none in this run" in tables.gap_notes(found)
+    assert [title for title, _ in tables.score_table(found).sections] == [
+        "pseudo labels of the training images",
+        "final segmenter on other images, without image tags",
+        "final segmenter on other images, with image tags",
+    ]
+    assert tables.threshold_table(found) is None
+    assert len(tables.score_table(compare_runs([multi, made / "single"])).sections) == 4
+
+
 def test_scores_of_masks_that_are_gone_or_others_are_not_guessed_about(multi: Path, made: Path) -> None:
     shutil.rmtree(multi / "ten")
     stage("export-masks", multi / "two.h5", "--threshold", multi / "three.h5", "--out", multi / "new", "--workers", "0")
@@ -338,7 +353,9 @@ def test_names_of_runs_are_no_markup(made: Path, tmp_path: Path, capsys: pytest.
 def test_thresholds_of_single_classes_are_shown_as_a_range(multi: Path) -> None:
     stage("search-threshold", multi / "two.h5", "--per-class", "--out", multi / "each.h5")
     value = read_header(multi / "each.h5").facts["value"]
-    rows = {row[0]: row for row in tables.threshold_table(compare_runs([multi])).sections[0][1]}
+    table = tables.threshold_table(compare_runs([multi]))
+    assert table is not None
+    rows = {row[0]: row for row in table.sections[0][1]}
     assert rows["each.h5"][4] == f"{min(value.values()):.3g} to {max(value.values()):.3g}"
     assert rows["each.h5"][3] == "nothing"
 

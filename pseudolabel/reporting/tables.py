@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pseudolabel.comparison import FIGURES
+from pseudolabel.figures import NO_CAMS
 from pseudolabel.wording import duration, percent, short, size, span
 
 _MEASURES = {
@@ -44,11 +45,13 @@ class Table:
 
 
 def score_table(comparison: Mapping[str, Any]) -> Table:
-    """What every run reached: a section a figure, a column a run."""
+    """What every run reached: a section a figure, a column a run; none of CAMs where no run has any."""
     runs = comparison["runs"]
     sections = []
     for key, title in FIGURES.items():
         figures = [run["figures"][key] for run in runs]
+        if all(figure["reason"] == NO_CAMS for figure in figures):
+            continue
         rows = [(words, *(_measure(figure, name) for figure in figures)) for name, words in _MEASURES.items()]
         rows.append(("split, images", *(_images(figure) for figure in figures)))
         rows.append(("tag filter", *(figure["tags"] or "-" for figure in figures)))
@@ -82,8 +85,8 @@ def cost_table(comparison: Mapping[str, Any]) -> Table:
     )
 
 
-def threshold_table(comparison: Mapping[str, Any]) -> Table:
-    """The thresholds of every run: a section a run."""
+def threshold_table(comparison: Mapping[str, Any]) -> Table | None:
+    """The thresholds of every run: a section a run; None if there are none."""
     sections = []
     for run in comparison["runs"]:
         rows = [
@@ -97,9 +100,10 @@ def threshold_table(comparison: Mapping[str, Any]) -> Table:
             )
             for row in run["thresholds"]
         ]
-        sections.append((run["name"], rows))
+        if rows:
+            sections.append((run["name"], rows))
     head = ["artefact", "method", "fitted on", "used by", "value", "low", "high", "mIoU, %"]
-    return Table("thresholds, and what they were fitted on", head, sections, words=4)
+    return Table("thresholds, and what they were fitted on", head, sections, words=4) if sections else None
 
 
 def other_table(comparison: Mapping[str, Any]) -> Table | None:
