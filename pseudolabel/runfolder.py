@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pseudolabel.artefacts import Header, Input, read_header
+from pseudolabel.artefacts import Header, Input, read_header, read_input
 from pseudolabel.artefacts.checks import REQUIRED
 from pseudolabel.errors import ArtefactError, InputError
 
@@ -161,11 +161,8 @@ def _link(found: dict[Path, Node], folder: Path) -> dict[Node, dict[Input, Node]
 
 def _outside(place: Path, item: Input, folder: Path) -> Node | None:
     """An input that lies outside the folder, if it is still what was read."""
-    try:
-        header = read_header(place)
-    except ArtefactError:
-        return None
-    if header.digest != item.digest:
+    header = read_input(place, item.digest)
+    if header is None:
         return None
     return Node(place, Path(os.path.relpath(place, folder)).as_posix(), header, inside=False)
 

@@ -102,6 +102,28 @@ def threshold_table(comparison: Mapping[str, Any]) -> Table:
     return Table("thresholds, and what they were fitted on", head, sections, words=4)
 
 
+def supervision_table(comparison: Mapping[str, Any]) -> Table | None:
+    """Pseudo labels by what supervised each image; None where no run has images of several kinds."""
+    split = {run["name"]: run["figures"]["pseudo_labels"]["by_supervision"] or {} for run in comparison["runs"]}
+    if all(len(parts) < 2 for parts in split.values()):
+        return None
+    sections = []
+    for name, parts in split.items():
+        rows = [
+            (
+                kind,
+                str(part["images"]),
+                *(percent(part[side]) for side in ("unfiltered", "tag_filtered")),
+                "-" if part["annotation_seconds"] is None else short(part["annotation_seconds"]),
+            )
+            for kind, part in parts.items()
+        ]
+        if rows:
+            sections.append((name, rows))
+    head = ["supervised by", "images", "mIoU without tags, %", "mIoU with tags, %", "annotation, s an image"]
+    return Table("pseudo labels by what supervised each image", head, sections)
+
+
 def other_table(comparison: Mapping[str, Any]) -> Table | None:
     """Scores that answer none of the questions; None if there are none."""
     sections = []
@@ -177,6 +199,7 @@ _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "scales": _scales,
     "CRF": lambda protocol: short(protocol.get("crf") or "-"),
     "threshold": lambda protocol: _threshold(protocol.get("threshold")),
+    "annotation, hours": lambda protocol: _hours(protocol.get("annotation_hours")),
 }
 """What of a protocol stands beside the figures, where it was stated; the document has all of it."""
 
@@ -203,6 +226,10 @@ def _threshold(value: Any) -> str:
     if isinstance(value, Mapping) and value:
         return f"{min(value.values()):.3g} to {max(value.values()):.3g}"
     return f"{value:.3g}" if isinstance(value, int | float) else "-"
+
+
+def _hours(value: Any) -> str:
+    return short(value) if isinstance(value, int | float) else "-"
 
 
 def _cut(value: Any) -> str:
