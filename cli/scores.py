@@ -24,6 +24,7 @@ _OVERALL = ("miou", "precision", "recall", "pixel_accuracy", "mean_accuracy", "b
 _STATED = (
     "split",
     "tag_filter",
+    "held_to",
     "scales",
     "flip",
     "crf",

@@ -14,10 +14,11 @@ from typing import Any
 from pseudolabel.artefacts import Header, StalePartialError, read_header
 from pseudolabel.artefacts.header import made_differently
 from pseudolabel.data import load_dataset
+from pseudolabel.data.dataset import WEAK
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.fields import nearest
 from pseudolabel.isolation import in_own_process
-from pseudolabel.options import StageOptions, command_line
+from pseudolabel.options import DatasetOptions, StageOptions, command_line
 from pseudolabel.pipeline import Pipeline, Step, input_fields
 from pseudolabel.progress import Progress
 from pseudolabel.sources import npy_input, png_input
@@ -148,7 +149,7 @@ class Freshness:
         for item in header.inputs:
             if item.kind == "dataset":
                 try:
-                    digest = self._dataset_digest(header.dataset, getattr(step.options, "root", None))
+                    digest = self._dataset_digest(_places(step.options, header), getattr(step.options, "root", None))
                 except InputError as error:
                     return str(error)
                 if digest != item.digest:
@@ -164,6 +165,16 @@ class Freshness:
         if key not in self._datasets:
             self._datasets[key] = load_dataset(spec, root=root).as_input().digest
         return self._datasets[key]
+
+
+def _places(options: StageOptions, header: Header) -> dict[str, Any]:
+    """The data set of an artefact, with its tables and weak labels where the options look for them now."""
+    spec = dict(header.dataset)
+    for name in ("tags_file", *WEAK):
+        place = getattr(options, name, None)
+        if place is not None or isinstance(options, DatasetOptions):
+            spec[name] = place and str(place)
+    return spec
 
 
 def known_digest(path: Path, known: Collection[str]) -> str | None:

@@ -199,6 +199,7 @@ _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "scales": _scales,
     "CRF": lambda protocol: short(protocol.get("crf") or "-"),
     "threshold": lambda protocol: _threshold(protocol.get("threshold")),
+    "held to": lambda protocol: str(protocol.get("held_to") or "-"),
     "annotation, hours": lambda protocol: _hours(protocol.get("annotation_hours")),
 }
 """What of a protocol stands beside the figures, where it was stated; the document has all of it."""
