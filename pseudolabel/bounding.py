@@ -17,6 +17,7 @@ from pseudolabel.data.boxes import check_box
 from pseudolabel.data.faults import stop
 from pseudolabel.data.shapes import cells
 from pseudolabel.errors import InputError
+from pseudolabel.wording import counted
 
 HELD = "held_to"
 """Under which name a protocol states that labels were held to boxes."""
@@ -46,7 +47,7 @@ def stated(dataset: Dataset) -> dict[str, str]:
             f"--tags boxes: no image of split {dataset.split} of {dataset.root} has a box; "
             "pass --boxes with the folder of VOC annotations or COCO's JSON that has them, or --tags dataset"
         )
-    return {HELD: f"boxes of {count} images"}
+    return {HELD: f"boxes of {counted(count, 'image')}"}
 
 
 def allowed(record: Record, size: tuple[int, int], grid: tuple[int, int] | None = None) -> dict[int, np.ndarray]:

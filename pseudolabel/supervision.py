@@ -41,6 +41,9 @@ def masked_ids(options: TrainScribbleOptions, dataset: Dataset) -> frozenset[str
         return frozenset(known)
     if options.mask_list is None:
         return frozenset()
+    if not options.mask_list.is_file():
+        found = "is a folder" if options.mask_list.is_dir() else "does not exist"
+        raise DatasetError(f"--mask-list {options.mask_list} {found}; wanted a text file of image ids, one a line")
     wanted = read_ids(options.mask_list)
     strange = sorted(set(wanted) - set(known))
     if strange:

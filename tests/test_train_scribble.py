@@ -638,13 +638,13 @@ def test_scores_of_a_mixture_are_split_by_what_supervised_each_image(options, tm
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"keep": "best"}, "keep best needs --validate-on, the split whose masks choose"),
-        ({"validate_on": "held-out"}, "validate_on held-out needs a --holdout above 0"),
-        ({"objectness": 1}, "objectness and fill need --cams, which say where objects are likely"),
-        ({"fill": "0.6,0.3", "cams": "x.h5"}, "fill 0.6,0.3 is not an increasing pair of scores in [0, 1]"),
+        ({"keep": "best"}, "--keep best needs --validate-on, the split whose masks choose"),
+        ({"validate_on": "held-out"}, "--validate-on held-out needs a --holdout above 0"),
+        ({"objectness": 1}, "--objectness and --fill need --cams, which say where objects are likely"),
+        ({"fill": "0.6,0.3", "cams": "x.h5"}, "--fill 0.6,0.3 is not an increasing pair of scores in [0, 1]"),
         (
             {"supervision": "masks", "mask_list": "x.txt"},
-            "supervision masks uses the masks of all images; leave out --mask-list",
+            "--supervision masks uses the masks of all images; leave out --mask-list",
         ),
         (
             {"regulariser": "crf"},
@@ -684,6 +684,9 @@ def test_images_and_sets_without_labels_are_refused(options, synthetic_root, wea
         f"1 images of {root} have no label at all (first: {records[0].id}): no tags, no scribbles; "
         "label them, or leave them out of --split",
     )
+    for place, what in ((tmp_path / "no.txt", "does not exist"), (tmp_path, "is a folder")):
+        said = f"--mask-list {place} {what}; wanted a text file of image ids, one a line"
+        refused(DatasetError, options(mask_list=place), said)
     (tmp_path / "list.txt").write_text(f"{records[0].id}\nnobody\n")
     refused(
         DatasetError,

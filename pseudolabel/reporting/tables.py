@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pseudolabel.comparison import FIGURES
-from pseudolabel.wording import duration, percent, short, size, span
+from pseudolabel.wording import counted, duration, percent, short, size, span
 
 _MEASURES = {
     "miou": "mIoU, %",
@@ -74,8 +74,8 @@ def cost_table(comparison: Mapping[str, Any]) -> Table:
             for row in cost["stages"]
         ]
         if cost["to_segmenter"]:
-            rows.append(("up to the segmenter", _count(cost["to_segmenter"]), *_spent(cost["to_segmenter"])))
-        rows.append(("in total", _count(cost["total"]), *_spent(cost["total"])))
+            rows.append(("up to the segmenter", *_sum(cost["to_segmenter"])))
+        rows.append(("in total", *_sum(cost["total"])))
         sections.append((run["name"], rows))
     return Table(
         "what every stage took", ["artefact", "stage", "time", "processor", "memory", "disk"], sections, words=2
@@ -213,13 +213,13 @@ def _images(figure: Mapping[str, Any]) -> str:
     return "-" if figure["reason"] else f"{short(figure['split'])}, {figure['images']}"
 
 
+def _sum(total: Mapping[str, Any]) -> Iterable[str]:
+    return (counted(total["stages"], "stage"), *_spent(total))
+
+
 def _spent(row: Mapping[str, Any]) -> Iterable[str]:
     times = (duration(row[name]) for name in ("wall_seconds", "cpu_seconds"))
     return (*times, *(size(row[name]) for name in ("peak_memory_bytes", "bytes")))
-
-
-def _count(total: Mapping[str, Any]) -> str:
-    return f"{total['stages']} stage{'' if total['stages'] == 1 else 's'}"
 
 
 def _threshold(value: Any) -> str:
