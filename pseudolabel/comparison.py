@@ -26,7 +26,7 @@ _UNASKED = {
     "boundary_iou": "scored with --boundary none",
     "interval": "scored with --resamples 0",
 }
-_NOT_PROTOCOL = ("threshold", "trained_on", "annotation_hours", "scored", "interval", "oracle")
+_NOT_PROTOCOL = ("threshold", "trained_on", "annotation_hours", "annotation_averages", "scored", "interval", "oracle")
 """What differs between any two runs, or stands in a row of its own."""
 
 

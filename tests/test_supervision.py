@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_runs
 from small_voc import CLASSES, array, write_artefact_of_maps, write_voc
 
 from pseudolabel.artefacts import Header, Input, open_artefact, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.data import Record
+from pseudolabel.comparison import compare_runs
+from pseudolabel.data import Record, load_dataset
 from pseudolabel.inspection import lineage
 from pseudolabel.options import EvaluateMasksOptions
 from pseudolabel.pipeline import Step
 from pseudolabel.progress import Progress
+from pseudolabel.reporting import tables
 from pseudolabel.running import Freshness
 from pseudolabel.stages.evaluate_masks import evaluate_masks
 from pseudolabel.supervision import describe_averages, find_supervision, supervision_arrays
@@ -200,3 +203,25 @@ def test_what_labels_cost_is_stated_with_its_averages() -> None:
     assert describe_averages(published) == f"{each} (published averages of PASCAL VOC)"
     assert describe_averages((1, *published[1:])).endswith("(as given)")
     assert supervision_arrays([Record("a", Path("a.png"), (1,))], (), published)["supervision/seconds"].tolist() == [20]
+
+
+def test_hours_stand_in_a_row_and_are_no_difference(tmp_path: Path) -> None:
+    root = small_runs.write_data(tmp_path / "data")
+    train = load_dataset({"dataset": "voc", "root": str(root), "split": "train"})
+    runs = []
+    averages = ("made up (published averages of PASCAL VOC)", "made up (as given)", None)
+    for number, stated in enumerate(averages):
+        folder = tmp_path / f"run{number}"
+        network = small_runs.write_network(folder / "net.h5", "train-scribble", train)
+        maps = small_runs.label_maps(small_runs.probabilities(train, noise=1, seed=0, every=True))
+        cost = {} if stated is None else {"annotation_hours": 1.5 + number, "annotation_averages": stated}
+        about = {"tag_filter": "none", "scales": [1.0], **cost}
+        small_runs.write_labels(folder / "masks.h5", "masks", "predict-masks", train, maps, network, **about)
+        evaluate(folder / "masks.h5")
+        runs.append(folder)
+    found = compare_runs(runs)
+    sections = tables.score_table(found).sections
+    (row,) = [row for _, rows in sections for row in rows if row[0] == "annotation, hours" and set(row[1:]) != {"-"}]
+    assert row == ("annotation, hours", "1.5", "2.5 (own averages)", "-")
+    assert not [each for each in found["differences"] if each["key"].startswith("annotation")]
+    assert tables.supervision_table(found) is None

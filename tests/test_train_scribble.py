@@ -626,6 +626,7 @@ def test_scores_of_a_mixture_are_split_by_what_supervised_each_image(options, tm
     text = capsys.readouterr().out
     assert "pseudo labels by what supervised each image" in text
     assert "annotation, hours" in text
+    assert "(own averages)" in text
     stage(capsys, "report", tmp_path, "--out", tmp_path / "report.html", "--pictures", "0")
     page = (tmp_path / "report.html").read_text()
     assert "supervised by" in page

@@ -200,7 +200,7 @@ _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "CRF": lambda protocol: short(protocol.get("crf") or "-"),
     "threshold": lambda protocol: _threshold(protocol.get("threshold")),
     "held to": lambda protocol: str(protocol.get("held_to") or "-"),
-    "annotation, hours": lambda protocol: _hours(protocol.get("annotation_hours")),
+    "annotation, hours": lambda protocol: _hours(protocol),
 }
 """What of a protocol stands beside the figures, where it was stated; the document has all of it."""
 
@@ -229,8 +229,12 @@ def _threshold(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) else "-"
 
 
-def _hours(value: Any) -> str:
-    return short(value) if isinstance(value, int | float) else "-"
+def _hours(protocol: Mapping[str, Any]) -> str:
+    """What labels cost to draw; computed from other than the published averages, it says so."""
+    hours = protocol.get("annotation_hours")
+    if not isinstance(hours, int | float):
+        return "-"
+    return short(hours) + (" (own averages)" if str(protocol.get("annotation_averages")).endswith("(as given)") else "")
 
 
 def _cut(value: Any) -> str:
