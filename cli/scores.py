@@ -93,7 +93,7 @@ def _overall(result: Mapping[str, Any]) -> Table:
 def _by_supervision(parts: Mapping[str, Mapping[str, Any]]) -> Table:
     """mIoU of the images that have the same kinds of labels, and what these cost to draw."""
     columns = ["images", "mIoU", "without tags", "with tags", "s an image"]
-    table = make_table(["supervised by"], columns, title="trained on")
+    table = make_table(["supervised by"], columns, title="by what supervised each image, %")
     for kind, part in parts.items():
         scores = (percent(part[name]) for name in ("miou", "unfiltered", "tag_filtered"))
         seconds = part["annotation_seconds"]
