@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from pseudolabel.options import STAGES, build_options, check_names
 from pseudolabel.progress import RichProgress, Silence
 
 from . import comparisons, data, runs
-from .failures import exit_code, traced
+from .failures import exit_code, speaks_for_all, traced
 from .flags import sign
 
 EXAMPLES = {
@@ -70,7 +69,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
             from .render import show_result
 
-            if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes speaks for all
+            if not speaks_for_all():
                 run_stage(stage, options, Silence())
                 return
             show_result(stage, run_stage(stage, options, RichProgress(quiet=quiet)), as_json=as_json)

@@ -71,7 +71,9 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     from .render import console
 
     output = console()
-    output.print(_drawn(tables.score_table(comparison)))
+    for scores in (tables.score_table(comparison), tables.supervision_table(comparison)):
+        if scores is not None:
+            output.print(_drawn(scores))
     for title, notes in (
         ("not measured alike:", tables.difference_notes(comparison)),
         ("missing:", tables.gap_notes(comparison)),

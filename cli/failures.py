@@ -34,9 +34,9 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
         code = command.main(args=words or ["--help"], prog_name="pseudolabel", standalone_mode=False)
         sys.stdout.flush()
     except _UsageError as error:
-        return _say(_usage(error), 2)
+        return _say(_usage(error), 2, alone=False)
     except PseudolabelError as error:
-        return _say(str(error), error.exit_code)
+        return _say(str(error), error.exit_code, alone=error.alone)
     except typer.Abort:
         return _say("aborted", 1)
     except KeyboardInterrupt:
@@ -77,8 +77,15 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
 
 
-def _say(message: str, code: int) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+def speaks_for_all() -> bool:
+    """Whether this process reports what all of those say that torchrun has started: the first one, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(message: str, code: int, *, alone: bool = True) -> int:
+    """Print an error's line; one that all processes meet is left to the first of them."""
+    if alone or speaks_for_all():
+        print("error:", " ".join(message.split()), file=sys.stderr)
     return code
 
 

@@ -24,6 +24,7 @@ _OVERALL = ("miou", "precision", "recall", "pixel_accuracy", "mean_accuracy", "b
 _STATED = (
     "split",
     "tag_filter",
+    "held_to",
     "scales",
     "flip",
     "crf",
@@ -31,6 +32,7 @@ _STATED = (
     "threshold",
     "threshold_fitted_on",
     "trained_on",
+    "annotation_hours",
     "predicted_255",
     "oracle",
 )
@@ -46,6 +48,8 @@ def show_scores(result: Mapping[str, Any]) -> None:
     output.print(Text(_headline(result), style="bold"))
     output.print(table)
     output.print(_overall(result))
+    if result.get("by_supervision"):
+        output.print(_by_supervision(result["by_supervision"]))
     if result.get("worst"):
         output.print(Text("worst: " + ", ".join(f"{item['id']} {percent(item['miou'])}" for item in result["worst"])))
     protocol = dict(result["protocol"])
@@ -83,6 +87,17 @@ def _overall(result: Mapping[str, Any]) -> Table:
     for name in _OVERALL:
         table.add_row(name.replace("_", " "), *(percent(scores.get(name)) for scores in shown.values()))
     table.add_row("95 % interval of miou", *(span(scores.get("interval")) for scores in shown.values()))
+    return table
+
+
+def _by_supervision(parts: Mapping[str, Mapping[str, Any]]) -> Table:
+    """mIoU of the images that have the same kinds of labels, and what these cost to draw."""
+    columns = ["images", "mIoU", "without tags", "with tags", "s an image"]
+    table = make_table(["supervised by"], columns, title="by what supervised each image, %")
+    for kind, part in parts.items():
+        scores = (percent(part[name]) for name in ("miou", "unfiltered", "tag_filtered"))
+        seconds = part["annotation_seconds"]
+        table.add_row(Text(kind), str(part["images"]), *scores, "-" if seconds is None else short(seconds))
     return table
 
 

@@ -26,7 +26,7 @@ _UNASKED = {
     "boundary_iou": "scored with --boundary none",
     "interval": "scored with --resamples 0",
 }
-_NOT_PROTOCOL = ("threshold", "trained_on", "scored", "interval", "oracle")
+_NOT_PROTOCOL = ("threshold", "trained_on", "annotation_hours", "annotation_averages", "scored", "interval", "oracle")
 """What differs between any two runs, or stands in a row of its own."""
 
 
@@ -83,11 +83,14 @@ def figure_data(figure: Figure) -> dict[str, Any]:
 
     Returns:
         Every one of MEASURES, ``iou`` by class, ``images``, ``split``, ``tags``, ``ignored`` (what a predicted 255
-        counts as), ``oracle``, ``protocol``; ``scores`` and ``scored`` (names of artefacts), ``others`` (of older
+        counts as), ``by_supervision`` (the scores of images by their kinds of labels, or None), ``oracle``,
+        ``protocol``; ``scores`` and ``scored`` (names of artefacts), ``others`` (of older
         scores that fit too). ``reason`` says why all of them are None, ``reasons`` why single ones are.
     """
     if figure.score is None or figure.side is None:
-        empty = dict.fromkeys((*MEASURES, "iou", "images", "split", "tags", "ignored", "scores", "scored"))
+        empty = dict.fromkeys(
+            (*MEASURES, "iou", "images", "split", "tags", "ignored", "by_supervision", "scores", "scored")
+        )
         return {**empty, "oracle": [], "protocol": {}, "others": [], "reason": figure.reason, "reasons": {}}
     score, side = figure.score, figure.side
     protocol = score.node.header.protocol
@@ -99,6 +102,7 @@ def figure_data(figure: Figure) -> dict[str, Any]:
         "split": protocol.get("split"),
         "tags": "image tags" if side is score.facts.get("tag_filtered") else protocol.get("tag_filter", "unknown"),
         "ignored": protocol.get("predicted_255"),
+        "by_supervision": score.facts.get("by_supervision"),
         "scores": score.node.name,
         "scored": score.scored.name,
         "oracle": list(score.node.header.oracle),

@@ -7,6 +7,8 @@ class PseudolabelError(Exception):
     """A stage failed for a reason the user can act on. The command line prints it as one line and exits with 1."""
 
     exit_code = 1
+    alone = False
+    """Whether this process may be the only one of those that train together that has met it."""
 
 
 class InputError(PseudolabelError):

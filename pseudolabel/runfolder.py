@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pseudolabel.artefacts import Header, Input, read_header
+from pseudolabel.artefacts import Header, Input, read_header, read_input
 from pseudolabel.artefacts.checks import REQUIRED
 from pseudolabel.errors import ArtefactError, InputError
 
@@ -92,7 +92,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """Read the headers of all artefacts in some folders.
 
     Args:
-        folders: One a run.
+        folders: One a run. Where one holds several routes that share nothing, each is a run of its own.
 
     Raises:
         InputError: A folder is missing, named twice, or holds no artefact.
@@ -101,10 +101,54 @@ def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
     for index, place in enumerate(places):
         if place in places[:index]:
             raise InputError(f"{folders[index]} is named twice; name each run once")
-    return [read_run(folder, name) for folder, name in zip(folders, _names(places), strict=True)]
+    return [
+        route
+        for folder, name in zip(folders, _names(places), strict=True)
+        for route in routes_of(read_folder(folder, name))
+    ]
 
 
-def read_run(folder: Path, name: str) -> RunFolder:
+def routes_of(run: RunFolder) -> list[RunFolder]:
+    """The routes in a folder that have no artefact in common, as runs of their own.
+
+    A route is what hangs together by what was made from what, and has a checkpoint and scores. What belongs to none,
+    for instance because what it was made from was deleted, cannot be assigned: it is reported with the first.
+
+    Args:
+        run: A whole folder.
+
+    Returns:
+        The run itself, if there is one route or none; else one for each, named after its first checkpoint.
+    """
+    groups = _connected(run)
+    routes = [group for group in groups if {"checkpoint", "scores"} <= {node.kind for node in group}]
+    if len(routes) < 2:
+        return [run]
+    others = [node.name for group in groups if group not in routes for node in group]
+    lost = {name: "it hangs together with none of the routes in this folder" for name in others}
+    found = []
+    for number, group in enumerate(routes):
+        first = next(node for node in group if node.kind == "checkpoint")
+        parents = {node: run._parents[node] for node in group}
+        unreadable = {} if number else {**run.unreadable, **lost}
+        found.append(RunFolder(f"{run.name}: {first.name}", run.folder, group, unreadable, parents))
+    return found
+
+
+def _connected(run: RunFolder) -> list[list[Node]]:
+    """Artefacts that hang together, in their order; groups by their first artefacts."""
+    group = {node: number for number, node in enumerate(run.nodes)}
+    for node in run.nodes:  # parents come first
+        for parent in run.parents(node):
+            low, high = sorted((group[parent], group[node]))
+            group.update({other: low for other, number in group.items() if number == high})
+    found: dict[int, list[Node]] = {}
+    for node in run.nodes:
+        found.setdefault(group[node], []).append(node)
+    return list(found.values())
+
+
+def read_folder(folder: Path, name: str) -> RunFolder:
     """Read the headers of all artefacts in a folder and in the folders below it.
 
     Args:
@@ -161,11 +205,8 @@ def _link(found: dict[Path, Node], folder: Path) -> dict[Node, dict[Input, Node]
 
 def _outside(place: Path, item: Input, folder: Path) -> Node | None:
     """An input that lies outside the folder, if it is still what was read."""
-    try:
-        header = read_header(place)
-    except ArtefactError:
-        return None
-    if header.digest != item.digest:
+    header = read_input(place, item.digest)
+    if header is None:
         return None
     return Node(place, Path(os.path.relpath(place, folder)).as_posix(), header, inside=False)
 

@@ -14,10 +14,11 @@ from typing import Any
 from pseudolabel.artefacts import Header, StalePartialError, read_header
 from pseudolabel.artefacts.header import made_differently
 from pseudolabel.data import load_dataset
+from pseudolabel.data.dataset import WEAK, folder_of, require_places
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.fields import nearest
 from pseudolabel.isolation import in_own_process
-from pseudolabel.options import StageOptions, command_line
+from pseudolabel.options import DatasetOptions, StageOptions, command_line
 from pseudolabel.pipeline import Pipeline, Step, input_fields
 from pseudolabel.progress import Progress
 from pseudolabel.sources import npy_input, png_input
@@ -96,6 +97,10 @@ def plan(pipeline: Pipeline, *, force: bool = False, only: Collection[str] = ())
 
     Returns:
         For each stage ``key``, ``stage``, ``state`` (``fresh``, ``run`` or ``maybe``), ``reason`` and ``command``.
+
+    Raises:
+        InputError: A stage that would run would fail at once: its data set or weak labels are not there, or ``only``
+            leaves out a stage that is needed. What is in the data set is not looked at.
     """
     freshness = Freshness()
     rows: list[dict[str, str]] = []
@@ -107,6 +112,9 @@ def plan(pipeline: Pipeline, *, force: bool = False, only: Collection[str] = ())
         if reason is None and changing:
             state, reason = "maybe", f"if {' or '.join(changing)} comes out different"
         moving[step.key] = state != "fresh"
+        if state == "run":
+            _require_data(step)
+            _require_inputs(step, pipeline, coming=moving)
         command = command_line(step.stage, step.options)
         rows.append({"key": step.key, "stage": step.stage, "state": state, "reason": reason or "", "command": command})
     return rows
@@ -148,7 +156,7 @@ class Freshness:
         for item in header.inputs:
             if item.kind == "dataset":
                 try:
-                    digest = self._dataset_digest(header.dataset, getattr(step.options, "root", None))
+                    digest = self._dataset_digest(_places(step.options, header), getattr(step.options, "root", None))
                 except InputError as error:
                     return str(error)
                 if digest != item.digest:
@@ -164,6 +172,16 @@ class Freshness:
         if key not in self._datasets:
             self._datasets[key] = load_dataset(spec, root=root).as_input().digest
         return self._datasets[key]
+
+
+def _places(options: StageOptions, header: Header) -> dict[str, Any]:
+    """The data set of an artefact, with its tables and weak labels where the options look for them now."""
+    spec = dict(header.dataset)
+    for name in ("tags_file", *WEAK):
+        place = getattr(options, name, None)
+        if place is not None or isinstance(options, DatasetOptions):
+            spec[name] = place and str(place)
+    return spec
 
 
 def known_digest(path: Path, known: Collection[str]) -> str | None:
@@ -216,9 +234,21 @@ def _chosen(pipeline: Pipeline, only: Collection[str]) -> list[Step]:
     return [step for step in pipeline.steps if not only or step.key in only]
 
 
-def _require_inputs(step: Step, pipeline: Pipeline) -> None:
+def _require_data(step: Step) -> None:
+    """Refuse a stage whose data set or weak labels are not there."""
+    options = step.options
+    try:
+        if isinstance(options, DatasetOptions):
+            folder_of({"dataset": options.dataset, "root": options.root})
+        require_places({kind: place for kind in WEAK if (place := getattr(options, kind, None)) is not None})
+    except InputError as error:
+        raise InputError(f"stage {step.key} ({step.stage}): {error}") from error
+
+
+def _require_inputs(step: Step, pipeline: Pipeline, coming: Collection[str] = ()) -> None:
+    """Refuse a stage whose inputs are neither there nor coming: made before it in the same run."""
     for parent in pipeline.steps:
-        if parent.key in step.parents and not parent.options.artefact.exists():
+        if parent.key in step.parents and parent.key not in coming and not parent.options.artefact.exists():
             raise InputError(
                 f"stage {step.key} reads {parent.options.artefact}, which is not made yet; add --only {parent.key}"
             )

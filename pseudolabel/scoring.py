@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from pseudolabel.options import EvaluateMasksOptions
 from pseudolabel.predictions import Prediction, label_maps
 
 Task = tuple[Record, Prediction]
+NOT_TRAINED_ON = "not trained on"
+"""What stands in the place of an image's kinds of labels where it was, for instance, held out."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,23 @@ class Scoring:
         options: Policy, resamples, how many of the worst images.
         classes: Names.
         label_maps: How many are scored of each image.
+        kinds: Id to kinds of labels, of images that were trained on.
     """
 
-    def __init__(self, options: EvaluateMasksOptions, classes: Sequence[str], *, label_maps: int) -> None:
+    def __init__(
+        self,
+        options: EvaluateMasksOptions,
+        classes: Sequence[str],
+        *,
+        label_maps: int,
+        kinds: Mapping[str, str] | None = None,
+    ) -> None:
         self.faults: list[str] = []
         self.images: list[tuple[float, str]] = []
         self._options = options
         self._classes = classes
+        self._kinds = kinds or {}
+        self._parts: dict[str, tuple[int, np.ndarray]] = {}
         self._tables = np.zeros((label_maps, len(classes) + 1, len(classes) + 1, 4))
         self._bootstrap = PoissonBootstrap(options.resamples, options.seed)
 
@@ -107,6 +119,10 @@ class Scoring:
         self._bootstrap.add(found.counts)
         scores = class_mean(iou(found.counts[:, 0]))
         self.images += zip(scores.tolist(), found.ids, strict=True)
+        for name, counts in zip(found.ids, found.counts, strict=True):
+            kind = self._kinds.get(name, NOT_TRAINED_ON)
+            number, total = self._parts.get(kind, (0, np.zeros_like(counts)))
+            self._parts[kind] = number + 1, total + counts
 
     @property
     def worst(self) -> list[tuple[float, str]]:
@@ -124,12 +140,27 @@ class Scoring:
             found.append(scores | {"interval": pair})
         return found
 
+    def by_kind(self) -> dict[str, tuple[int, list[float | None]]]:
+        """By kinds of labels, the commonest first: how many images have them, and the mIoU of each label map over them.
+
+        Empty where no image was trained on.
+        """
+        if set(self._parts) <= {NOT_TRAINED_ON}:
+            return {}
+        ordered = sorted(self._parts.items(), key=lambda part: (-part[1][0], part[0]))
+        return {
+            kind: (number, [rounded(score) for score in class_mean(iou(counts))]) for kind, (number, counts) in ordered
+        }
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The datasets of a ``scores`` artefact; a second label map's in a group of its own."""
         found = {
             "images/id": np.array([name for _, name in self.images], dtype=object),
             "images/miou": np.array([score for score, _ in self.images]),
         }
+        if self.by_kind():
+            kinds = [self._kinds.get(name, NOT_TRAINED_ON) for _, name in self.images]
+            found["images/supervision"] = np.array(kinds, dtype=object)
         for prefix, table in zip(("", "tag-filtered/"), self._tables, strict=False):  # there may be one only
             pixels = table[:-1].sum(axis=-1).astype(np.uint64)
             found[f"{prefix}confusion"] = pixels[:, :-1]

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from pseudolabel.artefacts import Header, open_artefact, read_input
+from pseudolabel.artefacts.checks import REQUIRED
 from pseudolabel.data import Dataset, Record
 from pseudolabel.data.dataset import WEAK
 from pseudolabel.data.lists import read_ids
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.fields import as_word, default_of
 from pseudolabel.options import TrainScribbleOptions
 
 COSTED = ("tags", "points", "scribbles", "boxes", "masks")
 """The kinds of labels in the order of ``--annotation-seconds``, whose defaults are averages over PASCAL VOC.
 
 Tags, points, scribbles ("squiggles") and masks: Bearman et al. 2016, arXiv 1506.02106; boxes: Bellver et al. 2019,
-arXiv 1905.05880. [paper] All of them contain the time for the tags.
+arXiv 1905.05880. [paper] All of them contain the time for the tags. docs/stages/train-scribble.md has the sums.
 """
+
+ANNOTATION = ("annotation_hours", "annotation_averages")
+"""Under which names a protocol states what the labels that were trained on cost to draw, and from which averages."""
 
 
 def masked_ids(options: TrainScribbleOptions, dataset: Dataset) -> frozenset[str]:
@@ -30,6 +41,9 @@ def masked_ids(options: TrainScribbleOptions, dataset: Dataset) -> frozenset[str
         return frozenset(known)
     if options.mask_list is None:
         return frozenset()
+    if not options.mask_list.is_file():
+        found = "is a folder" if options.mask_list.is_dir() else "does not exist"
+        raise DatasetError(f"--mask-list {options.mask_list} {found}; wanted a text file of image ids, one a line")
     wanted = read_ids(options.mask_list)
     strange = sorted(set(wanted) - set(known))
     if strange:
@@ -90,8 +104,10 @@ def describe_supervision(counts: Mapping[str, int]) -> str:
     return f"{sum(counts.values())} images ({parts})"
 
 
-def annotation_hours(records: Iterable[Record], masked: Container[str], seconds: Sequence[float]) -> float:
-    """How long it takes to draw the labels of some images.
+def supervision_arrays(
+    records: Iterable[Record], masked: Container[str], seconds: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """What supervises each image of a training, as datasets of its checkpoint.
 
     An image costs the time of its tags, and for each further kind what that kind takes longer. [ours]
 
@@ -99,12 +115,87 @@ def annotation_hours(records: Iterable[Record], masked: Container[str], seconds:
         records: The images.
         masked: Ids of images whose masks are used.
         seconds: An image's, in the order of ``COSTED``.
+
+    Returns:
+        ``supervision/id``, ``supervision/kind`` (in words) and ``supervision/seconds``, float64.
     """
     each = dict(zip(COSTED, seconds, strict=True))
-    total = 0.0
+    ids, words, cost = [], [], []
     for record in records:
-        total += each["tags"] + sum(each[kind] - each["tags"] for kind in kinds_of(record, masked))
-    return total / 3600
+        kinds = kinds_of(record, masked)
+        ids.append(record.id)
+        words.append(_words(kinds))
+        cost.append(each["tags"] + sum(each[kind] - each["tags"] for kind in kinds))
+    return {
+        "supervision/id": np.array(ids, dtype=object),
+        "supervision/kind": np.array(words, dtype=object),
+        "supervision/seconds": np.array(cost, dtype=np.float64),
+    }
+
+
+def annotation_hours(arrays: Mapping[str, np.ndarray]) -> float:
+    """How long it takes to draw the labels of all images of ``supervision_arrays``."""
+    return round(float(arrays["supervision/seconds"].sum()) / 3600, 3)
+
+
+def describe_averages(seconds: Sequence[float]) -> str:
+    """What the cost of labels was computed from, as a score has to state it."""
+    published = tuple(seconds) == default_of(TrainScribbleOptions, "annotation_seconds")
+    each = ", ".join(f"{kind} {as_word(value)}" for kind, value in zip(COSTED, seconds, strict=True))
+    return f"{each} s an image ({'published averages of PASCAL VOC' if published else 'as given'})"
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What supervised the images that a network was trained on.
+
+    Attributes:
+        path: The checkpoint that says so.
+        header: Its header.
+        kinds: Id to kinds of labels, in words.
+        seconds: Kinds of labels, in words, to what those of an image cost to draw.
+    """
+
+    path: Path
+    header: Header
+    kinds: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+
+def find_supervision(parents: Mapping[Path, Header]) -> Supervision | None:
+    """The nearest checkpoint among what masks were made from that says what supervised its images.
+
+    Args:
+        parents: Path to header of the masks, and of what is known to be behind them.
+
+    Returns:
+        None where there is none, or none any more.
+    """
+    waiting = list(parents.items())
+    seen: set[Path] = set()  # places: equal data of another making have equal digests
+    while waiting:
+        path, header = waiting.pop(0)
+        if header.kind == "checkpoint" and (found := _read_supervision(path)) is not None:
+            return found
+        for item in header.inputs:
+            place = Path(os.path.normpath(path.parent / item.path))
+            if item.kind not in REQUIRED or place in seen:
+                continue
+            seen.add(place)
+            parent = read_input(place, item.digest)
+            if parent is not None:
+                waiting.append((place, parent))
+    return None
+
+
+def _read_supervision(path: Path) -> Supervision | None:
+    with open_artefact(path, "checkpoint") as artefact:
+        if "supervision" not in artefact.file:
+            return None
+        group = artefact.file["supervision"]
+        ids, words = (group[name].asstr()[:].tolist() for name in ("id", "kind"))
+        seconds = dict(zip(words, group["seconds"][:].tolist(), strict=True))
+        return Supervision(path, artefact.header, dict(zip(ids, words, strict=True)), seconds)
 
 
 def _words(kinds: Sequence[str]) -> str:

@@ -22,6 +22,12 @@ def short(value: Any) -> str:
     return str(value)
 
 
+def counted(number: float, noun: str) -> str:
+    """A number, three digits of it where it is no integer, and the noun that it counts: ``1 epoch``, ``2.5 epochs``."""
+    text = f"{number:.3g}" if isinstance(number, float) else str(number)
+    return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
+
+
 def percent(share: float | None) -> str:
     """A share as a percentage, or a dash where there is none."""
     return "-" if share is None else f"{100 * share:.1f}"

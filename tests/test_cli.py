@@ -22,7 +22,7 @@ from pseudolabel.cli.failures import exit_code
 from pseudolabel.errors import DatasetError, PseudolabelError
 from pseudolabel.fields import as_word, default_of, is_positional, type_of
 from pseudolabel.options import STAGES, build_options
-from pseudolabel.wording import duration, percent, short, size
+from pseudolabel.wording import counted, duration, percent, short, size
 
 PROGRAM = [sys.executable, "-m", "pseudolabel.cli"]
 COMMANDS = [*STAGES, "run", "compare", "report", "inspect", "demo", "data"]
@@ -196,6 +196,11 @@ def test_progress_is_on_stderr_and_quiet_means_none(cams: Path) -> None:
     json.loads(done.stdout)
 
 
+def test_things_are_counted() -> None:
+    assert [counted(number, "epoch") for number in (0, 1, 12345)] == ["0 epochs", "1 epoch", "12345 epochs"]
+    assert [counted(number, "epoch") for number in (1.0, 0.5, 2.0)] == ["1 epoch", "0.5 epochs", "2 epochs"]
+
+
 def test_values_are_short() -> None:
     assert short(None) == "none"
     assert short(True) == "yes"
@@ -320,6 +325,33 @@ def test_every_failure_has_its_exit_code_and_one_line(
 ) -> None:
     assert exit_code(failing(error), ["--"]) == code
     assert capsys.readouterr().err == (f"error: {said}\n" if said else "")
+
+
+def test_of_torchruns_processes_the_first_says_what_all_have_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        ["train-cam", "--root", str(tmp_path / "no"), "--out", str(tmp_path / "x.h5")],
+        ["train-cam", "--no-such-flag"],
+        ["train-cosa", "--root", str(tmp_path), "--out", str(tmp_path / "x.h5"), "--low", "0.9"],
+    ]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        for line in lines:
+            assert main(line) == 2
+            assert capsys.readouterr().err.count("error: ") == said
+
+
+def test_what_one_of_torchruns_processes_may_have_met_alone_it_says_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    error = DatasetError("image x is corrupt")
+    error.alone = True
+    for failure, code in ((error, 2), (OSError("odd"), 1), (KeyboardInterrupt(), 130)):
+        assert exit_code(failing(failure), ["--"]) == code
+        assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,49 @@ def test_a_segmenter_trained_on_anothers_masks_is_the_final_one(single: Path, ma
     assert route == ["network.h5", "pseudo/masks.h5", "last.h5"]
 
 
+def both_in_one(made: Path, folder: Path) -> Path:
+    """The artefacts of both routes in one folder."""
+    shutil.copytree(made / "multi", folder)
+    for path in (made / "single").iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
+    return folder
+
+
+def test_routes_of_one_folder_that_share_nothing_are_columns_of_their_own(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = both_in_one(made, tmp_path / "work")
+    runs = compare_runs([folder])["runs"]
+    assert [run["name"] for run in runs] == ["work: one.h5", "work: network.h5"]
+    for found, alone in zip(runs, (one(made / "multi"), one(made / "single")), strict=True):
+        assert found["figures"] == alone["figures"]
+        assert found["cost"]["total"]["stages"] == alone["cost"]["total"]["stages"]
+        assert found["thresholds"] == alone["thresholds"]
+    assert main(["compare", str(folder)]) == 0
+    assert "work: network.h5" in capsys.readouterr().out
+    stage("report", folder, "--out", tmp_path / "report.html", "--pictures", "1")
+    assert "work: network.h5" in (tmp_path / "report.html").read_text()
+
+
+def test_what_hangs_together_with_no_route_is_named_and_not_mixed_in(made: Path, tmp_path: Path) -> None:
+    folder = both_in_one(made, tmp_path / "work")
+    (folder / "cams.h5").unlink()  # thresholds and plain masks of the second route are now of nothing
+    first, second = compare_runs([folder])["runs"]
+    assert first["unreadable"] == dict.fromkeys(
+        ("swept.h5", "plain/masks.h5", "plain.h5"), "it hangs together with none of the routes in this folder"
+    )
+    assert second["unreadable"] == {}
+    assert first["figures"] == one(made / "multi")["figures"]
+    assert second["figures"]["cams"]["miou"] is None
+
+
+def test_one_route_keeps_what_it_is_cut_off_from(single: Path) -> None:
+    (single / "cams.h5").unlink()
+    run = one(single)
+    assert (run["name"], run["unreadable"]) == ("single", {})
+    assert "swept.h5" in [row["artefact"] for row in run["thresholds"]]
+
+
 def test_what_is_missing_is_a_dash_with_a_reason(multi: Path) -> None:
     (multi / "eight.h5").unlink()
     (multi / "eleven.h5").unlink()

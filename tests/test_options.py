@@ -168,10 +168,10 @@ def test_a_range_is_two_increasing_shares() -> None:
     options = build_options("train-cam", given("train-cam", view_area="0.5,1"))
     assert options.view_area == (0.5, 1.0)  # type: ignore[attr-defined]
     for value in ("1,0.5", "0,1", "0.5,2"):
-        with pytest.raises(
-            InputError, match=r"^train-cam: view_area \(.*\) is not an increasing pair of shares in \(0, 1\]$"
-        ):
+        with pytest.raises(InputError) as caught:
             build_options("train-cam", given("train-cam", view_area=value))
+        said = f"--view-area {value} is not an increasing pair of shares in (0, 1]"
+        assert str(caught.value) == f"train-cam: {said}"
     for value in ("0.5", "0.1,0.5,1", 0.5):
         with pytest.raises(InputError, match="--view-area: wanted two numbers with a comma between them, found "):
             build_options("train-cam", given("train-cam", view_area=value))
@@ -196,7 +196,7 @@ def test_sides_and_scales_have_an_end(stage: str, values: dict[str, Any], said: 
 def test_micro_batches_divide_the_batch() -> None:
     with pytest.raises(InputError) as caught:
         build_options("train-cam", given("train-cam", batch_size=8, micro_batch=3))
-    assert str(caught.value) == "train-cam: batch_size 8 is not a multiple of micro_batch 3"
+    assert str(caught.value) == "train-cam: --batch-size 8 is not a multiple of --micro-batch 3"
 
 
 @pytest.mark.parametrize(

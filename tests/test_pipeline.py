@@ -245,6 +245,29 @@ def test_the_plan_runs_nothing_and_says_why(folder: Path, capsys: pytest.Capture
     assert digests(folder) == before
 
 
+def test_the_plan_says_what_would_fail_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(folder / "work")
+    assert main(["run", "small.yaml", "--dry-run", "--only", "soft"]) == 2
+    said = f"stage soft reads {folder / 'work'}/cams.h5, which is not made yet; add --only cams"
+    assert capsys.readouterr().err == f"error: {said}\n"
+    (folder / "data").rename(folder / "elsewhere")
+    for words in (["--dry-run"], ["--dry-run", "--json"], []):
+        assert main(["run", "small.yaml", *words]) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        what = f"data set folder {folder / 'data'} does not exist; pass --root with the folder's place now"
+        assert shown.err.splitlines()[-1].endswith(what)
+    moved = ["--dry-run", "--set", f"defaults.root={folder / 'elsewhere'}"]
+    assert main(["run", "small.yaml", *moved]) == 0
+    write(folder, {"net": {"stage": "train-scribble", "scribbles": "no/strokes"}})
+    capsys.readouterr()
+    assert main(["run", "small.yaml", *moved]) == 2
+    assert capsys.readouterr().err == (
+        "error: stage net (train-scribble): --scribbles no/strokes does not exist; "
+        "pass the folder or file with the scribbles\n"
+    )
+
+
 def test_another_folder_of_artefacts(folder: Path) -> None:
     pipeline = read_pipeline(folder / "small.yaml", out=folder / "elsewhere")
     result = run_pipeline(pipeline, only=["cams"])

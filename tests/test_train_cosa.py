@@ -333,11 +333,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(synthetic_root
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"low": 0.8}, "low 0.8 is above high 0.7"),
-        ({"teacher_scales": (0.5, 2)}, "teacher_scales 0.5,2 lack 1, at which the teacher segments"),
-        ({"keep": "best"}, "keep best needs --validate-on, the split whose masks choose"),
-        ({"view_scale": (2, 1)}, r"view_scale (2.0, 1.0) is not an increasing pair of factors in (0, 8]"),
-        ({"validate_on": "held-out", "holdout": 0}, "validate_on held-out needs a --holdout above 0"),
+        ({"low": 0.8}, "--low 0.8 is above --high 0.7"),
+        ({"teacher_scales": (0.5, 2)}, "--teacher-scales 0.5,2 lack 1, at which the teacher segments"),
+        ({"keep": "best"}, "--keep best needs --validate-on, the split whose masks choose"),
+        ({"view_scale": (2, 1)}, "--view-scale 2,1 is not an increasing pair of factors in (0, 8]"),
+        ({"validate_on": "held-out", "holdout": 0}, "--validate-on held-out needs a --holdout above 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path, values, message):

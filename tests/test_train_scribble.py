@@ -35,7 +35,14 @@ from pseudolabel.pipeline import read_pipeline
 from pseudolabel.progress import Progress
 from pseudolabel.running import Freshness
 from pseudolabel.stages.train_scribble import train_scribble
-from pseudolabel.supervision import annotation_hours, count_kinds, describe_supervision, masked_ids
+from pseudolabel.supervision import (
+    annotation_hours,
+    count_kinds,
+    describe_averages,
+    describe_supervision,
+    masked_ids,
+    supervision_arrays,
+)
 from pseudolabel.training import state_path
 
 SMALL = {
@@ -136,7 +143,14 @@ def test_a_checkpoint_says_what_it_learnt_from(checkpoint, synthetic_root, weak)
     }
     assert header.facts["supervision"] == {"scribbles": 8}
     assert header.facts["annotation_hours"] == pytest.approx(8 * 34.9 / 3600, abs=1e-3)
-    assert header.protocol == {"trained_on": "8 images (scribbles 8); regulariser dfr 1; consistency 0.1"}
+    assert header.protocol == {
+        "trained_on": "8 images (scribbles 8); regulariser dfr 1; consistency 0.1",
+        "annotation_hours": header.facts["annotation_hours"],
+        "annotation_averages": describe_averages(TrainScribbleOptions.model_fields["annotation_seconds"].default),
+    }
+    with open_artefact(checkpoint) as artefact:
+        assert artefact.file["supervision/kind"].asstr()[:].tolist() == ["scribbles"] * 8
+        assert artefact.file["supervision/seconds"][:].tolist() == [34.9] * 8
     assert header.oracle == ("scribbles simulated from pixel masks",)
     assert header.dataset["scribbles"] == str(weak["scribbles"])
     assert header.dataset["root"] == str(synthetic_root)
@@ -522,8 +536,11 @@ def test_counts_and_hours_by_hand():
     counts = count_kinds(records, {"d"})
     assert counts == {"tags only": 1, "points and boxes": 1, "boxes": 1, "pixel masks": 1}
     assert describe_supervision({"boxes": 2, "tags only": 1}) == "3 images (boxes 2, tags only 1)"
-    hours = annotation_hours(records, {"d"}, (10, 12, 20, 30, 100))
-    assert hours == pytest.approx((10 + (10 + 2 + 20) + 30 + 100) / 3600)
+    arrays = supervision_arrays(records, {"d"}, (10, 12, 20, 30, 100))
+    assert arrays["supervision/id"].tolist() == ["a", "b", "c", "d"]
+    assert arrays["supervision/kind"].tolist() == ["tags only", "points and boxes", "boxes", "pixel masks"]
+    assert arrays["supervision/seconds"].tolist() == [10, 10 + 2 + 20, 30, 100]
+    assert annotation_hours(arrays) == 0.048  # 172 seconds
 
 
 # From scribbles to scores on the command line
@@ -562,19 +579,74 @@ def test_scribbles_in_masks_out(synthetic_root, tmp_path, capsys):
     assert compared["runs"][0]["oracle"]["net.h5"] == ["scribbles simulated from pixel masks"]
 
 
+def test_scores_of_a_mixture_are_split_by_what_supervised_each_image(options, tmp_path, capsys):
+    """Of the training images; also after a CRF, of a segmenter trained on the masks, in compare and in the report."""
+    mixed, quick = mixture(options, tmp_path), ["--device", "cpu", "--workers", "0"]
+    seconds = ["--annotation-seconds", "1,2,3,4,5"]
+    flags = [word for name, value in mixed.items() for word in (f"--{name.replace('_', '-')}", value)]
+    small = [f"--set={name}={value}" for name, value in (SMALL | {"epochs": 1}).items()]
+    data = ["--dataset", "voc", "--root", options().root, "--holdout", "0.1"]
+    stage(capsys, "train-scribble", *data, *flags, *small, *seconds, "--out", tmp_path / "net.h5")
+    (held_out,) = read_header(tmp_path / "net.h5").facts["held_out"]
+    pseudo = ["--split", "train", "--out", tmp_path / "train", *quick]
+    stage(capsys, "predict-masks", tmp_path / "net.h5", *pseudo)
+    found = stage(capsys, "evaluate-masks", tmp_path / "train", "--resamples", "0")
+    ids = [record.id for record in open_dataset(options()).records]
+    words = [*["scribbles"] * 2, "points", "boxes", "pixel masks", *["tags only"] * 3]
+    words[ids.index(held_out)] = "not trained on"
+    split = found["by_supervision"]
+    assert {kind: part["images"] for kind, part in split.items()} == {kind: words.count(kind) for kind in words}
+    cost = {"tags only": 1, "points": 2, "scribbles": 3, "boxes": 4, "pixel masks": 5, "not trained on": None}
+    assert {kind: part["annotation_seconds"] for kind, part in split.items()} == {kind: cost[kind] for kind in split}
+    hours = sum(cost[kind] or 0 for kind in words) / 3600
+    assert found["protocol"]["annotation_hours"] == pytest.approx(hours, abs=5e-4)
+    assert found["protocol"]["annotation_averages"] == (
+        "tags 1, points 2, scribbles 3, boxes 4, masks 5 s an image (as given)"
+    )
+    main(["evaluate-masks", str(tmp_path / "train"), "--resamples", "0", "--overwrite"])
+    shown = capsys.readouterr().out
+    assert "supervised by" in shown
+    assert "not trained on" in shown
+
+    stage(capsys, "refine-crf", tmp_path / "train" / "soft.h5", "--out", tmp_path / "soft.h5", *quick)
+    stage(capsys, "export-masks", tmp_path / "soft.h5", "--out", tmp_path / "masks", "--workers", "0")
+    refined = stage(capsys, "evaluate-masks", tmp_path / "masks", "--resamples", "0")
+    assert {kind: part["images"] for kind, part in refined["by_supervision"].items()} == {
+        kind: part["images"] for kind, part in split.items()
+    }
+    segmenter = ["--backbone", "test_vit", "--no-pretrained", "--crop", "32", "--epochs", "1", *quick]
+    stage(capsys, "train-segmenter", tmp_path / "masks", *segmenter, "--out", tmp_path / "seg.h5")
+    stage(capsys, "predict-masks", tmp_path / "seg.h5", "--split", "val", "--out", tmp_path / "val", *quick)
+    unseen = stage(capsys, "evaluate-masks", tmp_path / "val", "--resamples", "0")
+    assert unseen["by_supervision"] is None
+    assert unseen["protocol"]["annotation_hours"] == found["protocol"]["annotation_hours"]
+
+    (run,) = stage(capsys, "compare", tmp_path)["runs"]
+    assert run["figures"]["pseudo_labels"]["by_supervision"] == refined["by_supervision"]
+    assert main(["compare", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "pseudo labels by what supervised each image" in text
+    assert "annotation, hours" in text
+    assert "(own averages)" in text
+    stage(capsys, "report", tmp_path, "--out", tmp_path / "report.html", "--pictures", "0")
+    page = (tmp_path / "report.html").read_text()
+    assert "supervised by" in page
+    assert '<th scope="row">pixel masks</th>' in page
+
+
 # What cannot be
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"keep": "best"}, "keep best needs --validate-on, the split whose masks choose"),
-        ({"validate_on": "held-out"}, "validate_on held-out needs a --holdout above 0"),
-        ({"objectness": 1}, "objectness and fill need --cams, which say where objects are likely"),
-        ({"fill": "0.6,0.3", "cams": "x.h5"}, "fill 0.6,0.3 is not an increasing pair of scores in [0, 1]"),
+        ({"keep": "best"}, "--keep best needs --validate-on, the split whose masks choose"),
+        ({"validate_on": "held-out"}, "--validate-on held-out needs a --holdout above 0"),
+        ({"objectness": 1}, "--objectness and --fill need --cams, which say where objects are likely"),
+        ({"fill": "0.6,0.3", "cams": "x.h5"}, "--fill 0.6,0.3 is not an increasing pair of scores in [0, 1]"),
         (
             {"supervision": "masks", "mask_list": "x.txt"},
-            "supervision masks uses the masks of all images; leave out --mask-list",
+            "--supervision masks uses the masks of all images; leave out --mask-list",
         ),
         (
             {"regulariser": "crf"},
@@ -614,6 +686,9 @@ def test_images_and_sets_without_labels_are_refused(options, synthetic_root, wea
         f"1 images of {root} have no label at all (first: {records[0].id}): no tags, no scribbles; "
         "label them, or leave them out of --split",
     )
+    for place, what in ((tmp_path / "no.txt", "does not exist"), (tmp_path, "is a folder")):
+        said = f"--mask-list {place} {what}; wanted a text file of image ids, one a line"
+        refused(DatasetError, options(mask_list=place), said)
     (tmp_path / "list.txt").write_text(f"{records[0].id}\nnobody\n")
     refused(
         DatasetError,

@@ -404,7 +404,9 @@ def test_what_stops_everything(root: Path, tmp_path: Path) -> None:
     assert refusal(root, boxes=tmp_path / "empty") == (
         "empty holds no .xml file; wanted VOC's annotations, or COCO's instances JSON"
     )
-    assert refusal(root, points=tmp_path / "empty") == "empty/points.csv cannot be read: No such file or directory"
+    assert refusal(root, points=tmp_path / "empty") == (
+        "empty holds no points.csv; wanted one with lines of id,class,x,y, or the path of a JSON of What's the Point"
+    )
     scribble(tmp_path / "s/a.png", blank(r2c2=1))
     assert refusal(root, scribbles=tmp_path / "s/a.png") == (
         "--scribbles s/a.png is a file; wanted the folder that holds ID.png or ID.xml"

@@ -12,6 +12,7 @@ from pseudolabel.artefacts.store import (
     open_artefact,
     partial_path,
     read_header,
+    read_input,
     write_artefact,
 )
 from pseudolabel.artefacts.writer import MapsWriter, StalePartialError
@@ -30,5 +31,6 @@ __all__ = [
     "open_artefact",
     "partial_path",
     "read_header",
+    "read_input",
     "write_artefact",
 ]

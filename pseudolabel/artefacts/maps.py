@@ -31,6 +31,10 @@ class Images:
     heights: np.ndarray
     widths: np.ndarray
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of every image, by its name."""
+        return dict(zip(self.ids, zip(self.heights.tolist(), self.widths.tolist(), strict=True), strict=True))
+
 
 class MapsReader:
     """Reads the maps of an open artefact, one image at a time and lazily."""

@@ -86,6 +86,20 @@ def read_header(path: Path, *kinds: str) -> Header:
         return artefact.header
 
 
+def read_input(path: Path, digest: str) -> Header | None:
+    """The header of what an artefact was made from, if it lies there and is still what was read.
+
+    Args:
+        path: Where it lay.
+        digest: As the artefact has recorded it.
+    """
+    try:
+        header = read_header(path)
+    except ArtefactError:
+        return None
+    return header if header.digest == digest else None
+
+
 def write_artefact(
     out: Path, header: Header, arrays: Mapping[str, np.ndarray], cost: CostMeter, *, images: int = 0
 ) -> Path:

@@ -143,6 +143,39 @@ def open_dataset(options: DatasetOptions) -> Dataset:
     return load_dataset({name: getattr(options, name) for name in _SPEC if hasattr(options, name)})
 
 
+def folder_of(spec: Mapping[str, Any], root: Path | None = None) -> Path:
+    """The folder of a data set, absolute.
+
+    Args:
+        spec: ``dataset`` and ``root``.
+        root: Folder to use instead of the spec's.
+
+    Raises:
+        InputError: None is named.
+        DatasetError: There is none. The synthetic set is made where it is missing.
+    """
+    if not (root or spec.get("root")):
+        raise InputError(f"--root is required for --dataset {spec['dataset']}: the folder that holds the data set")
+    place = Path(root or spec["root"]).resolve()
+    if spec["dataset"] != "synthetic" and not place.is_dir():
+        raise DatasetError(f"data set folder {place} does not exist; pass --root with the folder's place now")
+    return place
+
+
+def require_places(places: Mapping[str, Path]) -> None:
+    """Refuse weak labels that are not where they are said to be.
+
+    Args:
+        places: ``scribbles``, ``points`` and ``boxes``, as far as there are any, to a folder or file.
+
+    Raises:
+        DatasetError: One does not exist.
+    """
+    for kind, path in places.items():
+        if not path.exists():
+            raise DatasetError(f"--{kind} {path} does not exist; pass the folder or file with the {kind}")
+
+
 def load_dataset(
     spec: Mapping[str, Any], *, split: str | None = None, root: Path | None = None, fault: Fault = stop
 ) -> Dataset:
@@ -159,12 +192,7 @@ def load_dataset(
     """
     if not spec.get("dataset"):
         raise InputError("the artefact names no data set (it was imported without one); pass --dataset and --root")
-    name = spec["dataset"]
-    place = Path(root or spec["root"]).resolve() if root or spec.get("root") else None
-    if place is None:
-        raise InputError(f"--root is required for --dataset {name}: the folder that holds the data set")
-    if name != "synthetic" and not place.is_dir():  # the synthetic set is made where it is missing
-        raise DatasetError(f"data set folder {place} does not exist; pass --root with the folder's place now")
+    name, place = spec["dataset"], folder_of(spec, root)
     tags_file = Path(spec["tags_file"]) if spec.get("tags_file") else None
     layout = importlib.import_module(f"pseudolabel.data.{name}")
     source = spec.get("tag_source") or "auto"

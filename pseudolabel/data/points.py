@@ -42,9 +42,14 @@ def read_points(
         Points by image id; and of ids that are not wanted, the first entry that has each.
 
     Raises:
-        DatasetError: The file is unreadable, or neither of the two.
+        DatasetError: The file is unreadable, or neither of the two; or the folder has no table.
     """
     file = path / TABLE if path.is_dir() else path
+    if not file.is_file():
+        raise DatasetError(
+            f"{path} holds no {TABLE}; wanted one with lines of {','.join(HEADING)}, "
+            "or the path of a JSON of What's the Point"
+        )
     rows = _json_rows(file, classes, fault) if file.suffix.lower() == ".json" else _csv_rows(file, classes, fault)
     found: dict[str, list[Point]] = {}
     strays: dict[str, str] = {}

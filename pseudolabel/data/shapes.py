@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -34,3 +35,17 @@ class Box(NamedTuple):
     right: float
     bottom: float
     where: str = ""
+
+
+def cells(box: Box, down: float = 1, right: float = 1) -> tuple[slice, slice]:
+    """The rows and columns of a grid that a box touches.
+
+    Args:
+        box: In pixels.
+        down: Rows of the grid in a pixel.
+        right: Columns of the grid in a pixel.
+    """
+    return (
+        slice(max(0, math.floor(box.top * down)), max(0, math.ceil(box.bottom * down))),
+        slice(max(0, math.floor(box.left * right)), max(0, math.ceil(box.right * right))),
+    )

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from pseudolabel.data.boxes import check_box, read_boxes
-from pseudolabel.data.dataset import Dataset, Record
+from pseudolabel.data.dataset import Dataset, Record, require_places
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.images import SUFFIXES
 from pseudolabel.data.manifest import read_manifest
@@ -92,9 +92,7 @@ def attach(dataset: Dataset, places: Mapping[str, Path], fault: Fault) -> Datase
     Raises:
         DatasetError: A folder or file is missing or not what it should be, or ``fault`` raised.
     """
-    for kind, path in places.items():
-        if not path.exists():
-            raise DatasetError(f"--{kind} {path} does not exist; pass the folder or file with the {kind}")
+    require_places(places)
     masks = next((record.mask.parent for record in dataset.records if record.mask is not None), None)
     if masks is not None and "scribbles" in places and places["scribbles"].resolve() == masks.resolve():
         raise DatasetError(

@@ -28,7 +28,23 @@ class NetworkOptions(BaseModel):
     )
 
 
-class MakeCamsOptions(NetworkOptions, LaterOptions):
+class BoundOptions(BaseModel):
+    """Boxes that classes are held to."""
+
+    boxes: Path | None = option(
+        None,
+        "Object boxes for --tags boxes: folder of VOC annotations, or COCO's JSON. none: the checkpoint's data set's.",
+        role="input",
+    )
+
+    @model_validator(mode="after")
+    def _boxes_are_used(self) -> BoundOptions:
+        if self.boxes is not None and getattr(self, "tags", None) != "boxes":
+            raise ValueError("--boxes is for --tags boxes; add that, or leave it out")
+        return self
+
+
+class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
     """Compute class activation maps of a split: several scales and mirrored, normalised per class to [0, 1]."""
 
     checkpoint: Path = reads("Checkpoint of train-cam or train-cosa.")
@@ -36,8 +52,10 @@ class MakeCamsOptions(NetworkOptions, LaterOptions):
     head: Literal["main", "auxiliary", "mean"] | None = option(
         None, "Which classifier's maps. none: the auxiliary one where there is one."
     )
-    tags: Literal["dataset", "predicted"] = option(
-        "dataset", "Classes to make maps for: the image tags, or the network's own predictions."
+    tags: Literal["dataset", "predicted", "boxes"] = option(
+        "dataset",
+        "Classes to make maps for: the image tags, or the network's own predictions. boxes: the image tags, and maps "
+        "are zero outside of their class's boxes in images that have any.",
     )
     tag_threshold: Share = option(0.5, "Probability above which a predicted tag counts; the best one always does.")
     size: int | None = option(
@@ -169,15 +187,17 @@ class PredictionOptions(BaseModel):
     flip: bool = option(True, "Average with the mirrored image.")
 
 
-class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, LaterOptions):
+class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOptions, LaterOptions):
     """Predict masks of a split with a trained segmenter: soft.h5, masks.h5 and PNG files in one folder."""
 
     writes_folder: ClassVar[bool] = True
 
     checkpoint: Path = reads("Checkpoint of train-segmenter, train-scribble or train-cosa.")
     split: str = option("val", "List file of the data set, or a path to any list of ids.")
-    tags: Literal["none", "dataset"] = option(
-        "none", "dataset removes classes that the image tags exclude: for pseudo labels, not for honest inference."
+    tags: Literal["none", "dataset", "boxes"] = option(
+        "none",
+        "dataset removes classes that the image tags exclude: for pseudo labels, not for honest inference. boxes: also "
+        "each class outside of its boxes in images that have any.",
     )
     crf: bool = option(False, "Refine the probabilities with a dense CRF.")
     batch_size: int = option(16, "Images of one size per forward pass.", role="execution", ge=1)

@@ -61,9 +61,9 @@ class TrainingOptions(StageOptions):
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingOptions:
         if self.micro_batch is not None and self.batch_size % self.micro_batch:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
+            raise ValueError(f"--batch-size {self.batch_size} is not a multiple of --micro-batch {self.micro_batch}")
         if not 0 < self.view_area[0] <= self.view_area[1] <= 1:
-            raise ValueError(f"view_area {self.view_area} is not an increasing pair of shares in (0, 1]")
+            raise ValueError(f"--view-area {as_word(self.view_area)} is not an increasing pair of shares in (0, 1]")
         return self
 
 
@@ -120,9 +120,9 @@ class WatchedOptions(BackboneOptions):
     @model_validator(mode="after")
     def _split_is_there(self) -> WatchedOptions:
         if self.keep == "best" and self.validate_on is None:
-            raise ValueError("keep best needs --validate-on, the split whose masks choose")
+            raise ValueError("--keep best needs --validate-on, the split whose masks choose")
         if self.validate_on == "held-out" and not self.holdout:
-            raise ValueError("validate_on held-out needs a --holdout above 0")
+            raise ValueError("--validate-on held-out needs a --holdout above 0")
         return self
 
 
@@ -181,11 +181,11 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     @model_validator(mode="after")
     def _settings_agree(self) -> TrainCosaOptions:
         if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
+            raise ValueError(f"--low {self.low} is above --high {self.high}")
         if 1 not in self.teacher_scales:
-            raise ValueError(f"teacher_scales {as_word(self.teacher_scales)} lack 1, at which the teacher segments")
+            raise ValueError(f"--teacher-scales {as_word(self.teacher_scales)} lack 1, at which the teacher segments")
         if self.view_scale is not None and not 0 < self.view_scale[0] <= self.view_scale[1] <= 8:
-            raise ValueError(f"view_scale {self.view_scale} is not an increasing pair of factors in (0, 8]")
+            raise ValueError(f"--view-scale {as_word(self.view_scale)} is not an increasing pair of factors in (0, 8]")
         return self
 
 
@@ -255,11 +255,11 @@ class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
     @model_validator(mode="after")
     def _labels_agree(self) -> TrainScribbleOptions:
         if self.supervision == "masks" and self.mask_list is not None:
-            raise ValueError("supervision masks uses the masks of all images; leave out --mask-list")
+            raise ValueError("--supervision masks uses the masks of all images; leave out --mask-list")
         if (self.objectness is not None or self.fill is not None) and self.cams is None:
-            raise ValueError("objectness and fill need --cams, which say where objects are likely")
+            raise ValueError("--objectness and --fill need --cams, which say where objects are likely")
         if self.fill is not None and not 0 <= self.fill[0] <= self.fill[1] <= 1:
-            raise ValueError(f"fill {as_word(self.fill)} is not an increasing pair of scores in [0, 1]")
+            raise ValueError(f"--fill {as_word(self.fill)} is not an increasing pair of scores in [0, 1]")
         return self
 
 

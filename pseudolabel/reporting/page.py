@@ -134,9 +134,11 @@ def page_of(title: str, sections: Mapping[str, Html]) -> str:
 def score_section(comparison: Mapping[str, Any]) -> Html:
     """What the runs reached, and what must be known to read it."""
     scores, other = tables.score_table(comparison), tables.other_table(comparison)
+    supervised = tables.supervision_table(comparison)
     each = [table_of(tables.Table(title, scores.head, [("", rows)])) for title, rows in scores.sections]
     return joined(
         element("div", each, class_="tables"),
+        table_of(supervised) if supervised else None,
         notes_of("Not measured alike", tables.difference_notes(comparison)),
         notes_of("Missing", tables.gap_notes(comparison)),
         notes_of("Pixel masks were used before evaluation (oracle)", tables.oracle_notes(comparison)),

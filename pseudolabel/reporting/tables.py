@@ -8,7 +8,7 @@ from typing import Any
 
 from pseudolabel.comparison import FIGURES
 from pseudolabel.figures import NO_CAMS
-from pseudolabel.wording import duration, percent, short, size, span
+from pseudolabel.wording import counted, duration, percent, short, size, span
 
 _MEASURES = {
     "miou": "mIoU, %",
@@ -77,8 +77,8 @@ def cost_table(comparison: Mapping[str, Any]) -> Table:
             for row in cost["stages"]
         ]
         if cost["to_segmenter"]:
-            rows.append(("up to the segmenter", _count(cost["to_segmenter"]), *_spent(cost["to_segmenter"])))
-        rows.append(("in total", _count(cost["total"]), *_spent(cost["total"])))
+            rows.append(("up to the segmenter", *_sum(cost["to_segmenter"])))
+        rows.append(("in total", *_sum(cost["total"])))
         sections.append((run["name"], rows))
     return Table(
         "what every stage took", ["artefact", "stage", "time", "processor", "memory", "disk"], sections, words=2
@@ -104,6 +104,28 @@ def threshold_table(comparison: Mapping[str, Any]) -> Table | None:
             sections.append((run["name"], rows))
     head = ["artefact", "method", "fitted on", "used by", "value", "low", "high", "mIoU, %"]
     return Table("thresholds, and what they were fitted on", head, sections, words=4) if sections else None
+
+
+def supervision_table(comparison: Mapping[str, Any]) -> Table | None:
+    """Pseudo labels by what supervised each image; None where no run has images of several kinds."""
+    split = {run["name"]: run["figures"]["pseudo_labels"]["by_supervision"] or {} for run in comparison["runs"]}
+    if all(len(parts) < 2 for parts in split.values()):
+        return None
+    sections = []
+    for name, parts in split.items():
+        rows = [
+            (
+                kind,
+                str(part["images"]),
+                *(percent(part[side]) for side in ("unfiltered", "tag_filtered")),
+                "-" if part["annotation_seconds"] is None else short(part["annotation_seconds"]),
+            )
+            for kind, part in parts.items()
+        ]
+        if rows:
+            sections.append((name, rows))
+    head = ["supervised by", "images", "mIoU without tags, %", "mIoU with tags, %", "annotation, s an image"]
+    return Table("pseudo labels by what supervised each image", head, sections)
 
 
 def other_table(comparison: Mapping[str, Any]) -> Table | None:
@@ -181,6 +203,8 @@ _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "scales": _scales,
     "CRF": lambda protocol: short(protocol.get("crf") or "-"),
     "threshold": lambda protocol: _threshold(protocol.get("threshold")),
+    "held to": lambda protocol: str(protocol.get("held_to") or "-"),
+    "annotation, hours": lambda protocol: _hours(protocol),
 }
 """What of a protocol stands beside the figures, where it was stated; the document has all of it."""
 
@@ -193,13 +217,13 @@ def _images(figure: Mapping[str, Any]) -> str:
     return "-" if figure["reason"] else f"{short(figure['split'])}, {figure['images']}"
 
 
+def _sum(total: Mapping[str, Any]) -> Iterable[str]:
+    return (counted(total["stages"], "stage"), *_spent(total))
+
+
 def _spent(row: Mapping[str, Any]) -> Iterable[str]:
     times = (duration(row[name]) for name in ("wall_seconds", "cpu_seconds"))
     return (*times, *(size(row[name]) for name in ("peak_memory_bytes", "bytes")))
-
-
-def _count(total: Mapping[str, Any]) -> str:
-    return f"{total['stages']} stage{'' if total['stages'] == 1 else 's'}"
 
 
 def _threshold(value: Any) -> str:
@@ -207,6 +231,14 @@ def _threshold(value: Any) -> str:
     if isinstance(value, Mapping) and value:
         return f"{min(value.values()):.3g} to {max(value.values()):.3g}"
     return f"{value:.3g}" if isinstance(value, int | float) else "-"
+
+
+def _hours(protocol: Mapping[str, Any]) -> str:
+    """What labels cost to draw; computed from other than the published averages, it says so."""
+    hours = protocol.get("annotation_hours")
+    if not isinstance(hours, int | float):
+        return "-"
+    return short(hours) + (" (own averages)" if str(protocol.get("annotation_averages")).endswith("(as given)") else "")
 
 
 def _cut(value: Any) -> str:

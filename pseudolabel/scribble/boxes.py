@@ -1,21 +1,21 @@
 """Where classes may be: boxes and tags as sets of allowed classes, and label maps from boxes that CAMs fill.
 
 A box is the upper bound of an object's extent. [def] What is allowed is the intersection of what boxes and tags say;
-``exclusion_loss`` teaches it, and ``bounded`` enforces it on a prediction. Points need nothing of their own: as discs
-of some pixels they are small scribbles (``pseudolabel.data.weak.load_weak_labels`` draws them with its ``width``), and
-``objectness`` says where the rest of their objects is likely.
+``exclusion_loss`` teaches it, ``bounded`` enforces it on a prediction, and ``pseudolabel.bounding`` on stored maps.
+Points need nothing of their own: as discs of some pixels they are small scribbles
+(``pseudolabel.data.weak.load_weak_labels`` draws them with its ``width``), and ``objectness`` says where the rest of
+their objects is likely.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.data.shapes import Box
+from pseudolabel.data.shapes import Box, cells
 from pseudolabel.labels import IGNORE
 
 
@@ -50,10 +50,7 @@ def boxes_allow(
     allowed = torch.zeros(classes + 1, height, width, dtype=torch.bool)
     allowed[0] = True
     for box in boxes:
-        scaled = box._replace(
-            left=box.left * right, top=box.top * down, right=box.right * right, bottom=box.bottom * down
-        )
-        allowed[box.label, *_cells(scaled)] = True
+        allowed[box.label, *cells(box, down, right)] = True
     return allowed
 
 
@@ -116,7 +113,7 @@ def fill_boxes(cams: Tensor, boxes: Sequence[Box], *, low: float, high: float) -
     best = torch.full_like(cams[0], -1.0)
     labels = torch.zeros_like(cams[0], dtype=torch.uint8)
     for box in sorted(boxes, key=_area, reverse=True):
-        place = _cells(box)
+        place = cells(box)
         inside = cams[box.label - 1, *place]
         if not inside.numel():
             continue
@@ -139,7 +136,7 @@ def outside_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Tensor:
     """
     labels = torch.zeros(size, dtype=torch.uint8)
     for box in boxes:
-        labels[_cells(box)] = IGNORE
+        labels[cells(box)] = IGNORE
     return labels
 
 
@@ -156,14 +153,6 @@ def objectness(cams: Tensor, tags: Tensor) -> Tensor:
     there = tags > 0
     strongest = cams.masked_fill(~there[:, :, None, None], 0).amax(dim=1)
     return strongest.masked_fill(~there.any(dim=1)[:, None, None], torch.nan)
-
-
-def _cells(box: Box) -> tuple[slice, slice]:
-    """The rows and columns that a box touches."""
-    return (
-        slice(max(0, math.floor(box.top)), max(0, math.ceil(box.bottom))),
-        slice(max(0, math.floor(box.left)), max(0, math.ceil(box.right))),
-    )
 
 
 def _area(box: Box) -> float:

@@ -6,6 +6,9 @@ not scored and is listed in the result; every other missing, superfluous, missha
 Soft labels of every class are scored twice: unfiltered, which are the top-level figures, and with the classes that the
 image tags exclude removed before the argmax. Masks that were made with the image tags only have a filtered score, and
 those of unknown making have neither name.
+
+Where images are among those that a network behind the masks was trained on, their scores are also split by what
+supervised each of them.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from pseudolabel.predictions import Predictions, open_predictions
 from pseudolabel.progress import Progress
 from pseudolabel.scoring import Scoring, count_images
 from pseudolabel.sources import png_input
+from pseudolabel.supervision import Supervision, find_supervision
 from pseudolabel.truth import complain, records_of
 
 Item = TypeVar("Item")
@@ -57,7 +61,8 @@ def evaluate_masks(
     Returns:
         ``out``; the keys of ``metrics.scores.summarise``; ``interval`` (of mIoU, 95 %); ``images`` and ``skipped``
         (their numbers); ``worst`` (``id`` and ``miou`` of the worst images); ``unfiltered`` and ``tag_filtered`` (the
-        main keys once more for each, None where there is no such score); ``oracle``; ``protocol``.
+        main keys once more for each, None where there is no such score); ``by_supervision`` (as ``split_by``, None
+        where no image was trained on, or nobody knows); ``oracle``; ``protocol``.
 
     Raises:
         InputError: Masks or options do not say which images to score.
@@ -74,7 +79,9 @@ def evaluate_masks(
             progress.warn(f"{len(predictions.skipped)} images that an earlier stage has skipped are not scored")
         if predictions.filterable and not filtered:
             progress.warn("there is no tag-filtered score: some images have no tags")
-        scoring = Scoring(options, dataset.classes, label_maps=1 + filtered)
+        supervision = supervision_of(predictions, options, progress)
+        kinds = supervision.kinds if supervision else None
+        scoring = Scoring(options, dataset.classes, label_maps=1 + filtered, kinds=kinds)
         work = partial(
             count_images,
             read_mask=dataset.read_mask,
@@ -90,8 +97,8 @@ def evaluate_masks(
                 scoring.add(counts)
                 advance(len(counts.ids))
         complain(f"{options.masks} does not fit the ground truth of split {dataset.split}", scoring.faults)
-        facts = describe(options, predictions, dataset, records, scoring)
-        header = make_header(options, predictions, dataset, facts)
+        facts = describe(options, predictions, dataset, records, scoring, supervision)
+        header = make_header(options, predictions, dataset, facts, supervision)
         arrays = scoring.arrays()
         if predictions.skipped:
             arrays["skipped/id"] = np.array(list(predictions.skipped), dtype=object)
@@ -125,6 +132,18 @@ def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Datas
     return dataset
 
 
+def supervision_of(predictions: Predictions, options: EvaluateMasksOptions, progress: Progress) -> Supervision | None:
+    """What supervised the images that the network behind the masks was trained on, if a checkpoint there says so."""
+    found = find_supervision(predictions.parents)
+    header = predictions.header
+    if found is None and header is not None and "annotation_hours" in header.protocol:
+        progress.warn(
+            f"the checkpoint behind {options.masks} is not where it was: "
+            "scores of images that it was trained on are not split by supervision"
+        )
+    return found
+
+
 def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Items in lists of ``size``, drawn one list at a time."""
     source = iter(items)
@@ -138,6 +157,7 @@ def describe(
     dataset: Dataset,
     records: Sequence[Record],
     scoring: Scoring,
+    supervision: Supervision | None,
 ) -> dict[str, Any]:
     """The result, less where it is written."""
     main, *second = scoring.summaries()
@@ -150,9 +170,35 @@ def describe(
         "worst": [{"id": name, "miou": rounded(score)} for score, name in scoring.worst],
         "unfiltered": None if constructed or unknown else main_scores(main),
         "tag_filtered": main_scores(main) if constructed else main_scores(second[0]) if second else None,
+        "by_supervision": split_by(supervision, scoring, constructed=constructed) if supervision else None,
         "oracle": list(header.oracle) if header else [],
         "protocol": make_protocol(options, predictions, dataset, records, filtered=bool(second)),
     }
+
+
+def split_by(supervision: Supervision, scoring: Scoring, *, constructed: bool) -> dict[str, Any] | None:
+    """The scores of the images that have the same kinds of labels.
+
+    Args:
+        supervision: What supervised the images.
+        scoring: Of all of them.
+        constructed: Whether the masks were made with the image tags.
+
+    Returns:
+        By kinds in words: ``images``, ``miou``, ``unfiltered`` and ``tag_filtered`` (mIoU without and with the image
+        tags, None where there is none) and ``annotation_seconds`` (what the labels of an image cost to draw, None where
+        it was not trained on); None where none was.
+    """
+    found = {}
+    for kind, (number, (main, *second)) in scoring.by_kind().items():
+        found[kind] = {
+            "images": number,
+            "miou": main,
+            "unfiltered": None if constructed else main,
+            "tag_filtered": main if constructed else second[0] if second else None,
+            "annotation_seconds": supervision.seconds.get(kind),
+        }
+    return found or None
 
 
 def main_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,15 +239,20 @@ def make_protocol(
 
 
 def make_header(
-    options: EvaluateMasksOptions, predictions: Predictions, dataset: Dataset, facts: dict[str, Any]
+    options: EvaluateMasksOptions,
+    predictions: Predictions,
+    dataset: Dataset,
+    facts: dict[str, Any],
+    supervision: Supervision | None,
 ) -> Header:
     """What the scores say about themselves; their facts are the whole result."""
+    trained = {supervision.path: supervision.header} if supervision and facts["by_supervision"] else {}
     masks = (png_input(predictions.path),) if predictions.kind == "png" else ()
     return child_header(
         "scores",
         "evaluate-masks",
         options.model_copy(update={"out": options.artefact}),
-        predictions.parents,
+        {**predictions.parents, **trained},
         inputs=(*masks, dataset.as_input()),
         protocol=facts["protocol"],
         classes=dataset.classes,

@@ -2,7 +2,7 @@
 
 Per scale the maximum of the map and its un-mirrored mirror, ReLU, summed over scales (the auxiliary head's maps too,
 over all scales); then per class minus the minimum and over the maximum (CoSA's and ToCo's released code), or only over
-the maximum (IRN's).
+the maximum (IRN's). With ``--tags boxes`` what is outside of a class's boxes is zero, on the grid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pseudolabel.artefacts import MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter, environment
-from pseudolabel.data import Record, load_dataset
+from pseudolabel.bounding import hold_cams, open_boxed, stated
+from pseudolabel.data import Record
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.inference import compute_maps, make_plan
@@ -37,16 +38,17 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         ``out``, ``images``, ``skipped``, ``images_per_second``.
 
     Raises:
-        InputError: The checkpoint has no such network or head, or images have no tags and ``tags`` is ``dataset``.
+        InputError: The checkpoint has no such network or head, or no image has boxes where ``tags`` is ``boxes``.
+        DatasetError: Images have no tags where ``tags`` needs them, or a box is at fault.
     """
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
     network, parent = load_network(options.checkpoint, "cam", options.network)
     assert isinstance(network, CamNetwork)  # load_network checked the architecture's type
-    dataset = load_dataset(parent.dataset, split=options.split, root=options.root)
+    dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
     head = pick_head(network, options)
     untagged = [record.id for record in dataset.records if record.tags is None]
-    if untagged and options.tags == "dataset":
+    if untagged and options.tags != "predicted":
         raise DatasetError(
             f"{len(untagged)} images have no tags (first: {untagged[0]}); pass --tags predicted, or tag them"
         )
@@ -58,7 +60,8 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=options.batch_size, skip=skip)
     protocol = {
         "split": dataset.split,
-        "tag_filter": "image tags" if options.tags == "dataset" else "predicted tags",
+        "tag_filter": "predicted tags" if options.tags == "predicted" else "image tags",
+        **(stated(dataset) if options.tags == "boxes" else {}),
         "head": head,
         "scales": list(options.scales),
         "flip": options.flip,
@@ -71,10 +74,11 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         {options.checkpoint: parent},
         inputs=(dataset.as_input(),),
         protocol=protocol,
-        oracle=dataset.oracle if options.tags == "dataset" else (),
+        oracle=() if options.tags == "predicted" else dataset.oracle,
         dataset=dataset.spec(),
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
     )
+    sizes = plan.images.sizes()
 
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
         if not records:
@@ -82,7 +86,10 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         with autocast(device, dtype), torch.inference_mode():
             maps, logits = cams(network, normalise(pixels.to(device), backbone.mean, backbone.std), head, options)
         wanted = [present(record, row, options) for record, row in zip(records, logits, strict=True)]
-        return [normalised(row, classes, options.normalise) for row, classes in zip(maps, wanted, strict=True)]
+        found = [normalised(row, classes, options.normalise) for row, classes in zip(maps, wanted, strict=True)]
+        if options.tags != "boxes":
+            return found
+        return [hold_cams(row, record, sizes[record.id]) for row, record in zip(found, records, strict=True)]
 
     writer = MapsWriter(options.out, header, plan.images, dtype="float16", cost=cost, overwrite=options.overwrite)
     with writer:
@@ -142,7 +149,7 @@ def _maps_by_head(network: CamNetwork, view: Tensor, head: str) -> dict[str, Ten
 
 def present(record: Record, logits: Tensor, options: MakeCamsOptions) -> list[int]:
     """Class indices to make maps for: the record's tags, or the predictions above the threshold and the best one."""
-    if options.tags == "dataset":
+    if options.tags != "predicted":
         return list(record.tags or ())
     chosen = (logits.sigmoid() >= options.tag_threshold).nonzero().flatten().tolist() or [int(logits.argmax())]
     return [index + 1 for index in chosen]

@@ -1,8 +1,9 @@
 """``predict-masks``: a segmenter and photographs in, soft labels, masks and PNG files out.
 
 Probabilities are averaged over scales and mirrored images at the network's grid, and kept so in ``soft.h5``, which can
-be scored with and without the image tags. With ``--crf`` they are kept in ``network.h5`` and ``soft.h5`` holds what
-refine-crf makes of them. The masks are export-masks' of ``soft.h5``.
+be scored with and without the image tags; with ``--tags boxes`` at image size, where boxes end between pixels and not
+within cells. With ``--crf`` they are kept in ``network.h5`` and ``soft.h5`` holds what refine-crf makes of them. The
+masks are export-masks' of ``soft.h5``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from torch import Tensor
 
 from pseudolabel.artefacts import Header, Input, MapsWriter, check_output, child_header, read_header
 from pseudolabel.artefacts.header import CostMeter, environment, made_differently
-from pseudolabel.data import Dataset, Record, load_dataset
+from pseudolabel.artefacts.maps import at_size
+from pseudolabel.bounding import hold_shares, open_boxed, stated
+from pseudolabel.data import Dataset, Record
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import DatasetError
 from pseudolabel.inference import compute_maps, make_plan
@@ -45,8 +48,9 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
         ``out``, ``images``, ``skipped``, ``images_per_second`` of the network.
 
     Raises:
-        InputError: The checkpoint holds no segmenter or no such network, or the outputs exist.
-        DatasetError: A photograph is unreadable, or has no tags where ``tags`` is ``dataset``.
+        InputError: The checkpoint holds no segmenter or no such network, no image has boxes where ``tags`` is
+            ``boxes``, or the outputs exist.
+        DatasetError: A photograph is unreadable, or has no tags where ``tags`` needs them, or a box is at fault.
     """
     cost = CostMeter()
     soft = options.out / "soft.h5"
@@ -54,7 +58,7 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
     check_output(options.artefact, overwrite=options.overwrite)
     network, parent = load_network(options.checkpoint, "segmenter", options.network)
     assert isinstance(network, AnySegmenter)  # load_network checked the architecture's type
-    dataset = load_dataset(parent.dataset, split=options.split, root=options.root)
+    dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
     header = make_header(options, parent, dataset)
     if options.overwrite or not already_made(first, header):
         written = predict(options, network, dataset, header, first, progress)
@@ -103,12 +107,13 @@ def make_header(options: PredictMasksOptions, parent: Header, dataset: Dataset) 
         inputs=(dataset.as_input(),),
         protocol={
             "split": dataset.split,
-            "tag_filter": "image tags" if options.tags == "dataset" else "none",
+            "tag_filter": "none" if options.tags == "none" else "image tags",
+            **(stated(dataset) if options.tags == "boxes" else {}),
             "scales": list(options.scales),
             "flip": options.flip,
             "size": options.size or 2 * int(parent.network["crop"]),
         },
-        oracle=dataset.oracle if options.tags == "dataset" else (),
+        oracle=() if options.tags == "none" else dataset.oracle,
         dataset=dataset.spec(),
         environment=environment(str(device), str(pick_dtype(options.precision, device)).removeprefix("torch.")),
     )
@@ -132,7 +137,7 @@ def predict(
 ) -> dict[str, Any]:
     """Run the network over the split and write its probabilities as float16 at the network's grid."""
     untagged = [record.id for record in dataset.records if record.tags is None]
-    if untagged and options.tags == "dataset":
+    if untagged and options.tags != "none":
         raise DatasetError(f"{len(untagged)} images have no tags (first: {untagged[0]}); pass --tags none, or tag them")
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
@@ -146,6 +151,7 @@ def predict(
         batch_size=options.batch_size,
         skip=skip,
     )
+    sizes = plan.images.sizes()
 
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
         if not records:
@@ -153,8 +159,10 @@ def predict(
         with autocast(device, dtype), torch.inference_mode():
             images = normalise(pixels.to(device), mean, std)
             found = list(class_probabilities(network, images, options.scales, flip=options.flip).cpu().numpy())
-        if options.tags == "dataset":
+        if options.tags != "none":
             found = [restricted(row, record.tags or ()) for row, record in zip(found, records, strict=True)]
+        if options.tags == "boxes":
+            return [held(row, record, sizes[record.id]) for row, record in zip(found, records, strict=True)]
         return [{k: m.astype(np.float16) for k, m in enumerate(row) if m.max() >= SMALLEST} for row in found]
 
     cost = CostMeter()
@@ -196,3 +204,10 @@ def restricted(probabilities: np.ndarray, tags: tuple[int, ...]) -> np.ndarray:
     mask[[0, *tags]] = 1
     kept = probabilities * mask[:, None, None]
     return np.asarray(kept / np.maximum(kept.sum(axis=0), np.finfo(np.float32).tiny), dtype=np.float32)
+
+
+def held(probabilities: np.ndarray, record: Record, size: tuple[int, int]) -> dict[int, np.ndarray]:
+    """Probabilities (K, h, w) of the tags at image size, held to the boxes: class index to float16 (H, W)."""
+    labels, shares = at_size({label: probabilities[label] for label in (0, *(record.tags or ()))}, size)
+    found = dict(zip(labels.tolist(), hold_shares(labels, shares, record), strict=True))
+    return {k: m.astype(np.float16) for k, m in found.items() if k == 0 or m.max() >= SMALLEST}

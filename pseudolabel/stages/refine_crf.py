@@ -7,6 +7,8 @@ The labels that a CRF starts from are background and the classes present only. T
 * ``cosa`` (CoSA's released code): a pixel whose strongest map lies between the two thresholds is unlabelled, whatever
   the one CRF over the middle threshold's labels makes of it.
 
+Labels that an earlier stage held to boxes (``--tags boxes``) are held to them again after the CRF.
+
 Probabilities are stored as uint8 (``labels.quantise``: no label changes), at image size, one map for background and
 each class present; with a rule, a map of class 255 is 255 where a pixel is unlabelled. ``labels.from_soft`` reads that.
 """
@@ -16,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ import numpy as np
 from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.maps import at_size
+from pseudolabel.bounding import HELD, hold_shares
 from pseudolabel.crf_search import Choice, chosen_crf
-from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.data import Dataset, Record, load_dataset
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import IGNORE, Thresholds, assign_confident, probabilities, quantise
 from pseudolabel.options import CrfEngine, RefineCrfOptions
@@ -72,11 +74,12 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
             thresholds=source.thresholds,
             confidence=options.confidence,
             skip=options.on_error == "skip",
+            held=HELD in source.header.protocol,
         )
         writer = MapsWriter(options.out, header, source.images, dtype="uint8", cost=cost, overwrite=options.overwrite)
         with writer:
             todo = range(writer.done, len(records))
-            tasks = ((source.item(index), records[index].image) for index in todo)
+            tasks = ((source.item(index), records[index]) for index in todo)
             counted = partial(_count_steps, counts=steps)
             write_maps(writer, work, tasks, len(records), workers=workers, progress=progress, take=counted)
     skipped = len(writer.skipped)
@@ -131,7 +134,7 @@ def make_header(options: RefineCrfOptions, source: Source, dataset: Dataset, cho
 
 
 def refine(
-    task: tuple[Item, Path],
+    task: tuple[Item, Record],
     *,
     settings: CrfSettings,
     engine: CrfEngine,
@@ -140,11 +143,12 @@ def refine(
     thresholds: Thresholds | None,
     confidence: str,
     skip: bool,
+    held: bool,
 ) -> tuple[dict[int, np.ndarray], list[int]] | str:
     """One image's soft labels, or why there are none; runs in a worker process.
 
     Args:
-        task: The image's maps, CAMs where ``thresholds`` are given, else soft labels; and where its photograph lies.
+        task: The image's maps, CAMs where ``thresholds`` are given, else soft labels; and its record.
         settings: The CRF's.
         engine: The CRF's.
         device: Where the engine ``exact`` computes.
@@ -152,6 +156,7 @@ def refine(
         thresholds: By class index.
         confidence: ``none``, ``irn`` or ``cosa``.
         skip: Whether an unreadable photograph is a reason instead of an error.
+        held: Whether classes are held to their boxes.
 
     Returns:
         Class index to uint8 (H, W), 0-255; the mean-field steps of each CRF that was run.
@@ -160,7 +165,8 @@ def refine(
         DatasetError: The photograph is unreadable or of another size, or its maps hold NaN, and ``skip`` is false.
         PseudolabelError: It is too large for the memory that is free, whatever ``skip`` says: with more, it is not.
     """
-    item, photograph = task
+    item, record = task
+    photograph = record.image
     if item.skipped is not None:
         return item.skipped
     try:
@@ -187,6 +193,8 @@ def refine(
     else:
         refined, unlabelled = refine_cams(labels, maps, thresholds, confidence, crf)
         labels = np.concatenate([[0], labels])
+    if held:
+        refined = hold_shares(labels, refined, record)
     found = dict(zip(labels.tolist(), quantise(refined), strict=True))
     if unlabelled is not None:
         found[IGNORE] = unlabelled * np.uint8(255)

@@ -34,10 +34,12 @@ from pseudolabel.scribble.step import Method
 from pseudolabel.supervision import (
     annotation_hours,
     count_kinds,
+    describe_averages,
     describe_supervision,
     kinds_of,
     masked_ids,
     require_labels,
+    supervision_arrays,
 )
 from pseudolabel.tagged import make_header, usable
 from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
@@ -77,7 +79,7 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
         train(run, progress, cost, overwrite=options.overwrite)
         facts = {
             "supervision": count_kinds(kept, masked),
-            "annotation_hours": round(annotation_hours(kept, masked, options.annotation_seconds), 3),
+            "annotation_hours": run.header.protocol["annotation_hours"],
             "agreement": run.curves.get("epoch/agreement", [None])[-1],
             "miou": run.best.value if run.choose else run.curves.get("epoch/miou", [None])[-1],
             "kept_step": run.best.step if run.choose else run.step,
@@ -125,6 +127,7 @@ def make_run(
     def prepare(images: Tensor) -> Tensor:
         return normalise(images, mean, std, channels_last=options.channels_last)
 
+    supervision = supervision_arrays(samples.records, samples.masked, options.annotation_seconds)
     answerable = [record for record in held_out if kinds_of(record, samples.masked) != ("tags",)]
     tagged = all(record.tags is not None for record in scored)
 
@@ -146,13 +149,14 @@ def make_run(
         samples=samples,
         objective=make_objective(options, network, samples, prepare, group, dataset.classes),
         options=options,
-        header=chosen_by(options, stated(options, header, samples)),
+        header=chosen_by(options, stated(options, header, samples, annotation_hours(supervision))),
         device=device,
         dtype=dtype,
         validate=validate if answerable or scored else None,
         choose="miou" if options.keep == "best" else None,
         group=group,
         picture_every=options.picture_every,
+        more=supervision,
     )
 
 
@@ -274,7 +278,7 @@ def inputs_of(options: TrainScribbleOptions, cams: CamSource | None) -> tuple[In
     return tuple(found)
 
 
-def stated(options: TrainScribbleOptions, header: Header, samples: LabelledViews) -> Header:
+def stated(options: TrainScribbleOptions, header: Header, samples: LabelledViews, hours: float) -> Header:
     """The header, saying what the network was trained on and how, and where pixel masks were used."""
     counts = count_kinds(samples.records, samples.masked)
     parts = [describe_supervision(counts), f"regulariser {options.regulariser}"]
@@ -295,5 +299,10 @@ def stated(options: TrainScribbleOptions, header: Header, samples: LabelledViews
     return replace(
         header,
         oracle=tuple(dict.fromkeys((*header.oracle, *reasons))),
-        protocol={**header.protocol, "trained_on": "; ".join(parts)},
+        protocol={
+            **header.protocol,
+            "trained_on": "; ".join(parts),
+            "annotation_hours": hours,
+            "annotation_averages": describe_averages(options.annotation_seconds),
+        },
     )

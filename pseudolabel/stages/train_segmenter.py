@@ -27,6 +27,7 @@ from pseudolabel.options import TrainSegmenterOptions
 from pseudolabel.progress import Progress
 from pseudolabel.resizing import resize
 from pseudolabel.sources import unreadable
+from pseudolabel.supervision import ANNOTATION
 from pseudolabel.training import (
     Batch,
     Group,
@@ -174,7 +175,7 @@ def make_run(
         objective=Mean(loss, options.ema),
         options=options,
         # how its masks were made is not how its own predictions are: those state their scales and thresholds themselves
-        header=replace(header, protocol={"trained_on": describe_masks(len(samples), parent)}),
+        header=replace(header, protocol={"trained_on": describe_masks(len(samples), parent), **labelled_at(parent)}),
         device=device,
         dtype=dtype,
         validate=(lambda _: {"agreement": agreement(samples, held_out, predict, parent.classes)}) if held_out else None,
@@ -184,8 +185,14 @@ def make_run(
 
 def describe_masks(count: int, parent: Header) -> str:
     """What a segmenter was trained on, in words that its scores state."""
-    made = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in parent.protocol.items())
+    stated = {name: value for name, value in parent.protocol.items() if name not in ANNOTATION}
+    made = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in stated.items())
     return f"{count} masks ({made or 'of unknown making'})"
+
+
+def labelled_at(parent: Header) -> dict[str, Any]:
+    """What the labels behind the masks cost to draw, where they say so: no more was drawn for the segmenter."""
+    return {name: parent.protocol[name] for name in ANNOTATION if name in parent.protocol}
 
 
 def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -> tuple[dict[str, Any], Path | None]:

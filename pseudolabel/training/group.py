@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pseudolabel.devices import pick_device
-from pseudolabel.errors import InputError
+from pseudolabel.errors import InputError, PseudolabelError
 
 _PATIENCE = timedelta(hours=2)  # while the first process validates and writes, the others wait
 
@@ -62,6 +62,16 @@ class Group:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
                     self.total(buffer).div_(self.size)
+
+
+@contextmanager
+def apart(group: Group) -> Iterator[None]:
+    """Mark errors in work that is not the same in all processes, so that each says what it has met."""
+    try:
+        yield
+    except PseudolabelError as error:
+        error.alone = group.size > 1
+        raise
 
 
 @contextmanager

@@ -15,10 +15,12 @@ from pseudolabel.curves import Curves, CurveWriter, log_folder
 from pseudolabel.devices import autocast, seed_everything
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.progress import Progress
+from pseudolabel.training.group import apart
 from pseudolabel.training.run import Batch, Best, Losses, Run, Step
 from pseudolabel.training.samples import load_batches
 from pseudolabel.training.schedule import make_optimiser, rate_factor
 from pseudolabel.training.state import restore_state, save_state, state_path
+from pseudolabel.wording import counted
 
 
 def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> None:
@@ -56,7 +58,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         group=run.group,
     )
     curves: Curves | None = None
-    with ExitStack() as stack, progress.track(run.total_steps, "steps", done=run.step) as advance:
+    with apart(run.group), ExitStack() as stack, progress.track(run.total_steps, "steps", done=run.step) as advance:
         for batches in batches_of_steps:
             values = _step(run, optimiser, batches)
             if curves is None:  # a training that cannot take a step leaves nothing behind
@@ -97,7 +99,8 @@ def _announce(run: Run, progress: Progress) -> None:
     micro = min(options.micro_batch or batch, batch // size)
     shared = f" x {size} processes" if size > 1 else ""
     progress.log(
-        f"{len(run.samples)} images, {run.total_steps / run.steps_per_epoch:.3g} epochs, {run.total_steps} steps; "
+        f"{len(run.samples)} images, {counted(run.total_steps / run.steps_per_epoch, 'epoch')}, "
+        f"{counted(run.total_steps, 'step')}; "
         f"effective batch {batch} = {batch // size // micro} x {micro}{shared}; {run.device}, {str(run.dtype)[6:]}"
     )
     if options.recipe_batch is not None and options.recipe_batch != batch:

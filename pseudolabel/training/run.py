@@ -175,6 +175,7 @@ class Run:
         choose: Which of these numbers the kept state is best in; None keeps the last state.
         group: The processes that train together.
         picture_every: Steps between two pictures; None for none.
+        more: Further datasets of the checkpoint, which the training does not change.
     """
 
     network: nn.Module
@@ -188,6 +189,7 @@ class Run:
     choose: str | None = None
     group: Group = field(default_factory=Group)
     picture_every: int | None = None
+    more: Arrays = field(default_factory=dict)
     step: int = 0
     curves: dict[str, list[float]] = field(default_factory=dict)
     best: Best = field(default_factory=Best)

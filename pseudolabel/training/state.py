@@ -46,7 +46,7 @@ def save_checkpoint(
     }
     if not run.group.leads:
         return result
-    arrays = dict(run.best.arrays if run.choose else run.objective.checkpoint(run.network))
+    arrays = {**run.more, **(run.best.arrays if run.choose else run.objective.checkpoint(run.network))}
     arrays |= {f"curves/{name}": np.asarray(values, dtype=np.float32) for name, values in run.curves.items()}
     if skipped:
         arrays["skipped/id"] = np.array(list(skipped), dtype=object)
