@@ -46,6 +46,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "fixed thresholds 0.70, 0.25": {"threshold": "fixed", "low": 0.25, "high": 0.70},
     "fixed thresholds 0.65, 0.35": {"threshold": "fixed", "low": 0.35, "high": 0.65},
     "fixed thresholds 0.55, 0.25": {"threshold": "fixed", "low": 0.25, "high": 0.55},
+    "fixed thresholds 0.55, 0.25, c2s 1": {"threshold": "fixed", "low": 0.25, "high": 0.55, "c2s": 1.0},
     "released rule of three": {"threshold": "released"},
     # as released, but for schedule and network
     "as released": {
