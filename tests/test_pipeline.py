@@ -294,9 +294,9 @@ def test_a_failing_stage_is_one_line_and_leaves_the_earlier_output(
 # Going on
 
 
-def slow(folder: Path) -> list[str]:
+def slow(folder: Path, iterations: int = 1000) -> list[str]:
     """A command that stays in refine-crf for a long while."""
-    words = ["run", str(folder / "small.yaml"), "--set", "soft.iterations=150", "--only", "soft"]
+    words = ["run", str(folder / "small.yaml"), "--set", f"soft.iterations={iterations}", "--only", "soft"]
     return [sys.executable, "-m", "pseudolabel.cli", *words]
 
 
@@ -315,7 +315,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
 def test_an_interrupted_run_goes_on_where_it_stopped(folder: Path) -> None:
     partial = folder / "work" / "soft.h5.partial"
     (folder / "work" / "soft.h5").unlink()
-    process = subprocess.Popen(slow(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(slow(folder, 150), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(begun(partial))
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)  # to the parent alone; it passes it on
@@ -342,7 +342,7 @@ def test_work_begun_with_other_options_is_begun_anew_with_a_warning(folder: Path
     result = run_pipeline(read(folder, soft__iterations="3"), progress, only=["soft"])
     assert result["stages"][0]["state"] == "made"
     said = [line for line in progress.said if line.startswith("warning")]
-    assert said == [f"warning: {partial} was begun with another --iterations (150, now 3); starting anew"]
+    assert said == [f"warning: {partial} was begun with another --iterations (1000, now 3); starting anew"]
     assert read_header(folder / "work" / "soft.h5").options["iterations"] == 3
     assert not partial.exists()
 
