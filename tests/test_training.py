@@ -434,6 +434,16 @@ def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
         finish(run)
 
 
+def test_a_process_without_a_gpu_of_its_own_says_so_itself(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # whatever there are, the second is one too many
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError) as error, joined("cuda"):
+        pass
+    assert str(error.value) == "--device cuda:1: torch sees 1 GPUs; use --device auto or cpu"
+    assert error.value.alone
+
+
 def test_one_gpu_for_several_processes_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError) as error, joined("cuda:0"):
