@@ -112,8 +112,8 @@ def routes_of(run: RunFolder) -> list[RunFolder]:
     """The routes in a folder that have no artefact in common, as runs of their own.
 
     A route is what hangs together by what was made from what, and has a checkpoint and scores. What belongs to none,
-    for instance because what it was made from was deleted, cannot be assigned: it is reported with the first. Where that
-    has happened to a route, it may be the rest of another one, and nothing is told apart.
+    for instance because what it was made from was deleted, cannot be assigned: it is reported with the first. Where
+    that has happened to a route, it may be the rest of another one, and nothing is told apart.
 
     Args:
         run: A whole folder.
