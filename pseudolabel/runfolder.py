@@ -112,7 +112,8 @@ def routes_of(run: RunFolder) -> list[RunFolder]:
     """The routes in a folder that have no artefact in common, as runs of their own.
 
     A route is what hangs together by what was made from what, and has a checkpoint and scores. What belongs to none,
-    for instance because what it was made from was deleted, cannot be assigned: it is reported with the first.
+    for instance because what it was made from was deleted, cannot be assigned: it is reported with the first. Where
+    that has happened to a route, it may be the rest of another one, and nothing is told apart.
 
     Args:
         run: A whole folder.
@@ -122,7 +123,7 @@ def routes_of(run: RunFolder) -> list[RunFolder]:
     """
     groups = _connected(run)
     routes = [group for group in groups if {"checkpoint", "scores"} <= {node.kind for node in group}]
-    if len(routes) < 2:
+    if len(routes) < 2 or any(_cut_off(run, node) for group in routes for node in group):
         return [run]
     others = [node.name for group in groups if group not in routes for node in group]
     lost = {name: "it hangs together with none of the routes in this folder" for name in others}
@@ -133,6 +134,12 @@ def routes_of(run: RunFolder) -> list[RunFolder]:
         unreadable = {} if number else {**run.unreadable, **lost}
         found.append(RunFolder(f"{run.name}: {first.name}", run.folder, group, unreadable, parents))
     return found
+
+
+def _cut_off(run: RunFolder, node: Node) -> bool:
+    """Whether something that an artefact of the folder was made from is gone, initial weights aside."""
+    lost = [item for item in node.header.inputs if item.kind in REQUIRED and run.parent(node, item) is None]
+    return node.inside and any((node.kind, item.kind) != ("checkpoint", "checkpoint") for item in lost)
 
 
 def _connected(run: RunFolder) -> list[list[Node]]:

@@ -144,6 +144,10 @@ class Freshness:
         return f"was made with another {changed}" if changed else self._changed_input(step, header)
 
     def _changed_input(self, step: Step, header: Header) -> str | None:
+        for name in WEAK:  # without, a later stage takes those of what it reads
+            place = None if isinstance(step.options, DatasetOptions) else header.options.get(name)
+            if place is not None and getattr(step.options, name) is None:
+                return f"was made with --{name} {place}"
         used, current = {item.digest for item in header.inputs}, set()
         for name in input_fields(type(step.options)):
             path = getattr(step.options, name)

@@ -165,6 +165,8 @@ class Supervision:
 def find_supervision(parents: Mapping[Path, Header]) -> Supervision | None:
     """The nearest checkpoint among what masks were made from that says what supervised its images.
 
+    What a network learnt from comes before the checkpoint that its weights started from.
+
     Args:
         parents: Path to header of the masks, and of what is known to be behind them.
 
@@ -172,9 +174,10 @@ def find_supervision(parents: Mapping[Path, Header]) -> Supervision | None:
         None where there is none, or none any more.
     """
     waiting = list(parents.items())
+    started_from: list[tuple[Path, Header]] = []
     seen: set[Path] = set()  # places: equal data of another making have equal digests
-    while waiting:
-        path, header = waiting.pop(0)
+    while waiting or started_from:
+        path, header = (waiting or started_from).pop(0)
         if header.kind == "checkpoint" and (found := _read_supervision(path)) is not None:
             return found
         for item in header.inputs:
@@ -184,7 +187,8 @@ def find_supervision(parents: Mapping[Path, Header]) -> Supervision | None:
             seen.add(place)
             parent = read_input(place, item.digest)
             if parent is not None:
-                waiting.append((place, parent))
+                initial = parent.kind == header.kind == "checkpoint"
+                (started_from if initial else waiting).append((place, parent))
     return None
 
 

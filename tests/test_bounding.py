@@ -233,6 +233,8 @@ def test_a_pipeline_makes_maps_again_when_a_box_or_the_folder_has_changed(
     assert Freshness().reason_to_run(Step("p", "predict-masks", options, ())) is None
     named = options.model_copy(update={"boxes": boxes})  # the same boxes in another place
     assert Freshness().reason_to_run(Step("p", "predict-masks", named, ())) is None
+    unnamed = options.model_copy(update={"boxes": None})  # the checkpoint's own, whatever these are
+    assert Freshness().reason_to_run(Step("p", "predict-masks", unnamed, ())) == f"was made with --boxes {copy}"
     path = next(path for path in sorted(copy.glob("*.xml")))
     path.write_text(path.read_text().replace("<xmin>", "<xmin>1"))
     assert Freshness().reason_to_run(Step("p", "predict-masks", named, ())) is None

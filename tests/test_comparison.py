@@ -158,6 +158,21 @@ def test_one_route_keeps_what_it_is_cut_off_from(single: Path) -> None:
     assert "swept.h5" in [row["artefact"] for row in run["thresholds"]]
 
 
+def test_a_route_that_is_cut_in_two_is_not_two_routes(multi: Path, made: Path) -> None:
+    """Its segmenter starts from weights of elsewhere, so that only the refined labels tie it to the CAM network."""
+    train, val = (
+        load_dataset({"dataset": "voc", "root": str(made / "data"), "split": split}) for split in ("train", "val")
+    )
+    for name in ("nine.h5", "eleven.h5", "six.h5"):
+        (multi / name).unlink()
+    shutil.rmtree(multi / "ten")
+    last = small_runs.write_network(multi / "nine.h5", "train-segmenter", train, multi / "seven" / "masks.h5")
+    stage("evaluate-masks", small_runs.predict(multi / "ten", last, val, seed=2))
+    run = one(multi)
+    assert (run["name"], run["unreadable"]) == ("multi", {})
+    assert run["figures"]["cams"]["miou"] is not None
+
+
 def test_what_is_missing_is_a_dash_with_a_reason(multi: Path) -> None:
     (multi / "eight.h5").unlink()
     (multi / "eleven.h5").unlink()

@@ -135,3 +135,14 @@ def test_a_restored_threshold_goes_on_exactly(rule, updates: int) -> None:
 def test_a_queue_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^the queue stored is \(5, 256\) \(batches, bins\), wanted \(6, 256\)$"):
         DynamicThreshold(length=6).load_state_dict(DynamicThreshold(length=5).state_dict())
+
+
+@pytest.mark.parametrize(("before", "after", "components"), [("mixture", "released", 3), ("released", "mixture", 2)])
+def test_another_rule_goes_on_with_the_scores_and_a_mixture_of_its_own(before, after, components: int) -> None:
+    one, other = DynamicThreshold(before, length=5), DynamicThreshold(after, length=5)
+    one.update(batch(0))
+    other.load_state_dict(one.state_dict())
+    other.update(batch(1))
+    assert other.counts.sum() == (batch(0) + batch(1)).sum()
+    assert other.mixture is not None
+    assert len(other.mixture.weight) == components

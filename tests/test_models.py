@@ -1,10 +1,12 @@
 """Backbones, CAM networks, segmenters and their checkpoints, on timm's tiny test models."""
 
+import copy
 import logging
 import socket
 
 import numpy as np
 import pytest
+import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
@@ -53,6 +55,49 @@ def test_the_auxiliary_maps_alone_are_those_of_the_whole_network(mode):
     plain = build_cam_network({**CAM, "backbone": "test_vit", "auxiliary_block": None})
     with pytest.raises(ValueError, match=r"^the network has no auxiliary head$"):
         plain.auxiliary_maps(images)
+
+
+def fused(network):
+    return [module.fused_attn for module in network.modules() if hasattr(module, "fused_attn")]
+
+
+def test_a_vit_attends_by_products_in_training_on_small_views_alone():
+    backbone = Backbone("test_vit")  # 2 heads
+    for side, batch, products in ((64, 1, True), (512, 2, True), (512, 3, False)):  # 1024 cells: 2^21 scores an image
+        backbone(torch.zeros(batch, 3, side, side))
+        assert set(fused(backbone)) == {not products}
+        with torch.no_grad():
+            backbone(torch.zeros(1, 3, 32, 32))
+        assert set(fused(backbone)) == {True}
+
+
+def test_both_ways_of_attention_have_the_same_gradients():
+    torch.manual_seed(0)
+    backbone, images = Backbone("test_vit"), torch.randn(2, 3, 64, 64)
+    found = []
+    for network in (backbone, copy.deepcopy(backbone)):
+        network._attentions = network._attentions if network is backbone else []  # the copy stays as timm made it
+        network(images)[0].square().mean().backward()
+        found.append({name: parameter.grad for name, parameter in network.named_parameters()})
+    assert set(fused(backbone)) == {False}
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_copy_attends_on_its_own():
+    backbone = Backbone("test_vit")
+    teacher = copy.deepcopy(backbone)
+    backbone(torch.zeros(1, 3, 32, 32))
+    assert (set(fused(backbone)), set(fused(teacher))) == ({False}, {True})
+
+
+@pytest.mark.parametrize("name", ["iformer_t", "xcit_nano_12_p16_224"])
+def test_the_attention_of_other_networks_stays_as_timm_made_it(name):
+    """The first's has no count of heads; timm does not fuse all of the second's."""
+    backbone = Backbone(name)
+    before = fused(backbone)
+    backbone(torch.zeros(2, 3, 64, 64))[0].mean().backward()
+    assert fused(backbone) == before == fused(timm.create_model(name, num_classes=0))
 
 
 def test_an_auxiliary_block_of_a_vit_gives_an_earlier_map():

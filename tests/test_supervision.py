@@ -163,6 +163,19 @@ def test_it_is_found_through_everything_that_masks_were_made_of(soft: Path, root
     assert str(find_supervision({last: read_header(last)}).path) == str(folder / "net.h5")  # type: ignore[union-attr]
 
 
+def test_what_a_segmenter_learnt_from_comes_before_what_its_weights_started_from(soft: Path) -> None:
+    folder = soft.parent
+    began = write_checkpoint(folder / "began.h5", {"c": "pixel masks"})
+    segmenter = write_checkpoint(folder / "seg.h5", None, began, soft)
+    found = find_supervision({segmenter: read_header(segmenter)})
+    assert found is not None
+    assert found.kinds == KINDS
+    alone = write_checkpoint(folder / "alone.h5", None, began)
+    found = find_supervision({alone: read_header(alone)})
+    assert found is not None
+    assert found.path == began
+
+
 def test_without_its_checkpoint_a_score_is_not_split_and_says_why(soft: Path) -> None:
     (soft.parent / "net.h5").unlink()
     progress = Noticing()

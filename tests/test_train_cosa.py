@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
 from pseudolabel.curves import log_folder
 from pseudolabel.data import open_dataset
-from pseudolabel.errors import InputError, PseudolabelError
+from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.models.checkpoint import read_weights
 from pseudolabel.options import TrainCosaOptions, build_options
 from pseudolabel.progress import Progress
@@ -152,6 +153,27 @@ def test_resuming_with_another_option_is_refused_by_name(synthetic_root, tmp_pat
     assert str(error.value) == (
         f"{state_path(tmp_path / 'cosa.h5')} was begun with another --c2s (0.1, now 0.2); "
         "pass --overwrite to start anew, another --out, or --resume-changed to go on all the same"
+    )
+
+
+def test_other_thresholds_hold_from_where_a_training_goes_on(synthetic_root, tmp_path):
+    def changed(name, **values):
+        (tmp_path / name).mkdir()
+        shutil.copy(state_path(begun.out), state_path(tmp_path / name / "cosa.h5"))
+        return cosa_options(synthetic_root, tmp_path / name / "cosa.h5", resume_changed=True, **values)
+
+    begun = cosa_options(synthetic_root, tmp_path / "cosa.h5", save_every=1)
+    with pytest.raises(KilledError):
+        train_cosa(begun, KillingProgress(7))
+    train_cosa(changed("fixed", threshold="fixed", low=0.3, high=0.6))
+    curves = curves_of(tmp_path / "fixed" / "cosa.h5")
+    np.testing.assert_allclose([curves[name][-1] for name in ("low", "high")], [0.3, 0.6])
+    train_cosa(changed("released", threshold="released"))
+    with pytest.raises(ArtefactError) as error:
+        train_cosa(changed("queue", queue=7))
+    assert str(error.value) == (
+        f"{state_path(tmp_path / 'queue' / 'cosa.h5')}: the queue stored is (100, 256) (batches, bins), wanted "
+        "(7, 256); pass --overwrite to start anew"
     )
 
 

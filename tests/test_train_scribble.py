@@ -220,6 +220,20 @@ def test_resuming_with_another_option_is_refused_by_name(options):
     )
 
 
+def test_a_teacher_that_begins_later_starts_as_the_network(options):
+    with pytest.raises(KilledError):
+        train_scribble(options(save_every=1, learning_rate=1e-3), Listening(4))
+    with open_artefact(state_path(options().out), "training-state") as artefact:
+        begun = read_weights(artefact)
+    train_scribble(options(ema=0.999999, learning_rate=1e-3, steps=4, resume_changed=True))
+    kept = weights_of(options().out)
+    change = "--ema (None, now 0.999999) from step 3"
+    assert change in read_header(options().out).facts["changed"]
+    assert any(not torch.equal(kept[name], begun[name]) for name in begun)
+    for name, tensor in begun.items():  # one step, whose share of the average is 10 / 14
+        torch.testing.assert_close(kept[name], tensor, rtol=0, atol=2e-2)
+
+
 def test_micro_batches_learn_what_the_whole_batch_does(options, tmp_path):
     mixed = mixture(options, tmp_path) | {"batch_size": 4, "steps": 3, "start": 0.0, "ramp": 0.0}
     for name, micro in (("whole", None), ("single", 1)):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pseudolabel.artefacts import Header, StalePartialError, open_artefact, read
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Record
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
-from pseudolabel.options import TrainCamOptions
+from pseudolabel.options import STAGES
 from pseudolabel.progress import Progress
 from pseudolabel.training import (
     Group,
@@ -65,11 +66,11 @@ def squared(network, batch):
     return {"loss": (network(batch["x"]) - batch["y"]).square().mean()}
 
 
-def make_run(tmp_path: Path, **settings) -> Run:
+def make_run(tmp_path: Path, stage: str = "train-cam", **settings) -> Run:
     tmp_path.mkdir(exist_ok=True)
     values = {"epochs": 4, "batch_size": 4, "learning_rate": 0.05, "save_every": 1, "workers": 0, **settings}
-    options = TrainCamOptions(out=tmp_path / "net.h5", root=tmp_path, **values)
-    header = Header("checkpoint", "train-cam", options.resolved(), ("background", "a"))
+    options = STAGES[stage](out=tmp_path / "net.h5", root=tmp_path, **values)
+    header = Header("checkpoint", stage, options.resolved(), ("background", "a"))
     return Run(Line(), Points(), Mean(squared, options.ema), options, header, torch.device("cpu"), torch.float32)
 
 
@@ -215,6 +216,56 @@ def test_another_network_cannot_be_gone_on_with(tmp_path):
         finish(run)
     state = state_path(run.options.out)
     assert str(error.value) == f"{state} is of another network; pass --overwrite to start anew"
+
+
+def test_what_used_masks_before_it_was_changed_stays_marked(tmp_path):
+    run = make_run(tmp_path)
+    run.header = replace(run.header, oracle=("image tags read from pixel masks", "both"))
+    kill_at_step(run, 6, CostMeter())
+    for _ in range(2):  # of a second run, whose state knows it from the first
+        run = make_run(tmp_path, learning_rate=0.1, resume_changed=True)
+        run.header = replace(run.header, oracle=("both", "boxes simulated from pixel masks"))
+        kill_at_step(run, 9, CostMeter())
+        assert run.header.oracle == (
+            "image tags read from pixel masks",
+            "both",
+            "boxes simulated from pixel masks",
+        )
+
+
+def test_an_optimiser_of_other_parameters_cannot_be_gone_on_with(tmp_path):
+    kill_at_step(make_run(tmp_path), 6, CostMeter())
+    run = make_run(tmp_path, freeze=0.5, resume_changed=True)
+    run.network.body.weight.requires_grad = False
+    with pytest.raises(StalePartialError) as error:
+        finish(run)
+    assert str(error.value) == (
+        f"{state_path(run.options.out)} has an optimiser of other parameters, as it was begun with another --freeze; "
+        "pass --overwrite to start anew, another --out, or the --freeze that it was begun with"
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 0.9), (0.9, None)])
+def test_an_average_may_begin_or_end_in_the_course_of_a_training(tmp_path, before, after):
+    kill_at_step(make_run(tmp_path, ema=before), 8, CostMeter())
+    run = make_run(tmp_path, ema=after, resume_changed=True)
+    kept = finish(run)
+    own = run.network.state_dict()
+    same = [torch.equal(kept[f"weights/{name}"], tensor) for name, tensor in own.items()]
+    assert all(same) if after is None else not any(same)
+
+
+@pytest.mark.parametrize(("split", "best"), [("val", 0.9), ("other", 0.5)])
+def test_a_best_state_on_other_images_is_not_compared_with(tmp_path, split, best):
+    def choosing(score, **values):
+        run = make_run(tmp_path, "train-scribble", keep="best", **values)
+        run.validate, run.choose = (lambda network: {"score": score}), "score"
+        return run
+
+    kill_at_step(choosing(0.9, validate_on="val"), 8, CostMeter())
+    run = choosing(0.5, validate_on=split, jitter=0.1, resume_changed=True)
+    finish(run)
+    assert run.best.value == best
 
 
 def test_micro_batches_add_up_to_the_whole_batch(tmp_path):
@@ -381,6 +432,16 @@ def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
     run.group = Group(0, 3)
     with pytest.raises(InputError, match=r"^4 images a step cannot be shared by 3 processes; set --batch-size$"):
         finish(run)
+
+
+def test_a_process_without_a_gpu_of_its_own_says_so_itself(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # whatever there are, the second is one too many
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError) as error, joined("cuda"):
+        pass
+    assert str(error.value) == "--device cuda:1: torch sees 1 GPUs; use --device auto or cpu"
+    assert error.value.alone
 
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch):

@@ -197,7 +197,8 @@ class CoTraining:
     def restore(self, network: Any, state: Arrays) -> None:
         """Go on from what ``state`` gave."""
         self.teacher.load_state_dict({name: torch.from_numpy(array) for name, array in _below("teacher", state)})
-        self.threshold.load_state_dict(dict(_below("threshold", state)))
+        if not self._fixed:
+            self.threshold.load_state_dict(dict(_below("threshold", state)))
 
 
 def _below(group: str, arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:

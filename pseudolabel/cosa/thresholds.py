@@ -20,6 +20,7 @@ from pseudolabel.mixture import BINS, Mixture, UnfitError, as_histogram, cut_by_
 
 Rule = Literal["mixture", "released"]
 _CUTS = {"mixture": cut_by_two, "released": cut_by_three}
+_COMPONENTS = {"mixture": 2, "released": 3}
 _ITERATIONS = 3  # of EM in a step
 _LEAST_SHARE = 1e-3  # a component with less of the values has lost them
 
@@ -161,5 +162,6 @@ class DynamicThreshold:
         self._total = self._queue.sum(axis=0)
         self._batches, self._fits = (int(number) for number in state["taken"])
         self.low, self.high = (float(number) for number in state["thresholds"])
-        self.mixture = Mixture(*np.array(state["mixture"])) if len(state["mixture"]) else None
+        table = np.array(state["mixture"])
+        self.mixture = Mixture(*table) if table.shape[-1] == _COMPONENTS[self.rule] else None  # else of another rule
         self.collapsed = bool(state["collapsed"])

@@ -77,7 +77,8 @@ class Backbone(nn.Module):
             settings["output_stride"] = output_stride
         model: Any = _create(name, pretrained=pretrained, settings=settings)
         self.model = model
-        self._attentions: list[Any] = [module for module in model.modules() if hasattr(module, "fused_attn")]
+        # plain ViTs alone: other attention is over other cells, and timm does not fuse all of it
+        self._attentions: list[Any] = [m for m in model.modules() if self.is_vit and getattr(m, "fused_attn", False)]
         if not hasattr(model, "forward_intermediates"):
             raise InputError(f"{name} gives no feature maps (no forward_intermediates in this timm); choose another")
         depth = len(model.blocks if self.is_vit else getattr(model, "feature_info", ()))

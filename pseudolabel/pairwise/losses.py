@@ -5,7 +5,7 @@ is large where like pixels agree on k. These functions take a kernel and return 
 photographs. docs/pairwise.md has all equations.
 
 Kernels are constants here: no gradient reaches their features, except in the gated CRF loss. Losses compute in the
-kernel's type, float32 or float64, whatever autocast says. All but the gated CRF loss take one filter for value and
+kernel's type, float32 or float64, whatever autocast says. With a constant kernel all take one filter for value and
 gradient together, and have no second derivative: A S would be a constant in it.
 """
 

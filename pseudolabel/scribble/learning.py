@@ -156,7 +156,7 @@ class WeakLearning:
         return {} if self.teacher is None else weight_arrays(self.teacher.state_dict(), "teacher")
 
     def restore(self, network: ScribbleNetwork, state: Arrays) -> None:
-        """Go on from what ``state`` gave."""
+        """Go on from what ``state`` gave; a teacher that was not there before starts as the network."""
         if self.teacher is not None:
-            weights = {name: torch.from_numpy(array) for name, array in state.items() if name.startswith("teacher/")}
-            self.teacher.load_state_dict({name.removeprefix("teacher/"): value for name, value in weights.items()})
+            weights = {name.removeprefix("teacher/"): torch.from_numpy(array) for name, array in state.items()}
+            self.teacher.load_state_dict(weights or network.state_dict())

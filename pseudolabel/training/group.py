@@ -95,7 +95,8 @@ def joined(device: str) -> Iterator[tuple[Group, torch.device]]:
         raise InputError(f"--device {device} is one GPU for {size} processes; use --device cuda")
     found = pick_device(device)
     if found.type == "cuda":
-        found = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        with apart(Group(size=size)):  # the first process has its GPU
+            found = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(found)
     dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:

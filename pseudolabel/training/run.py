@@ -140,8 +140,10 @@ class Mean:
 
     def restore(self, network: Any, state: Arrays) -> None:
         """See ``Objective``."""
+        if self._decay is None or not state:  # an average that nothing moves any more is not to be kept
+            return
         like = network.state_dict()
-        self._average = {name: torch.from_numpy(state[f"average/{name}"]).to(like[name]) for name in like if state}
+        self._average = {name: torch.from_numpy(state[f"average/{name}"]).to(like[name]) for name in like}
 
 
 @dataclass

@@ -79,10 +79,10 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
     """Fill in what a killed training has saved; returns what it had spent by then.
 
     With ``--resume-changed`` other options or inputs are no hindrance: from here on the new ones hold, and the header's
-    fact ``changed`` names them, with the step.
+    fact ``changed`` names them, with the step. Where pixel masks were used before, they were used.
 
     Raises:
-        StalePartialError: The state was made with other options or inputs.
+        StalePartialError: The state was made with other options or inputs, or has other parameters frozen.
         ArtefactError: It is of a longer training, or of another network.
     """
     state = state_path(run.options.out)
@@ -92,6 +92,11 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             raise StalePartialError(
                 f"{state} was begun with another {changed[0]}; "
                 "pass --overwrite to start anew, another --out, or --resume-changed to go on all the same"
+            )
+        if run.header.options.get("freeze") != artefact.header.options.get("freeze"):
+            raise StalePartialError(
+                f"{state} has an optimiser of other parameters, as it was begun with another --freeze; "
+                "pass --overwrite to start anew, another --out, or the --freeze that it was begun with"
             )
         file = artefact.file
         _note(run, artefact.header, [f"{change} from step {int(file['step'][()])}" for change in changed])
@@ -106,9 +111,12 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             for index, entry in file["optimiser"].items()
         }
         optimiser.load_state_dict(known)
-        run.objective.restore(run.network, _arrays(file.get("objective", {})))
+        try:
+            run.objective.restore(run.network, _arrays(file.get("objective", {})))
+        except ValueError as error:
+            raise ArtefactError(f"{state}: {error}; pass --overwrite to start anew") from error
         run.curves.update({name: array.tolist() for name, array in _arrays(file["curves"]).items()})
-        if "chosen" in file:
+        if "chosen" in file and _judged_alike(run, artefact.header):
             run.best = Best(float(file["chosen/value"][()]), int(file["chosen/step"][()]), _arrays(file["best"]))
         torch.set_rng_state(torch.from_numpy(file["random/cpu"][:]))
         if run.device.type == "cuda" and "random/cuda" in file:
@@ -122,10 +130,17 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
 
 
 def _note(run: Run, begun: Header, changed: list[str]) -> None:
-    """Let the training's header name what was changed in its course."""
+    """Let the training's header name what was changed in its course, and keep why it was an oracle before."""
     changes = [*begun.facts.get("changed", ()), *changed]
     if changes:
-        run.header = replace(run.header, facts={**run.header.facts, "changed": changes})
+        oracle = tuple(dict.fromkeys((*begun.oracle, *run.header.oracle)))
+        run.header = replace(run.header, facts={**run.header.facts, "changed": changes}, oracle=oracle)
+
+
+def _judged_alike(run: Run, begun: Header) -> bool:
+    """Whether the best state so far was chosen on the images that choose from here on: scores of others say nothing."""
+    names = ("validate_on", "split", "holdout", "seed")
+    return all(begun.options.get(name) == run.header.options.get(name) for name in names)
 
 
 def _laid_out(values: Any, parameter: Tensor) -> Tensor:
