@@ -43,10 +43,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "no regulariser": {"regulariser": None},
     "no contrastive term": {"contrastive": None},
     "no perplexity weights": {"perplexity": None},
-    "thresholds 0.70, 0.25": {"high": 0.70},
-    "thresholds 0.65, 0.35": {"low": 0.35, "high": 0.65},
-    "thresholds 0.45, 0.25": {"high": 0.45},
-    "mixture's threshold": {"threshold": "mixture"},
+    "thresholds 0.70, 0.25": {"threshold": "fixed", "low": 0.25, "high": 0.70},
+    "thresholds 0.65, 0.35": {"threshold": "fixed", "low": 0.35, "high": 0.65},
+    "thresholds 0.55, 0.25": {"threshold": "fixed", "low": 0.25, "high": 0.55},
+    "thresholds 0.55, 0.25, c2s 1": {"threshold": "fixed", "low": 0.25, "high": 0.55, "c2s": 1.0},
     "released rule of three": {"threshold": "released"},
     # as released, but for schedule and network
     "as released": {
