@@ -9,13 +9,11 @@ fifth serve only to score. Writes benchmarks/results/choices.csv, one row a choi
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from trials import miou_at, read_rows, split_lists, write_rows
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.options import (
@@ -77,7 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/choices.csv")
     arguments = parser.parse_args()
     fit, dev = split_lists(arguments.root, arguments.work)
-    rows = list(csv.DictReader(arguments.out.open())) if arguments.out.exists() else []
+    rows = read_rows(arguments.out)
     done = {row["choice"] for row in rows}
     for name, changes in TRAININGS.items():
         checkpoint = arguments.work / f"{name.replace(' ', '_').replace(',', '')}.h5"
@@ -86,28 +84,16 @@ def main() -> None:
             if not checkpoint.exists():
                 train(checkpoint, fit, arguments, changes)
             rows.append(score(name, "training", checkpoint, dev, {}, started))
-            write(arguments.out, rows)
+            write_rows(arguments.out, rows, COLUMNS)
         if name == "base":
             for choice, settings in CAMS.items():
                 if choice not in done:
                     rows.append(score(choice, "cams", checkpoint, dev, settings, time.perf_counter()))
-                    write(arguments.out, rows)
+                    write_rows(arguments.out, rows, COLUMNS)
             for choice, crf in CRFS.items():
                 if choice not in done:
                     rows.append(score_crf(choice, checkpoint, dev, crf))
-                    write(arguments.out, rows)
-
-
-def split_lists(root: Path, work: Path) -> tuple[Path, Path]:
-    """Write two lists of ids: four fifths of train.txt to train on, one fifth to choose on."""
-    ids = (root / "ImageSets/Segmentation/train.txt").read_text().split()
-    order = np.random.default_rng(0).permutation(len(ids))
-    work.mkdir(parents=True, exist_ok=True)
-    paths = work / "fit.txt", work / "dev.txt"
-    cut = len(ids) // 5
-    for path, chosen in zip(paths, (order[cut:], order[:cut]), strict=True):
-        path.write_text("\n".join(sorted(ids[index] for index in chosen)) + "\n")
-    return paths
+                    write_rows(arguments.out, rows, COLUMNS)
 
 
 def train(out: Path, split: Path, arguments: argparse.Namespace, changes: dict[str, Any]) -> None:
@@ -167,23 +153,6 @@ def score_crf(name: str, checkpoint: Path, dev: Path, settings: dict[str, Any] |
     row["seconds"] = round(time.perf_counter() - started, 1)
     print(row, flush=True)
     return row
-
-
-def miou_at(curve: Path, threshold: float) -> float:
-    """mIoU at a threshold, read off a sweep's curve."""
-    from pseudolabel.artefacts import open_artefact
-
-    with open_artefact(curve, "thresholds") as artefact:
-        return float(np.interp(threshold, artefact.file["curve/threshold"][:], artefact.file["curve/miou"][:]))
-
-
-def write(path: Path, rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> None:
-    """Write all rows of the CSV."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

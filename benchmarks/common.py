@@ -110,7 +110,7 @@ def report(
         figures: What was measured.
         targets: From ``target``.
     """
-    words = [re.sub(r"(^|=)\S*/", r"\1", word) for word in sys.argv[1:]]
+    words = [re.sub(r"(^|=)[^=\s]*/", r"\1", word) for word in sys.argv[1:]]
     document = {
         "benchmark": Path(script).stem,
         "command": shlex.join(["python", f"benchmarks/{Path(script).name}", *words]),

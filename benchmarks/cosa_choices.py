@@ -11,27 +11,29 @@ head at the mixture's. val.txt is not touched. Writes a row a choice and seed, a
 
 from __future__ import annotations
 
-import csv
 import time
 from pathlib import Path
 from typing import Any
 
-from choices import miou_at, split_lists, write
-from common import make_parser
+from trials import (
+    is_done,
+    miou_at,
+    packaged_settings,
+    read_rows,
+    rows_parser,
+    score_network,
+    split_lists,
+    write_rows,
+)
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.options import (
-    EvaluateMasksOptions,
     MakeCamsOptions,
-    PredictMasksOptions,
     SearchThresholdOptions,
     TrainCosaOptions,
 )
-from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.progress import RichProgress
-from pseudolabel.stages.evaluate_masks import evaluate_masks
 from pseudolabel.stages.make_cams import make_cams
-from pseudolabel.stages.predict_masks import predict_masks
 from pseudolabel.stages.search_threshold import search_threshold
 from pseudolabel.stages.train_cosa import train_cosa
 
@@ -79,59 +81,44 @@ COLUMNS = ("choice", "seed", "tag_map", *NETWORK, "main", "auxiliary", "mixture_
 
 def main() -> None:
     """Train and score every row that the CSV does not hold yet, and write it after each one."""
-    parser = make_parser(__doc__, __file__, results="cosa_choices.csv")
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("work/cosa-choices"))
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    arguments = parser.parse_args()
+    arguments = rows_parser(__doc__, __file__, ROWS, default=ROWS).parse_args()
     fit, dev = split_lists(arguments.root, arguments.work)
-    rows = list(csv.DictReader(arguments.results.open())) if arguments.results.exists() else []
-    done = {(row["choice"], int(row["seed"])) for row in rows}
     for seed in arguments.seeds:
         for name in arguments.rows:
-            if (name, seed) in done:
-                continue
-            begin = time.perf_counter()
-            checkpoint = arguments.work / f"{name.replace(' ', '_').replace(',', '')}-{seed}.h5"
-            if not checkpoint.exists():
-                train_cosa(settings(arguments, fit, checkpoint, {**ROWS[name], "seed": seed}), RichProgress())
-            row = {"choice": name, "seed": seed, **score(checkpoint, dev)}
-            rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
-            print(rows[-1], flush=True)
-            write(arguments.results, rows, COLUMNS)
+            if not is_done(arguments.results, name, seed):
+                row = {"choice": name, "seed": seed, **one(arguments, name, seed, str(fit), str(dev))}
+                print(row, flush=True)
+                # read again: others may have written meanwhile
+                write_rows(arguments.results, [*read_rows(arguments.results), row], COLUMNS)
 
 
-def settings(arguments: Any, fit: Path, out: Path, changes: dict[str, Any]) -> TrainCosaOptions:
-    """The pipeline's train-cosa on four fifths of its split, with these changes."""
-    places_of_pipeline = {"cosa.weights": str(arguments.weights), "defaults.root": str(arguments.root)}
-    steps = read_pipeline(find_config("voc-mini/cosa"), places_of_pipeline).steps
-    base = next(step.options for step in steps if step.stage == "train-cosa")
-    places = {"root": arguments.root, "weights": arguments.weights, "split": str(fit), "out": out}
-    return TrainCosaOptions(**{**base.model_dump(), **places, **changes})
+def one(arguments: Any, name: str, seed: int, fit: str, dev: str) -> dict[str, Any]:
+    """Train with a row's changes and score."""
+    begin = time.perf_counter()
+    checkpoint = arguments.work / f"{name.replace(' ', '_').replace(',', '')}-{seed}.h5"
+    if not checkpoint.exists():
+        places = {"split": fit, "out": checkpoint, "seed": seed}
+        settings = {**packaged_settings("voc-mini/cosa", "cosa", arguments), **places, **ROWS[name]}
+        train_cosa(TrainCosaOptions(**settings), RichProgress())
+    return {**score(checkpoint, dev), "seconds": round(time.perf_counter() - begin, 1)}
 
 
-def score(checkpoint: Path, dev: Path) -> dict[str, Any]:
+def score(checkpoint: Path, dev: str) -> dict[str, Any]:
     """A row's figures, in per cent but for thresholds."""
+    found = score_network(checkpoint, dev)
     folder, again = checkpoint.with_suffix(""), {"overwrite": True}
-    looks = {"size": 448, "scales": (1, 0.75, 1.25)}
-    predict_masks(PredictMasksOptions(checkpoint=checkpoint, split=str(dev), out=folder, **looks, **again))
-    network = evaluate_masks(EvaluateMasksOptions(masks=folder, boundary=None, resamples=0, **again))
-    found = {"miou": network["miou"], "miou_tags": network["tag_filtered"]["miou"]}
     cams, curve = folder / "cams.h5", folder / "threshold.h5"
     scales = {"size": 320, "scales": (1, 0.5, 1.5, 0.75, 1.25)}
-    at_mixture = 0.0
     for head in ("main", "auxiliary"):
-        make_cams(MakeCamsOptions(checkpoint=checkpoint, split=str(dev), head=head, out=cams, **scales, **again))
+        make_cams(MakeCamsOptions(checkpoint=checkpoint, split=dev, head=head, out=cams, **scales, **again))
         mixture = search_threshold(SearchThresholdOptions(cams=cams, out=curve, **again))["value"]
-        found[head] = search_threshold(SearchThresholdOptions(cams=cams, out=curve, method="sweep", **again))["miou"]
-        at_mixture = miou_at(curve, mixture)
+        best = search_threshold(SearchThresholdOptions(cams=cams, out=curve, method="sweep", **again))["miou"]
+        found[head] = round(100 * best, 2)
     return {
         "tag_map": round(read_header(checkpoint).facts["tag_map"], 4),
-        **{name: round(100 * value, 2) for name, value in found.items()},
+        **found,
         "mixture_threshold": round(mixture, 3),
-        "at_mixture": round(100 * at_mixture, 2),
+        "at_mixture": round(100 * miou_at(curve, mixture), 2),
     }
 
 

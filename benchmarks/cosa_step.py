@@ -20,10 +20,10 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import alternate, conditions, make_parser, report, summary, target
+from common import alternate, conditions, report, summary, target
+from steps import make_batches, step_parser, step_settings, take
 
 if TYPE_CHECKING:
     import torch
@@ -37,20 +37,11 @@ LOSSES = ("main", "auxiliary", "c2s", "s2c", "regulariser", "contrastive")
 
 def main() -> None:
     """Measure and report."""
-    parser = make_parser(__doc__, __file__)
-    parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
-    parser.add_argument("--weights", type=Path, required=True, help="of the backbone")
-    parser.add_argument("--backbone", default="vit_tiny_patch16_224")
-    parser.add_argument("--crop", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
-
+    arguments = step_parser(__doc__, __file__).parse_args()
     found = conditions()
     runs = {"fast": make_run(arguments, "auto"), "exact": make_run(arguments, "float32")}
     runs["plain"] = make_run(arguments, "float32")
-    batches = make_batches(runs["fast"], arguments.batch)
+    batches = make_batches(runs["fast"], arguments.batch, BATCHES)
     values = {name: losses_of(run, batches[0], plain=name == "plain") for name, run in runs.items()}
     functions = {name: stepper(run, batches, plain=name == "plain") for name, run in runs.items()}
     for function in functions.values():
@@ -85,29 +76,10 @@ def make_run(arguments: Any, precision: str) -> Run:
     from pseudolabel.stages.train_cosa import make_run as build
     from pseudolabel.training import Group
 
-    options = TrainCosaOptions(
-        root=arguments.root,
-        backbone=arguments.backbone,
-        weights=arguments.weights,
-        crop=arguments.crop,
-        batch_size=arguments.batch,
-        precision=precision,
-        classification=0.0,
-        log=False,
-        holdout=0.0,
-        out=Path("nowhere.h5"),
-    )
+    settings = {**step_settings(arguments), "precision": precision, "classification": 0.0, "holdout": 0.0}
+    options = TrainCosaOptions(**settings)
     dataset = open_dataset(options)
     return build(options, dataset, dataset.records, (), [], Group(), pick_device(arguments.device))
-
-
-def make_batches(run: Run, size: int) -> list[dict[str, Any]]:
-    """The first images' views, on the device."""
-    from torch.utils.data import default_collate
-
-    keys = [[(0, start + index) for index in range(size)] for start in range(0, BATCHES * size, size)]
-    batches = [default_collate([run.samples[key] for key in part]) for part in keys]
-    return [{k: v if isinstance(v, list) else v.to(run.device) for k, v in batch.items()} for batch in batches]
 
 
 def stepper(run: Run, batches: list[dict[str, Any]], *, plain: bool) -> Callable[[], object]:
@@ -121,22 +93,6 @@ def stepper(run: Run, batches: list[dict[str, Any]], *, plain: bool) -> Callable
             return [take(run, optimiser, batch) for batch in batches]
 
     return once
-
-
-def take(run: Run, optimiser: torch.optim.Optimizer, batch: dict[str, Any]) -> float:
-    """One step; returns the loss, so that a GPU has finished."""
-    from pseudolabel.devices import autocast
-    from pseudolabel.training import Step
-
-    run.network.train()
-    optimiser.zero_grad(set_to_none=True)
-    with autocast(run.device, run.dtype):
-        losses = next(run.objective.losses(run.network, [batch], Step(run.step, len(batch["id"]))))
-    losses["loss"].backward()
-    optimiser.step()
-    run.step += 1
-    run.objective.after_step(run.network, run.step)
-    return float(losses["loss"].detach())
 
 
 def losses_of(run: Run, batch: dict[str, Any], *, plain: bool) -> dict[str, float]:

@@ -11,28 +11,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import alternate, conditions, make_parser, report, summary
-from cosa_step import make_batches, take
+from common import alternate, conditions, report, summary
+from steps import make_batches, step_parser, step_settings, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pseudolabel.training import Run
 
+BATCHES = 6
 LOSSES = ("none", "densecrf", "normalised-cut", "kernel-cut", "gated-crf", "dfr")
 
 
 def main() -> None:
     """Measure and report."""
-    parser = make_parser(__doc__, __file__)
-    parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
+    parser = step_parser(__doc__, __file__)
     parser.add_argument("--scribbles", type=Path, required=True, help="folder of scribbles of its train split")
-    parser.add_argument("--weights", type=Path, required=True, help="of the backbone")
-    parser.add_argument("--backbone", default="vit_tiny_patch16_224")
-    parser.add_argument("--crop", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     found = conditions()
     runs = {name: make_run(arguments, name) for name in LOSSES}
@@ -59,19 +53,8 @@ def make_run(arguments: Any, regulariser: str) -> Run:
     from pseudolabel.stages.train_scribble import make_run as build
     from pseudolabel.training import Group
 
-    options = TrainScribbleOptions(
-        root=arguments.root,
-        scribbles=arguments.scribbles,
-        backbone=arguments.backbone,
-        weights=arguments.weights,
-        crop=arguments.crop,
-        batch_size=arguments.batch,
-        regulariser=regulariser,
-        start=0.0,
-        ramp=0.0,
-        log=False,
-        out=Path("nowhere.h5"),
-    )
+    loss = {"scribbles": arguments.scribbles, "regulariser": regulariser, "start": 0.0, "ramp": 0.0}
+    options = TrainScribbleOptions(**step_settings(arguments), **loss)
     dataset = open_dataset(options)
     views = LabelledViews(dataset, frozenset(), None, options).of(dataset.records)
     return build(options, dataset, views, (), [], Group(), pick_device(arguments.device))
@@ -81,7 +64,7 @@ def stepper(run: Run, size: int) -> Callable[[], object]:
     """A step on each batch."""
     from pseudolabel.training.schedule import make_optimiser
 
-    optimiser, batches = make_optimiser(run.network, run.options), make_batches(run, size)
+    optimiser, batches = make_optimiser(run.network, run.options), make_batches(run, size, BATCHES)
     return lambda: [take(run, optimiser, batch) for batch in batches]
 
 

@@ -7,35 +7,27 @@ Scribbles and points are simulated from the masks (seed 0 for all). Each row is 
 voc-mini/scribbles runs it, but for what the row changes; the seeds are of the training. Trained on train.txt and scored
 on val.txt, without and with the image tags. With ``--choose`` it trains on four fifths of train.txt and is scored on
 the other fifth instead, into another file: to choose settings on. Writes a row a choice and seed, and can be stopped
-and run again, also beside itself on other rows. ``--plot FILE.svg`` draws the scores by length of the scribbles, which
-needs the extra ``bench``.
+and run again, once the scribbles are drawn also beside itself on other rows. ``--plot FILE.svg`` draws the scores by
+length of the scribbles, which needs the extra ``bench``.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from choices import split_lists, write
-from common import make_parser
+from trials import is_done, packaged_settings, read_rows, rows_parser, score_network, split_lists, write_rows
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.data.simulate import simulate_points, simulate_scribbles
 from pseudolabel.options import (
-    EvaluateMasksOptions,
-    PredictMasksOptions,
     SimulatePointsOptions,
     SimulateScribblesOptions,
     TrainScribbleOptions,
 )
-from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.progress import RichProgress
-from pseudolabel.stages.evaluate_masks import evaluate_masks
-from pseudolabel.stages.predict_masks import predict_masks
 from pseudolabel.stages.train_scribble import train_scribble
 
 SHARES = (1.0, 0.5, 0.25)
@@ -66,6 +58,10 @@ CHOICES: dict[str, dict[str, Any]] = {
     "dfr, consistency 0.3": {"consistency": 0.3},
     "dfr, sigma xy 50": {"sigma_xy": 50.0},
     "images alike": {"by_image": True, "regulariser": "none"},
+    **{
+        f"normalised cut, weight {weight:g}": {"regulariser": "normalised-cut", "regulariser_weight": weight}
+        for weight in (0.1, 0.03, 0.01)
+    },
 }
 ROWS = {**LOSSES, **ABLATIONS, **LENGTHS, **CHOICES}
 COLUMNS = ("choice", "seed", "miou", "miou_tags", "images_per_second")
@@ -73,12 +69,7 @@ COLUMNS = ("choice", "seed", "miou", "miou_tags", "images_per_second")
 
 def main() -> None:
     """Train and score every row that the CSV does not hold yet, and write it after each one."""
-    parser = make_parser(__doc__, __file__, results="scribbles.csv")
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("work/scribbles"))
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=[*LOSSES, *ABLATIONS, *LENGTHS], metavar="ROW")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser = rows_parser(__doc__, __file__, ROWS, default=[*LOSSES, *ABLATIONS, *LENGTHS])
     parser.add_argument("--plot", type=Path, help="an .svg to draw the scores by length of the scribbles into")
     parser.add_argument("--choose", action="store_true", help="on parts of train.txt; choose --results, too")
     arguments = parser.parse_args()
@@ -86,12 +77,12 @@ def main() -> None:
     simulate(arguments.root, arguments.work)
     for seed in arguments.seeds:
         for name in arguments.rows:
-            if (name, str(seed)) not in {(row["choice"], row["seed"]) for row in read(arguments.results)}:
-                found = one(arguments, ROWS[name], *map(str, lists), seed)
+            if not is_done(arguments.results, name, seed):
+                row = {"choice": name, "seed": seed, **one(arguments, name, seed, *map(str, lists))}
+                print(row, flush=True)
                 # read again: others may have written meanwhile
-                write(arguments.results, [*read(arguments.results), {"choice": name, "seed": seed, **found}], COLUMNS)
-                print(name, seed, found, flush=True)
-    scores = {key: by_choice(read(arguments.results), key) for key in ("miou", "miou_tags")}
+                write_rows(arguments.results, [*read_rows(arguments.results), row], COLUMNS)
+    scores = {key: by_choice(read_rows(arguments.results), key) for key in ("miou", "miou_tags")}
     for name, values in scores["miou"].items():
         print(f"{name:40} {spread(values)}   with tags {spread(scores['miou_tags'][name])}   {len(values)} seeds")
     if arguments.plot:
@@ -108,44 +99,23 @@ def simulate(root: Path, work: Path) -> None:
         simulate_points(SimulatePointsOptions(out=out, **data))
 
 
-def one(arguments: Any, changes: Mapping[str, Any], train: str, held_out: str, seed: int) -> dict[str, Any]:
-    """Train with these changes and score, in per cent."""
-    values = dict(changes)
-    labels = values.pop("labels", "scribbles-1")
+def one(arguments: Any, row: str, seed: int, train: str, held_out: str) -> dict[str, Any]:
+    """Train with a row's changes and score, in per cent."""
+    changes = dict(ROWS[row])
+    labels = changes.pop("labels", "scribbles-1")
     if labels is None:
-        values["supervision"] = "masks"
+        changes["supervision"] = "masks"
     else:
         kind, place = ("points", "points/points.csv") if labels == "points" else ("scribbles", labels)
-        values[kind] = arguments.work / place
-    name = "-".join([train.rpartition("/")[2], str(labels), *(f"{key}_{value}" for key, value in changes.items())])
-    checkpoint = arguments.work / f"{name}-{seed}.h5".replace("/", "_")
+        changes[kind] = arguments.work / place
+    name = f"{Path(train).stem}-{row}-{seed}".replace(",", "").replace(" ", "_")
+    checkpoint = arguments.work / f"{name}.h5"
     if not checkpoint.exists():
-        train_scribble(settings(arguments, values, train, checkpoint, seed), RichProgress())
-    folder, again = checkpoint.with_suffix(""), {"overwrite": True}
-    looks = {"size": 448, "scales": (1, 0.75, 1.25)}
-    predict_masks(PredictMasksOptions(checkpoint=checkpoint, split=held_out, out=folder, **looks, **again))
-    scores = evaluate_masks(EvaluateMasksOptions(masks=folder, boundary=None, resamples=0, **again))
-    cost = read_header(checkpoint).cost
-    return {
-        "miou": round(100 * scores["miou"], 2),
-        "miou_tags": round(100 * scores["tag_filtered"]["miou"], 2),
-        "images_per_second": cost["images_per_second"],
-    }
-
-
-def settings(arguments: Any, changes: Mapping[str, Any], split: str, out: Path, seed: int) -> TrainScribbleOptions:
-    """The pipeline's train-scribble, with these changes."""
-    places_of_pipeline = {"net.weights": str(arguments.weights), "defaults.root": str(arguments.root)}
-    steps = read_pipeline(find_config("voc-mini/scribbles"), places_of_pipeline).steps
-    base = next(step.options for step in steps if step.stage == "train-scribble").model_dump()
-    base["scribbles"] = None
-    places = {"root": arguments.root, "weights": arguments.weights, "split": split, "out": out, "seed": seed}
-    return TrainScribbleOptions(**{**base, **places, **changes})
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows so far."""
-    return list(csv.DictReader(path.open())) if path.exists() else []
+        base = {**packaged_settings("voc-mini/scribbles", "net", arguments), "scribbles": None}
+        places = {"split": train, "out": checkpoint, "seed": seed}
+        train_scribble(TrainScribbleOptions(**{**base, **places, **changes}), RichProgress())
+    speed = read_header(checkpoint).cost["images_per_second"]
+    return {**score_network(checkpoint, held_out), "images_per_second": speed}
 
 
 def by_choice(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "common.py")
+SHARED = {"common.py", "steps.py", "trials.py"}
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in SHARED)
 
 
 def test_there_are_benchmarks() -> None:

@@ -1,0 +1,100 @@
+"""What benchmarks share that try one choice after another on voc-mini: their lists, rows, settings and scores."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import make_parser
+
+from pseudolabel.artefacts import open_artefact
+from pseudolabel.options import EvaluateMasksOptions, PredictMasksOptions
+from pseudolabel.pipeline import find_config, read_pipeline
+from pseudolabel.stages.evaluate_masks import evaluate_masks
+from pseudolabel.stages.predict_masks import predict_masks
+
+LOOKS: dict[str, Any] = {"size": 448, "scales": (1, 0.75, 1.25)}
+"""How predict-masks of the packaged pipelines looks at a photograph."""
+
+
+def rows_parser(doc: str, script: str, rows: Mapping[str, Any], default: Iterable[str]) -> argparse.ArgumentParser:
+    """As ``make_parser`` for a CSV, with the arguments of a benchmark that trains a network a row and seed.
+
+    Args:
+        doc: The script's docstring.
+        script: Its ``__file__``.
+        rows: Every row by its name.
+        default: The names of those that are run where none are asked for.
+    """
+    stem = Path(script).stem
+    work = Path("work") / stem.replace("_", "-")
+    parser = make_parser(doc, script, results=f"{stem}.csv")
+    parser.add_argument("--root", type=Path, required=True, help="voc-mini")
+    parser.add_argument("--weights", type=Path, required=True, help="of the backbone")
+    parser.add_argument("--work", type=Path, default=work, help="(default: %(default)s)")
+    parser.add_argument("--rows", nargs="+", choices=list(rows), default=list(default), metavar="ROW")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the training (default: 0)")
+    return parser
+
+
+def split_lists(root: Path, work: Path) -> tuple[Path, Path]:
+    """Write two lists of ids: four fifths of train.txt to train on, one fifth to choose on."""
+    ids = (root / "ImageSets/Segmentation/train.txt").read_text().split()
+    order = np.random.default_rng(0).permutation(len(ids))
+    work.mkdir(parents=True, exist_ok=True)
+    paths = work / "fit.txt", work / "dev.txt"
+    cut = len(ids) // 5
+    for path, chosen in zip(paths, (order[cut:], order[:cut]), strict=True):
+        path.write_text("\n".join(sorted(ids[index] for index in chosen)) + "\n")
+    return paths
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of the CSV so far, all values as text."""
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Write all rows of the CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def is_done(path: Path, name: str, seed: int) -> bool:
+    """Whether the CSV holds this choice and seed."""
+    return (name, str(seed)) in {(row["choice"], row["seed"]) for row in read_rows(path)}
+
+
+def packaged_settings(pipeline: str, key: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that a packaged pipeline gives a training.
+
+    Args:
+        pipeline: For instance ``voc-mini/cosa``.
+        key: Of the training in it, which begins with weights.
+        arguments: Of ``rows_parser``: where data set and weights lie here.
+    """
+    places = {f"{key}.weights": str(arguments.weights), "defaults.root": str(arguments.root)}
+    steps = read_pipeline(find_config(pipeline), places).steps
+    return next(step.options for step in steps if step.key == key).model_dump()
+
+
+def score_network(checkpoint: Path, split: str) -> dict[str, float]:
+    """mIoU of what a network predicts of a split, without and with the image tags, in per cent."""
+    masks = checkpoint.with_suffix("")
+    predict_masks(PredictMasksOptions(checkpoint=checkpoint, split=split, out=masks, overwrite=True, **LOOKS))
+    scores = evaluate_masks(EvaluateMasksOptions(masks=masks, boundary=None, resamples=0, overwrite=True))
+    found = {"miou": scores["miou"], "miou_tags": scores["tag_filtered"]["miou"]}
+    return {name: round(100 * value, 2) for name, value in found.items()}
+
+
+def miou_at(curve: Path, threshold: float) -> float:
+    """mIoU at a threshold, read off a sweep's curve."""
+    with open_artefact(curve, "thresholds") as artefact:
+        return float(np.interp(threshold, artefact.file["curve/threshold"][:], artefact.file["curve/miou"][:]))
