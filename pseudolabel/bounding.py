@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pseudolabel.data import Dataset, Record, load_dataset
+from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.data.boxes import check_box
+from pseudolabel.data.dataset import require_places
 from pseudolabel.data.faults import stop
 from pseudolabel.data.shapes import cells
 from pseudolabel.errors import InputError
@@ -31,8 +32,14 @@ def open_boxed(spec: Mapping[str, Any], boxes: Path | None, *, split: str, root:
         boxes: Folder or file to use instead of the spec's.
         split: As of ``load_dataset``.
         root: As of ``load_dataset``.
+
+    Raises:
+        DatasetError: As of ``reopen_dataset``, or there is nothing at ``boxes``.
     """
-    return load_dataset({**spec, "boxes": str(boxes)} if boxes else spec, split=split, root=root)
+    if boxes is None:
+        return reopen_dataset(spec, split=split, root=root)
+    require_places({"boxes": boxes})
+    return reopen_dataset({**spec, "boxes": str(boxes)}, split=split, root=root)
 
 
 def stated(dataset: Dataset) -> dict[str, str]:

@@ -6,14 +6,14 @@ import hashlib
 import importlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pseudolabel.artefacts import Header, StalePartialError, read_header
 from pseudolabel.artefacts.header import made_differently
-from pseudolabel.data import load_dataset
+from pseudolabel.data import load_dataset, reopen_dataset
 from pseudolabel.data.dataset import WEAK, folder_of, require_places
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.fields import nearest
@@ -160,7 +160,7 @@ class Freshness:
         for item in header.inputs:
             if item.kind == "dataset":
                 try:
-                    digest = self._dataset_digest(_places(step.options, header), getattr(step.options, "root", None))
+                    digest = self._dataset_digest(step.options, header)
                 except InputError as error:
                     return str(error)
                 if digest != item.digest:
@@ -171,10 +171,12 @@ class Freshness:
                     return f"its input {path} has changed"
         return None
 
-    def _dataset_digest(self, spec: Mapping[str, Any], root: Path | None) -> str:
-        key = json.dumps([dict(spec), str(root)], sort_keys=True)
+    def _dataset_digest(self, options: StageOptions, header: Header) -> str:
+        spec, root = _places(options, header), getattr(options, "root", None)
+        load = load_dataset if isinstance(options, DatasetOptions) else reopen_dataset
+        key = json.dumps([load.__name__, spec, str(root)], sort_keys=True)
         if key not in self._datasets:
-            self._datasets[key] = load_dataset(spec, root=root).as_input().digest
+            self._datasets[key] = load(spec, root=root).as_input().digest
         return self._datasets[key]
 
 

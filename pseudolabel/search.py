@@ -11,7 +11,7 @@ import numpy as np
 
 from pseudolabel.artefacts import Input, MapsReader
 from pseudolabel.artefacts.maps import at_size
-from pseudolabel.data import Dataset, Record, load_dataset
+from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels import Thresholds, assign
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
@@ -246,7 +246,7 @@ def open_pairs(options: SearchThresholdOptions, reader: MapsReader) -> Pairs:
         InputError: There is no image, or the data set has other classes.
         DatasetError: An image is not in the data set.
     """
-    dataset = load_dataset(reader.header.dataset, root=options.root)
+    dataset = reopen_dataset(reader.header.dataset, root=options.root)
     if dataset.classes != reader.header.classes:
         raise InputError(
             f"{options.cams} has other classes than {dataset.root}; pass --root with the folder that it was made from"

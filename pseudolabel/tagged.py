@@ -13,7 +13,7 @@ from pseudolabel.artefacts.header import environment
 from pseudolabel.data import Dataset, Record, read_image
 from pseudolabel.data.views import resized
 from pseudolabel.devices import autocast
-from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.options import BackboneOptions, DatasetOptions
@@ -93,12 +93,7 @@ def require_tags(dataset: Dataset) -> None:
     Raises:
         DatasetError: One has none.
     """
-    untagged = [record.id for record in dataset.records if record.tags is None]
-    if untagged:
-        raise DatasetError(
-            f"{len(untagged)} images of {dataset.root} have no tags (first: {untagged[0]}); "
-            "give --tags-file, or --tag-source masks, which is marked oracle"
-        )
+    dataset.require_tags("give --tags-file, or --tag-source masks, which is marked oracle")
 
 
 def usable(

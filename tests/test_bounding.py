@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,24 @@ def test_a_box_that_its_image_cannot_hold_stops_the_stage(checkpoint: Path, boxe
     assert str(error.value).startswith(f"{path}: object 1: box from ")
     assert str(error.value).endswith("goes beyond the border of its image, which is 64 x 48 pixels")
     assert not (tmp_path / "out/masks.h5").exists()
+
+
+def test_boxes_that_are_gone_hold_nothing(checkpoint: Path, boxes: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "boxes"
+    shutil.copytree(boxes, copy)
+    given = {"checkpoint": checkpoint, "tags": "boxes", **QUICK}
+    predict_masks(PredictMasksOptions(out=tmp_path / "held", boxes=copy, **given))
+    shutil.rmtree(copy)
+    with pytest.raises(DatasetError, match=r"^--boxes .*/boxes does not exist; pass the folder or file"):
+        predict_masks(PredictMasksOptions(out=tmp_path / "again", boxes=copy, **given))
+    soft = tmp_path / "held/soft.h5"
+    with pytest.raises(InputError) as error:
+        refine_crf(RefineCrfOptions(cams=soft, out=tmp_path / "soft.h5", workers=0))
+    root = load_dataset({**read_header(soft).dataset, "boxes": None}).root
+    assert str(error.value) == (
+        f"{soft} is held to boxes, but no image of split train of {root} has any; {copy} is no longer there; "
+        "put them back where they were"
+    )
 
 
 def test_labels_that_were_not_held_are_refined_as_before(synthetic_root: Path, boxes: Path, tmp_path: Path) -> None:

@@ -593,6 +593,28 @@ def test_scribbles_in_masks_out(synthetic_root, tmp_path, capsys):
     assert compared["runs"][0]["oracle"]["net.h5"] == ["scribbles simulated from pixel masks"]
 
 
+def test_a_checkpoint_serves_where_its_scribbles_are_not(options, weak, tmp_path, capsys):
+    """Unless the tags came from them, and are asked for."""
+    strokes = tmp_path / "strokes"
+    shutil.copytree(weak["scribbles"], strokes)
+    train_scribble(options("xml.h5", scribbles=strokes, steps=2))
+    train_scribble(options("weak.h5", scribbles=strokes, steps=2, tag_source="weak"))
+    shutil.rmtree(strokes)
+    quick = ["--device", "cpu", "--workers", "0"]
+    seen = ["--split", "train", "--tags", "dataset", *quick]
+    stage(capsys, "predict-masks", tmp_path / "xml.h5", *seen, "--out", tmp_path / "xml")
+    stage(capsys, "refine-crf", tmp_path / "xml/soft.h5", "--out", tmp_path / "soft.h5", *quick)
+    assert main(["predict-masks", str(tmp_path / "weak.h5"), *seen, "--out", str(tmp_path / "weak")]) == 2
+    error = capsys.readouterr().err.replace("\n", "")
+    assert f"{strokes} is no longer there; pass --tags none, or tag them" in error
+    stage(capsys, "predict-masks", tmp_path / "weak.h5", "--split", "train", "--out", tmp_path / "weak", *quick)
+    assert main(["evaluate-masks", str(tmp_path / "weak"), "--json"]) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["tag_filtered"] is None
+    assert f"some images have no tags; {strokes} is no longer there" in found.err
+    assert main(["train-scribble", "--root", "x", "--scribbles", str(strokes), "--out", str(tmp_path / "y.h5")]) == 2
+
+
 def test_scores_of_a_mixture_are_split_by_what_supervised_each_image(options, tmp_path, capsys):
     """Of the training images; also after a CRF, of a segmenter trained on the masks, in compare and in the report."""
     mixed, quick = mixture(options, tmp_path), ["--device", "cpu", "--workers", "0"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from small_voc import array, save, write_voc
 
 from pseudolabel.cli.app import main
-from pseudolabel.data import Dataset, load_dataset, open_dataset
+from pseudolabel.data import Dataset, load_dataset, open_dataset, reopen_dataset
 from pseudolabel.data.check import check_dataset
 from pseudolabel.data.manifest import write_manifest
 from pseudolabel.data.weak import load_weak_labels
@@ -237,6 +239,50 @@ def test_weak_labels_inside_a_data_set_move_with_it(root: Path, tmp_path: Path) 
     with pytest.raises(DatasetError, match=r"^--scribbles .*/set/scribbles does not exist; pass the folder or file"):
         load_dataset(spec | {"root": str(moved)})
     assert load_dataset(spec | {"root": str(moved), "tag_source": "none"}).weak == {}  # evaluation needs no labels
+
+
+def test_a_later_stage_does_without_weak_labels_that_are_gone(root: Path, tmp_path: Path) -> None:
+    """Tags from elsewhere stay; nothing of what the artefact says of its data set is lost."""
+    folder, table = scribble(tmp_path / "s/a.png", blank(r2c2=1)), text(tmp_path / "p.csv", "b,dog,5,3\n")
+    write_manifest(folder, "scribbles", {"seed": 3})
+    before = load(root, scribbles=folder, points=table)
+    assert reopen_dataset(before.spec()) == replace(before, read_mask=ANY)
+    folder.rename(tmp_path / "away")
+    dataset = reopen_dataset(before.spec())
+    found = [(item.scribbles, item.tags, len(item.points)) for item in dataset.records]
+    assert found == [(None, (1,), 0), (None, (2,), 1)]
+    assert (dataset.spec(), dataset.oracle) == (before.spec(), before.oracle)
+    assert dataset.gone == (folder,)
+    dataset.require_tags("never read")
+    table.unlink()
+    assert reopen_dataset(before.spec()).gone == (folder, table)
+
+
+@pytest.mark.parametrize("source", ["weak", "csv"])
+def test_tags_go_with_what_said_them(root: Path, tmp_path: Path, source: str) -> None:
+    """A part of what implied them is not taken for the whole."""
+    folder = scribble(tmp_path / "s/a.png", blank(r2c2=1))
+    table = text(tmp_path / "points.csv", "a,cat,0,0\nb,dog,5,3\n")
+    if source == "weak":
+        before, gone = load(root, scribbles=folder, points=table, tag_source="weak"), folder
+    else:
+        tags = text(root / "given.csv", "a,cat\nb,cat;dog\n")
+        before, gone = load(root, points=table, tags_file=tags), tags
+    assert before.tag_source == source
+    assert all(item.tags for item in before.records)
+    gone.rename(tmp_path / "away")
+    dataset = reopen_dataset(before.spec())
+    assert [item.tags for item in dataset.records] == [None, None]
+    assert dataset.spec() == before.spec()
+    with pytest.raises(DatasetError) as error:
+        dataset.require_tags("do something")
+    assert str(error.value) == (f"2 images of {root} have no tags (first: a); {gone} is no longer there; do something")
+
+
+def test_a_tag_table_inside_a_data_set_moves_with_it(root: Path, tmp_path: Path) -> None:
+    spec = load(root, tags_file=text(root / "given.csv", "a,cat\nb,cat;dog\n")).spec()
+    moved = root.rename(tmp_path / "moved")
+    assert [item.tags for item in load_dataset(spec, root=moved).records] == [(1,), (1, 2)]
 
 
 def test_a_stage_that_asks_for_weak_labels_opens_them(root: Path, tmp_path: Path) -> None:

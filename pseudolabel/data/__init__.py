@@ -1,6 +1,6 @@
 """Data sets of every layout as one plain table of records, and the images behind them."""
 
-from pseudolabel.data.dataset import Dataset, Record, load_dataset, open_dataset
+from pseudolabel.data.dataset import Dataset, Record, load_dataset, open_dataset, reopen_dataset
 from pseudolabel.data.images import image_size, read_image
 from pseudolabel.data.weak import WeakLabels, load_weak_labels
 
@@ -13,4 +13,5 @@ __all__ = [
     "load_weak_labels",
     "open_dataset",
     "read_image",
+    "reopen_dataset",
 ]

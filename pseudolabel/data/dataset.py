@@ -58,6 +58,7 @@ class Dataset:
         weak: Folder or file of each kind of weak label: ``scribbles``, ``points``, ``boxes``.
         simulated: Of each kind that was simulated from masks, how.
         strays: Complaints about weak labels of images that are not in the list, which are left out.
+        gone: Weak labels, and the CSV of tags, that an artefact names and that are no longer there.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Dataset:
     weak: Mapping[str, Path] = field(default_factory=dict)
     simulated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     strays: tuple[str, ...] = field(default=(), repr=False)
+    gone: tuple[Path, ...] = ()
 
     @property
     def oracle(self) -> tuple[str, ...]:
@@ -97,6 +99,25 @@ class Dataset:
                 f"(first: {absent[0]!r}); pass --root with the folder that it was made from"
             )
         return [known[name] for name in wanted]
+
+    @property
+    def gone_note(self) -> str:
+        """What is gone, to continue a message about what is missing with; empty where nothing is."""
+        return "".join(f"; {path} is no longer there" for path in self.gone)
+
+    def require_tags(self, otherwise: str) -> None:
+        """Refuse images without tags.
+
+        Args:
+            otherwise: What to do about them, to end the message with.
+
+        Raises:
+            DatasetError: Some have none.
+        """
+        untagged = [record.id for record in self.records if record.tags is None]
+        if untagged:
+            first = f"(first: {untagged[0]}){self.gone_note}"
+            raise DatasetError(f"{len(untagged)} images of {self.root} have no tags {first}; {otherwise}")
 
     def spec(self) -> dict[str, Any]:
         """What ``load_dataset`` needs to find this data set again, as JSON data."""
@@ -184,7 +205,7 @@ def load_dataset(
     Args:
         spec: ``dataset``, ``root``, ``split``, ``tag_source``, ``tags_file``, ``scribbles``, ``points``, ``boxes``.
         split: List to use instead of the spec's.
-        root: Folder to use instead of the spec's, also for weak labels that lie inside it.
+        root: Folder to use instead of the spec's, also for weak labels and the CSV of tags that lie inside it.
         fault: Told of everything wrong with single images, which are then left out. The default raises the first.
 
     Raises:
@@ -193,13 +214,10 @@ def load_dataset(
     if not spec.get("dataset"):
         raise InputError("the artefact names no data set (it was imported without one); pass --dataset and --root")
     name, place = spec["dataset"], folder_of(spec, root)
-    tags_file = Path(spec["tags_file"]) if spec.get("tags_file") else None
+    tags_file = _table_of(spec, root)
     layout = importlib.import_module(f"pseudolabel.data.{name}")
     source = spec.get("tag_source") or "auto"
-    places = {kind: Path(spec[kind]).resolve() for kind in WEAK if spec.get(kind)}
-    if root and spec.get("root"):  # weak labels inside the folder have moved with it
-        before = Path(spec["root"]).resolve()
-        places = {k: place / p.relative_to(before) if p.is_relative_to(before) else p for k, p in places.items()}
+    places = _weak_places(spec, root)
     if source == "weak" and not places:
         raise InputError(
             "--tag-source weak needs scribbles, points or boxes, and none are given; "
@@ -217,3 +235,58 @@ def load_dataset(
     from pseudolabel.data.weak import attach  # which needs the records above
 
     return attach(dataset, places, fault)
+
+
+def reopen_dataset(spec: Mapping[str, Any], *, split: str | None = None, root: Path | None = None) -> Dataset:
+    """Open the data set that an artefact was made from, as ``load_dataset`` does, without what is gone since.
+
+    A later stage may need neither weak labels nor tags. Where weak labels, or the CSV of tags, are no longer there, the
+    images are without them, and without the tags that came from them; ``gone`` says so to whoever does need them.
+
+    Args:
+        spec: As of ``load_dataset``.
+        split: As of ``load_dataset``.
+        root: As of ``load_dataset``.
+
+    Raises:
+        DatasetError: As ``load_dataset``, but for what is gone.
+    """
+    weak, table = _weak_places(spec, root), _table_of(spec, root)
+    gone = {kind: path for kind, path in weak.items() if not path.exists()}
+    if table is not None and not table.exists():
+        gone["tags_file"] = table
+    if not gone:
+        return load_dataset(spec, split=split, root=root)
+    without = {**spec, **dict.fromkeys(gone)}
+    untagged = "tags_file" in gone or spec.get("tag_source") == "weak"
+    if untagged:
+        without |= {"tag_source": "none", "tags_file": None}
+    found = load_dataset(without, split=split, root=root)
+    records = tuple(replace(record, tags=None) for record in found.records) if untagged else found.records
+    return replace(
+        found,
+        records=records,
+        tag_source=spec["tag_source"],
+        tags_file=table,
+        weak=weak,
+        simulated=spec.get("simulated", {}),
+        gone=tuple(gone.values()),
+    )
+
+
+def _weak_places(spec: Mapping[str, Any], root: Path | None) -> dict[str, Path]:
+    """Where weak labels are."""
+    return {kind: _moved(Path(spec[kind]).resolve(), spec, root) for kind in WEAK if spec.get(kind)}
+
+
+def _table_of(spec: Mapping[str, Any], root: Path | None) -> Path | None:
+    """Where the CSV of tags is, if there is one."""
+    return _moved(Path(spec["tags_file"]), spec, root) if spec.get("tags_file") else None
+
+
+def _moved(path: Path, spec: Mapping[str, Any], root: Path | None) -> Path:
+    """Where a path is now: what lies inside the data set's folder has moved with it."""
+    if not (root and spec.get("root")):
+        return path
+    before = Path(spec["root"]).resolve()
+    return root.resolve() / path.relative_to(before) if path.is_relative_to(before) else path

@@ -24,7 +24,7 @@ import numpy as np
 
 from pseudolabel.artefacts import Header, check_output, child_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.data import Dataset, Record, load_dataset
+from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.errors import InputError
 from pseudolabel.metrics.scores import rounded
 from pseudolabel.options import EvaluateMasksOptions
@@ -78,7 +78,7 @@ def evaluate_masks(
         if predictions.skipped:
             progress.warn(f"{len(predictions.skipped)} images that an earlier stage has skipped are not scored")
         if predictions.filterable and not filtered:
-            progress.warn("there is no tag-filtered score: some images have no tags")
+            progress.warn(f"there is no tag-filtered score: some images have no tags{dataset.gone_note}")
         supervision = supervision_of(predictions, options, progress)
         kinds = supervision.kinds if supervision else None
         scoring = Scoring(options, dataset.classes, label_maps=1 + filtered, kinds=kinds)
@@ -122,7 +122,7 @@ def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Datas
         raise InputError(f"{options.masks} does not say what it was made of; pass {' and '.join(unsaid)}")
     if not predictions.filterable:
         spec |= {"tag_source": "none", "tags_file": None}
-    dataset = load_dataset(spec, split=options.split, root=options.root)
+    dataset = reopen_dataset(spec, split=options.split, root=options.root)
     if header and header.classes != dataset.classes:
         raise InputError(
             f"{options.masks} has {len(header.classes)} classes ({', '.join(header.classes[:3])} ...), "

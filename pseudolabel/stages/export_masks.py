@@ -24,7 +24,7 @@ from pseudolabel.artefacts import (
 )
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.maps import at_size
-from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.data import Dataset, reopen_dataset
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.gallery import COCO, OVERLAYS, SHEET, Gallery
 from pseudolabel.labels import Thresholds, assign, from_soft
@@ -112,7 +112,7 @@ def open_dataset(options: ExportMasksOptions, source: Source) -> Dataset | None:
         )
     if not (options.overlays or options.contact_sheet or options.rle):
         return None
-    dataset = load_dataset(source.header.dataset, root=options.root)
+    dataset = reopen_dataset(source.header.dataset, root=options.root)
     if dataset.classes != source.header.classes:
         raise InputError(
             f"{options.labels} has labels of other classes than {dataset.root}; "

@@ -18,7 +18,7 @@ from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.bounding import hold_cams, open_boxed, stated
 from pseudolabel.data import Record
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
-from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.errors import InputError
 from pseudolabel.inference import compute_maps, make_plan
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.checkpoint import load_network
@@ -47,11 +47,8 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     assert isinstance(network, CamNetwork)  # load_network checked the architecture's type
     dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
     head = pick_head(network, options)
-    untagged = [record.id for record in dataset.records if record.tags is None]
-    if untagged and options.tags != "predicted":
-        raise DatasetError(
-            f"{len(untagged)} images have no tags (first: {untagged[0]}); pass --tags predicted, or tag them"
-        )
+    if options.tags != "predicted":
+        dataset.require_tags("pass --tags predicted, or tag them")
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
     network.to(device).to(memory_format=torch.channels_last).eval()

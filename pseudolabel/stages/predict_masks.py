@@ -23,7 +23,6 @@ from pseudolabel.artefacts.maps import at_size
 from pseudolabel.bounding import hold_shares, open_boxed, stated
 from pseudolabel.data import Dataset, Record
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
-from pseudolabel.errors import DatasetError
 from pseudolabel.inference import compute_maps, make_plan
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.multiscale import scaled_views, split_mirrored
@@ -136,9 +135,8 @@ def predict(
     progress: Progress,
 ) -> dict[str, Any]:
     """Run the network over the split and write its probabilities as float16 at the network's grid."""
-    untagged = [record.id for record in dataset.records if record.tags is None]
-    if untagged and options.tags != "none":
-        raise DatasetError(f"{len(untagged)} images have no tags (first: {untagged[0]}); pass --tags none, or tag them")
+    if options.tags != "none":
+        dataset.require_tags("pass --tags none, or tag them")
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
     network.to(device).to(memory_format=torch.channels_last).eval()

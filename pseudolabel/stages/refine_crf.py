@@ -27,7 +27,7 @@ from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.bounding import HELD, hold_shares
 from pseudolabel.crf_search import Choice, chosen_crf
-from pseudolabel.data import Dataset, Record, load_dataset
+from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import IGNORE, Thresholds, assign_confident, probabilities, quantise
 from pseudolabel.options import CrfEngine, RefineCrfOptions
@@ -62,8 +62,14 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
     choice = chosen_crf(options)
     with open_source(options.cams, options.threshold, "cams", "soft-labels") as source:
         check_confidence(options, source)
-        dataset = load_dataset(source.header.dataset, root=options.root)
+        dataset = reopen_dataset(source.header.dataset, root=options.root)
         records = dataset.find(source.images.ids, options.cams)
+        held = HELD in source.header.protocol
+        if held and not any(record.boxes for record in records):
+            raise InputError(
+                f"{options.cams} is held to boxes, but no image of split {dataset.split} of {dataset.root} has any"
+                f"{dataset.gone_note}; put them back where they were"
+            )
         header = make_header(options, source, dataset, choice)
         work = partial(
             refine,
@@ -74,7 +80,7 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
             thresholds=source.thresholds,
             confidence=options.confidence,
             skip=options.on_error == "skip",
-            held=HELD in source.header.protocol,
+            held=held,
         )
         writer = MapsWriter(options.out, header, source.images, dtype="uint8", cost=cost, overwrite=options.overwrite)
         with writer:

@@ -26,7 +26,7 @@ from pseudolabel.artefacts.journal import Journal
 from pseudolabel.artefacts.store import writing
 from pseudolabel.artefacts.writer import begin
 from pseudolabel.crf_search import Task, Trial, Verdict, as_options, draw_trials, in_words, judge, trial_arrays
-from pseudolabel.data import Dataset, Record, load_dataset
+from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import IGNORE
 from pseudolabel.metrics.scores import class_mean, iou, rounded
@@ -59,7 +59,7 @@ def search_crf(options: SearchCrfOptions, progress: Progress = Progress()) -> di
     check_output(options.out, overwrite=options.overwrite)
     trials = draw_trials(options.trials, options.seed)
     with open_source(options.cams, options.threshold, "cams", "soft-labels") as source:
-        dataset = load_dataset(source.header.dataset, root=options.root)
+        dataset = reopen_dataset(source.header.dataset, root=options.root)
         records = choose_images(options, source, dataset)
         if options.method == "oracle":
             check_masks(options, source, dataset, records)

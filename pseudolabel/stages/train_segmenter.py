@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pseudolabel.artefacts import Header, Input, MapsReader, check_output, child_header, open_artefact
 from pseudolabel.artefacts.header import CostMeter, environment
-from pseudolabel.data import Record, load_dataset, read_image
+from pseudolabel.data import Record, read_image, reopen_dataset
 from pseudolabel.data.views import random_view, resized
 from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.errors import DatasetError, InputError
@@ -109,7 +109,7 @@ def train_segmenter(
     check_output(options.out, overwrite=options.overwrite)
     path = options.masks / "masks.h5" if options.masks.is_dir() else options.masks
     parent, rows = labelled_rows(path)
-    dataset = load_dataset(parent.dataset, root=options.root)
+    dataset = reopen_dataset(parent.dataset, root=options.root)
     labelled = tuple(record for record in dataset.records if record.id in rows)
     skipping = options.on_error == "skip"
     skipped = unreadable(labelled, MaskViews(path, rows, labelled, options).pair, progress) if skipping else {}
