@@ -60,7 +60,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "images alike": {"by_image": True, "regulariser": "none"},
     **{
         f"normalised cut, weight {weight:g}": {"regulariser": "normalised-cut", "regulariser_weight": weight}
-        for weight in (0.1, 0.03, 0.01)
+        for weight in (1, 0.1, 0.01)
     },
 }
 ROWS = {**LOSSES, **ABLATIONS, **LENGTHS, **CHOICES}

@@ -283,7 +283,7 @@ def test_regularisers_have_the_published_settings() -> None:
     published = {name: build_regulariser(name) for name in NAMES}
     released = "bilateral=Bilateral(sigma_xy=100, sigma_rgb=15, scale=0.5, backend='auto')"
     assert f"weight=2e-09, {released}" in str(published["densecrf"])
-    assert f"weight=1.0, {released}" in str(published["kernel-cut"])
+    assert f"weight=0.1, {released}" in str(published["kernel-cut"])
     assert "weight=0.1, bilateral=Bilateral(sigma_xy=6, sigma_rgb=25.5" in str(published["gated-crf"])
     assert "scale=0.25, backend='exact'" in str(published["dfr"])
 
@@ -292,6 +292,7 @@ def test_a_regularisers_weight_is_its_own_or_the_one_given() -> None:
     assert default_weight("densecrf", 513) == 2e-9
     assert default_weight("densecrf", 171) == pytest.approx(2e-9 * 81)  # a third of the side: 1 / 3^4 of the pairs
     assert [default_weight(name, 171) for name in ("none", "gated-crf", "dfr")] == [0, 0.1, 1]
+    assert [default_weight(name, 171) for name in ("normalised-cut", "kernel-cut")] == [0.1, 0.1]
     image, maps = photographs(), shares().float()
     for name in NAMES:
         once, twice = (

@@ -128,7 +128,7 @@ class GatedDenseEnergy(BilateralLoss):
 class NormalisedCut(BilateralLoss):
     """``weight`` times ``normalised_cut``; the default weight is ours."""
 
-    def __init__(self, *, weight: float = 1, bilateral: Bilateral = RELEASED) -> None:
+    def __init__(self, *, weight: float = 0.1, bilateral: Bilateral = RELEASED) -> None:
         super().__init__(weight, bilateral)
 
     def forward(self, image: Tensor, probabilities: Tensor, roi: Tensor | None = None) -> Tensor:
@@ -140,7 +140,7 @@ class NormalisedCut(BilateralLoss):
 class KernelCut(BilateralLoss):
     """``kernel_cut``: ``weight`` of the normalised cut, ours, and ``crf_weight`` of the DenseCRF loss, as released."""
 
-    def __init__(self, *, weight: float = 1, crf_weight: float = 2e-9, bilateral: Bilateral = RELEASED) -> None:
+    def __init__(self, *, weight: float = 0.1, crf_weight: float = 2e-9, bilateral: Bilateral = RELEASED) -> None:
         super().__init__(weight, bilateral)
         self.crf_weight = crf_weight
 
