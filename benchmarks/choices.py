@@ -55,6 +55,18 @@ CAMS: dict[str, dict[str, Any]] = {
     "size 320, scales 1, 0.5, 1.5, 2": {"size": 320, "scales": (1, 0.5, 1.5, 2)},
     "size 672": {"size": 672},
     "normalise max": {"normalise": "max"},
+    **{f"propagated {times} times": {"propagate": times} for times in (1, 2, 3, 5)},
+    "propagated 2 times, head main": {"propagate": 2, "head": "main"},
+    "propagated 2 times, head mean": {"propagate": 2, "head": "mean"},
+    "propagated 2 times, scale 1": {"propagate": 2, "scales": (1,)},
+    **{
+        f"propagated {times} times, size 320, scales 1, 0.5, 1.5, 0.75, 1.25": {
+            "propagate": times,
+            "size": 320,
+            "scales": (1, 0.5, 1.5, 0.75, 1.25),
+        }
+        for times in (2, 3)
+    },
 }
 CRFS: dict[str, dict[str, Any] | None] = {
     "no crf": None,
@@ -62,7 +74,7 @@ CRFS: dict[str, dict[str, Any] | None] = {
     "crf irn, soft unary": {"preset": "irn", "unary": "soft"},
     "crf toco-labels, hard unary": {"preset": "toco-labels", "unary": "hard"},
 }
-STANDARD: dict[str, Any] = {"size": 448, "scales": (1, 0.5, 1.5)}
+STANDARD: dict[str, Any] = {"size": 448, "scales": (1, 0.5, 1.5), "propagate": 0}
 COLUMNS = ("choice", "kind", "tag_map", "miou", "best_threshold", "mixture_threshold", "miou_at_mixture", "seconds")
 
 

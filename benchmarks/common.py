@@ -165,6 +165,7 @@ def cams_options(arguments: argparse.Namespace, folder: Path) -> tuple[MakeCamsO
         split=dataset.split,
         root=arguments.root,
         device=arguments.device,
+        propagate=0,
         out=folder / "cams.h5",
         overwrite=True,
     )

@@ -63,6 +63,10 @@ ROWS: dict[str, dict[str, Any]] = {
         "auxiliary_share": 0.5,
         "teacher_scales": (1.0, 0.5, 1.5),
     },
+    # maps passed on along attention, which the published method does not do
+    **{f"propagated {times} times": {"propagate": times} for times in (0, 1, 2, 3)},
+    "propagated 2 times, c2s 1": {"propagate": 2, "c2s": 1.0},
+    "propagated 2 times, thresholds 0.65, 0.35": {"propagate": 2, "threshold": "fixed", "low": 0.35, "high": 0.65},
     # settings
     "c2s 0.1": {"c2s": 0.1},
     "c2s 1": {"c2s": 1.0},

@@ -129,8 +129,11 @@ def plainly(*, wanted: bool) -> Iterator[None]:
         place.resize = resize
 
 
-def plain_look(teacher: Any, images: torch.Tensor, *, scales: tuple[float, ...], flip: bool) -> Any:
-    """What ``pseudolabel.cosa.teacher.look`` computes, one forward pass a scale and mirroring."""
+def plain_look(
+    teacher: Any, images: torch.Tensor, *, scales: tuple[float, ...], flip: bool, times: int, inside: None
+) -> Any:
+    """What ``pseudolabel.cosa.teacher.look`` computes, a forward pass a scale and mirroring; maps stay as they are."""
+    assert (times, inside) == (0, None)
     import torch
 
     from pseudolabel.cosa.teacher import Seen

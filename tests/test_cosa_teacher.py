@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pseudolabel.averaging import update_average, warmed_decay
 from pseudolabel.cosa.teacher import follow, look, make_teacher
 from pseudolabel.errors import InputError
+from pseudolabel.models.affinity import patch_affinity, propagate
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import build_cam_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
@@ -98,6 +99,20 @@ def test_what_the_teacher_sees_is_one_view_after_the_other(backbone: str) -> Non
         assert not found.requires_grad
     mirrored = look(teacher, images.flip(3), scales=(0.5, 1.0, 1.5), flip=True)
     torch.testing.assert_close(mirrored.maps.flip(3), seen.maps, rtol=1e-3, atol=1e-4)
+
+
+def test_the_teachers_maps_are_passed_on_along_its_attention() -> None:
+    """Summed over the scales, along what it attends to at scale 1; what it segments is untouched."""
+    teacher, images = make_teacher(network()), torch.randn(2, 3, 64, 96)
+    inside = torch.ones(2, 4, 6, dtype=torch.bool)
+    inside[0, :, 4:] = False
+    looks = {"scales": (0.5, 1.0), "flip": True}
+    plain, found = look(teacher, images, **looks), look(teacher, images, **looks, times=2, inside=inside)
+    affinity = patch_affinity(teacher.backbone, images, flip=True)
+    for maps, wanted in zip(found[:2], plain[:2], strict=True):
+        torch.testing.assert_close(maps, propagate(wanted, affinity, 2, inside))
+        assert not maps.requires_grad
+    torch.testing.assert_close(found.segmentation, plain.segmentation, rtol=0, atol=0)
 
 
 def test_every_scale_of_both_heads_counts() -> None:

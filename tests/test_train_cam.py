@@ -13,9 +13,10 @@ from pseudolabel.data.views import resized
 from pseudolabel.devices import normalise
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.inspection import describe_artefact
+from pseudolabel.models.affinity import patch_affinity, propagate
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.options import MakeCamsOptions, TrainCamOptions
-from pseudolabel.stages.make_cams import make_cams, normalised, present
+from pseudolabel.stages.make_cams import cams, make_cams, normalised, present
 from pseudolabel.stages.train_cam import classification_losses, train_cam
 from pseudolabel.tagged import tag_vector
 from pseudolabel.training import state_path
@@ -194,6 +195,50 @@ def test_a_cnn_trains_too(synthetic_root, tmp_path):
     assert np.isfinite(result["loss"])
     make_cams(make_options(tmp_path / "cam.h5", tmp_path / "cams.h5", head=None))
     assert read_header(tmp_path / "cams.h5").protocol["head"] == "main"
+
+
+@pytest.mark.parametrize("head", ["auxiliary", "main", "mean"])
+def test_sums_over_the_scales_are_passed_on_along_attention(checkpoint, head):
+    network, _ = load_network(checkpoint, "cam")
+    for parameter in network.eval().parameters():  # attention of so short a training is all but even
+        if parameter.ndim == 2:
+            parameter.data.mul_(8)
+    images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    options = make_options(checkpoint, "never.h5", head=head)
+    with torch.inference_mode():
+        found, logits = cams(network, images, head, 2, options)
+        plain, same = cams(network, images, head, 0, options)
+        if head == "mean":
+            each = [cams(network, images, name, 2, options)[0] for name in ("main", "auxiliary")]
+            wanted = sum(maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in each) / 2
+        else:
+            wanted = propagate(plain, patch_affinity(network.backbone, images, flip=True), 2)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(logits, same)
+    assert (found - plain).abs().max() > 0.1 * plain.max()
+
+
+def test_maps_of_a_vit_state_how_often_they_were_passed_on(checkpoint, tmp_path):
+    """Twice unless told otherwise."""
+    for times in (None, 0, 2):
+        make_cams(make_options(checkpoint, tmp_path / f"{times}.h5", propagate=times))
+    assert [read_header(tmp_path / f"{times}.h5").protocol.get("propagate") for times in (None, 0, 2)] == [2, None, 2]
+    found, wanted = read_all(tmp_path / "None.h5"), read_all(tmp_path / "2.h5")
+    for name, maps in found.items():
+        for label, array in maps.items():
+            np.testing.assert_array_equal(array, wanted[name][label])
+
+
+def test_a_cnn_has_nothing_to_pass_maps_on_along(synthetic_root, tmp_path):
+    train_cam(cam_options(synthetic_root, tmp_path / "cam.h5", backbone="test_resnet", epochs=1))
+    make_cams(make_options(tmp_path / "cam.h5", tmp_path / "cams.h5"))
+    assert "propagate" not in read_header(tmp_path / "cams.h5").protocol
+    with pytest.raises(InputError) as error:
+        make_cams(make_options(tmp_path / "cam.h5", tmp_path / "other.h5", propagate=1))
+    assert str(error.value) == (
+        f"--propagate 1: the network of {tmp_path / 'cam.h5'} has no attention between patches as plain ViTs do; "
+        "leave it out"
+    )
 
 
 def test_a_killed_make_cams_goes_on_with_the_same_result(checkpoint, tmp_path, monkeypatch):

@@ -276,8 +276,9 @@ def test_a_convolutional_backbone_reads_an_earlier_stage(synthetic_root, tmp_pat
     assert moved  # the teacher averages buffers, too
 
 
-def test_padded_views_train(synthetic_root, tmp_path):
-    options = cosa_options(synthetic_root, tmp_path / "cosa.h5", view_scale=(0.3, 0.6), blur=0.5)
+@pytest.mark.parametrize("propagate", [0, 2])
+def test_padded_views_train(synthetic_root, tmp_path, propagate):
+    options = cosa_options(synthetic_root, tmp_path / "cosa.h5", view_scale=(0.3, 0.6), blur=0.5, propagate=propagate)
     train_cosa(options)
     curves = curves_of(options.out)
     assert (curves["labelled"][3:] < 0.95).all()  # padding has no label
@@ -375,6 +376,8 @@ def test_what_cannot_be_built_is_refused_in_one_line(synthetic_root, tmp_path):
     with pytest.raises(InputError) as error:
         train_cosa(cosa_options(synthetic_root, tmp_path / "x.h5", crop=40))
     assert str(error.value) == "--crop 40 is no multiple of 16, as test_vit needs; use 32 or 48"
+    with pytest.raises(InputError, match=r"^--propagate 1: test_resnet has no attention between patches"):
+        train_cosa(cosa_options(synthetic_root, tmp_path / "x.h5", backbone="test_resnet", propagate=1))
     with pytest.raises(InputError, match=r"^--split nowhere: no such list"):
         train_cosa(cosa_options(synthetic_root, tmp_path / "x.h5", validate_on="nowhere"))
     assert not (tmp_path / "x.h5").exists()

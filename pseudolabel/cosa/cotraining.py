@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.cosa.agreement import agreement, joint_counts
+from pseudolabel.cosa.assignments import cells_inside
 from pseudolabel.cosa.pictures import training_grid
 from pseudolabel.cosa.step import Assigned, Method, assign, classification_losses, student_losses, totals
 from pseudolabel.cosa.teacher import follow, look, make_teacher
@@ -33,12 +34,14 @@ class Teaching:
         decay: Of its exponential average, once warmed up.
         scales: Of the views that its CAMs are summed over; 1 is among them.
         flip: Whether it looks at mirrored views, too.
+        propagate: How often its maps are passed on along what its patches attend to; 0 unless it is a plain ViT.
     """
 
     starts: int
     decay: float
     scales: tuple[float, ...]
     flip: bool
+    propagate: int = 0
 
 
 class CoTraining:
@@ -98,7 +101,17 @@ class CoTraining:
             yield self._losses_of_part(network, batch, part, total, step)
 
     def _assign(self, batch: Batch) -> Assigned:
-        seen = look(self.teacher, self._prepare(batch["weak"]), scales=self.teaching.scales, flip=self.teaching.flip)
+        images, teaching = self._prepare(batch["weak"]), self.teaching
+        stride = self.teacher.backbone.stride
+        grid = (images.shape[2] // stride, images.shape[3] // stride)
+        seen = look(
+            self.teacher,
+            images,
+            scales=teaching.scales,
+            flip=teaching.flip,
+            times=teaching.propagate,
+            inside=cells_inside(batch["inside"], grid) if teaching.propagate else None,
+        )
         return assign(
             seen,
             batch["tags"],

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.averaging import update_average
-from pseudolabel.models.cosa import CosaNetwork
+from pseudolabel.models.affinity import Attending, propagate, with_mirrored
+from pseudolabel.models.cosa import CosaNetwork, CosaOutput
 from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -50,7 +51,15 @@ def follow(teacher: nn.Module, student: nn.Module, *, decay: float, step: int) -
 
 
 @torch.no_grad()
-def look(teacher: CosaNetwork, images: Tensor, *, scales: Sequence[float], flip: bool) -> Seen:
+def look(
+    teacher: CosaNetwork,
+    images: Tensor,
+    *,
+    scales: Sequence[float],
+    flip: bool,
+    times: int = 0,
+    inside: Tensor | None = None,
+) -> Seen:
     """Multi-scale, mirrored CAMs of both heads, and segmentation logits at scale 1.
 
     One forward pass a scale, the mirrored images in the same batch. The segmentation head, which costs as much as a
@@ -61,6 +70,9 @@ def look(teacher: CosaNetwork, images: Tensor, *, scales: Sequence[float], flip:
         images: Normalised (B, 3, H, W), the weak views; H and W multiples of the stride.
         scales: Factors on H and W; 1 must be among them.
         flip: Also look at the mirrored images.
+        times: How often summed maps are passed on along what the patches attend to at scale 1, of a plain
+            ViT. [ours]
+        inside: bool (B, h, w), False where a cell is padding, which nobody attends to; None: there is none.
 
     Raises:
         ValueError: Scale 1 is not among the scales.
@@ -70,10 +82,11 @@ def look(teacher: CosaNetwork, images: Tensor, *, scales: Sequence[float], flip:
     stride = teacher.backbone.stride
     grid = (images.shape[2] // stride, images.shape[3] // stride)
     main, auxiliary, segmentation = [], [], []
+    affinity: Tensor | None = None
     views = scaled_views(images, scales, flip=flip, multiple=stride)
     for scale, view in zip(scales, views, strict=True):
         if scale == 1:
-            output = teacher.outputs(view)
+            output, affinity = _outputs(teacher, view, grid, flip=flip, attending=times > 0)
             logits = output.segmentation.float()
             segmentation.append(torch.stack(split_mirrored(logits)).mean(dim=0) if flip else logits)
             found = (output.maps, output.auxiliary)
@@ -82,4 +95,19 @@ def look(teacher: CosaNetwork, images: Tensor, *, scales: Sequence[float], flip:
             found = (maps, earlier)
         main.append(activation(found[0], grid, flip=flip))
         auxiliary.append(activation(found[1], grid, flip=flip))
-    return Seen(torch.stack(main).sum(dim=0), torch.stack(auxiliary).sum(dim=0), segmentation[0])
+    sums = [torch.stack(maps).sum(dim=0) for maps in (main, auxiliary)]
+    if affinity is not None:
+        sums = [propagate(maps, affinity, times, inside) for maps in sums]
+    return Seen(sums[0], sums[1], segmentation[0])
+
+
+def _outputs(
+    teacher: CosaNetwork, view: Tensor, grid: tuple[int, int], *, flip: bool, attending: bool
+) -> tuple[CosaOutput, Tensor | None]:
+    """One forward pass and, if asked for, what the patches attended to in it."""
+    if not attending:
+        return teacher.outputs(view), None
+    with Attending(teacher.backbone) as attention:
+        output = teacher.outputs(view)
+    affinity: Tensor = attention.affinity()
+    return output, with_mirrored(affinity, grid) if flip else affinity

@@ -51,6 +51,7 @@ class Backbone(nn.Module):
         channels: Channels of the last map.
         auxiliary_channels: Channels of the earlier map, or None.
         stride: Pixels of the image per cell of the last map.
+        depth: Blocks of a plain ViT, stages of a CNN.
         mean, std: The normalisation that the pretrained weights expect, for pixels in [0, 1].
 
     Raises:
@@ -81,7 +82,7 @@ class Backbone(nn.Module):
         self._attentions: list[Any] = [m for m in model.modules() if self.is_vit and getattr(m, "fused_attn", False)]
         if not hasattr(model, "forward_intermediates"):
             raise InputError(f"{name} gives no feature maps (no forward_intermediates in this timm); choose another")
-        depth = len(model.blocks if self.is_vit else getattr(model, "feature_info", ()))
+        self.depth = depth = len(model.blocks if self.is_vit else getattr(model, "feature_info", ()))
         kind, earlier = ("block", auxiliary_block) if self.is_vit else ("stage", auxiliary_stage)
         if earlier is not None and not -depth <= earlier < -1:
             raise InputError(f"--auxiliary-{kind} {earlier} is not an earlier {kind} of {name}, which has {depth}")
@@ -111,8 +112,25 @@ class Backbone(nn.Module):
 
     def earlier(self, images: Tensor) -> Tensor:
         """The earlier map alone, as ``forward`` gives it; the blocks behind it are not computed."""
-        found: Tensor = self._maps(images, self._indices[:1], stop_early=True)[0]
+        return self.block(images, self._indices[0])
+
+    def block(self, images: Tensor, index: int) -> Tensor:
+        """The map of one block or stage, counted from 0; those behind it are not computed."""
+        found: Tensor = self._maps(images, [index], stop_early=True)[0]
         return found
+
+    @property
+    def attends(self) -> bool:
+        """Whether every block has attention between patches that can be read (``affinity``): of plain ViTs alone."""
+        if not self.is_vit:
+            return False
+        fused = [getattr(module, "fused_attn", False) for block in self.model.blocks for module in block.modules()]
+        return bool(sum(fused) == self.depth)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens of a plain ViT before its patches: class token, registers."""
+        return int(self.model.num_prefix_tokens)
 
     def _maps(self, images: Tensor, indices: list[int], **settings: bool) -> list[Tensor]:
         fused = not (torch.is_grad_enabled() and images.device.type == "cpu" and self._attends_to_few(images))

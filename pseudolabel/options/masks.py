@@ -63,6 +63,13 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
     )
     scales: Scales = option((1.0, 0.5, 1.5, 0.75, 1.25), "Scales whose maps are summed.")
     flip: bool = option(True, "Take the maximum with the mirrored image's map.")
+    propagate: int | None = option(
+        None,
+        "How often maps are passed on along what a plain ViT's patches attend to; 0: not at all. none: twice, of a CNN "
+        "not at all.",
+        ge=0,
+        le=16,
+    )
     normalise: Literal["minmax", "max"] = option(
         "minmax", "Subtract each map's minimum and divide by its maximum, or only divide."
     )

@@ -148,6 +148,9 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     )
     teacher_scales: Scales = option((1.0, 0.5, 1.5), "Scales that the teacher's CAMs are summed over; with 1.")
     teacher_flip: bool = option(True, "The teacher looks at mirrored views, too.")
+    propagate: int = option(
+        0, "How often the teacher's maps are passed on along what a plain ViT's patches attend to.", ge=0, le=16
+    )
     threshold: Literal["mixture", "released", "fixed"] = option(
         "mixture",
         "Thresholds of the CAM labels. mixture: two Gaussians fitted to the teacher's scores at every step; released: "

@@ -196,7 +196,9 @@ def _scales(protocol: Mapping[str, Any]) -> str:
     """Scales of the network's input, and whether it saw the mirrored image, too."""
     if protocol.get("scales") is None:
         return "-"
-    return short(protocol["scales"]) + (", mirrored" if protocol.get("flip") else "")
+    mirrored = ", mirrored" if protocol.get("flip") else ""
+    passed_on = f", passed on {protocol['propagate']} x" if protocol.get("propagate") else ""
+    return short(protocol["scales"]) + mirrored + passed_on
 
 
 _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

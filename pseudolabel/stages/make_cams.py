@@ -20,6 +20,7 @@ from pseudolabel.data import Record
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import InputError
 from pseudolabel.inference import compute_maps, make_plan
+from pseudolabel.models.affinity import patch_affinity, propagate, require_attention
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.multiscale import activation, scaled_views, unit_range
@@ -46,7 +47,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     network, parent = load_network(options.checkpoint, "cam", options.network)
     assert isinstance(network, CamNetwork)  # load_network checked the architecture's type
     dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
-    head = pick_head(network, options)
+    head, times = pick_head(network, options), pick_times(network, options)
     if options.tags != "predicted":
         dataset.require_tags("pass --tags predicted, or tag them")
     device = pick_device(options.device)
@@ -63,6 +64,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         "scales": list(options.scales),
         "flip": options.flip,
         "size": long_side,
+        **({"propagate": times} if times else {}),
     }
     header = child_header(
         "cams",
@@ -81,7 +83,8 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         if not records:
             return []
         with autocast(device, dtype), torch.inference_mode():
-            maps, logits = cams(network, normalise(pixels.to(device), backbone.mean, backbone.std), head, options)
+            images = normalise(pixels.to(device), backbone.mean, backbone.std)
+            maps, logits = cams(network, images, head, times, options)
         wanted = [present(record, row, options) for record, row in zip(records, logits, strict=True)]
         found = [normalised(row, classes, options.normalise) for row, classes in zip(maps, wanted, strict=True)]
         if options.tags != "boxes":
@@ -108,13 +111,22 @@ def pick_head(network: CamNetwork, options: MakeCamsOptions) -> str:
     return options.head or ("main" if network.auxiliary is None else "auxiliary")
 
 
-def cams(network: CamNetwork, images: Tensor, head: str, options: MakeCamsOptions) -> tuple[Tensor, Tensor]:
+def pick_times(network: CamNetwork, options: MakeCamsOptions) -> int:
+    """How often maps are passed on along attention: what is asked for, else twice where there is attention."""
+    if options.propagate is None:
+        return 2 if network.backbone.attends else 0
+    require_attention(network.backbone, options.propagate, f"the network of {options.checkpoint}")
+    return options.propagate
+
+
+def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: MakeCamsOptions) -> tuple[Tensor, Tensor]:
     """Multi-scale, mirrored CAMs before normalisation, and class logits.
 
     Args:
         network: In evaluation mode.
         images: Normalised (B, 3, H, W).
         head: ``main``, ``auxiliary`` or ``mean`` (each head's maps divided by their own maximum, then averaged).
+        times: How often maps, summed over the scales, are passed on along attention at scale 1.
         options: Scales and flip.
 
     Returns:
@@ -130,6 +142,9 @@ def cams(network: CamNetwork, images: Tensor, head: str, options: MakeCamsOption
         for name, found in by_head.items():
             maps = activation(found, grid, flip=options.flip)
             sums[name] = sums[name] + maps if name in sums else maps
+    if times:
+        affinity = patch_affinity(network.backbone, images, flip=options.flip)
+        sums = {name: propagate(maps, affinity, times) for name, maps in sums.items()}
     if head == "mean":
         peak = [maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in sums.values()]
         return torch.stack(peak).mean(dim=0), torch.stack(logits).mean(dim=0)

@@ -25,6 +25,7 @@ from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.views import blurred, random_view, recoloured, scaled_view
 from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.errors import InputError
+from pseudolabel.models.affinity import require_attention
 from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.options import TrainCosaOptions
@@ -185,6 +186,7 @@ def build_student(options: TrainCosaOptions, classes: int) -> CosaNetwork:
     pretrained = options.pretrained and options.weights is None
     network = build_cosa_network(architecture_of(options, classes), pretrained=pretrained)
     require_multiple(options.crop, network.multiple, options.backbone)
+    require_attention(network.backbone, options.propagate, options.backbone)
     return network
 
 
@@ -204,7 +206,11 @@ def make_objective(
         network,
         Method(rule=options.cam_rule, **{name: getattr(options, name) for name in names}),
         Teaching(
-            int(options.classification * steps), options.teacher_decay, options.teacher_scales, options.teacher_flip
+            int(options.classification * steps),
+            options.teacher_decay,
+            options.teacher_scales,
+            options.teacher_flip,
+            options.propagate,
         ),
         DynamicThreshold(
             "mixture" if options.threshold == "fixed" else options.threshold,
