@@ -59,6 +59,11 @@ CAMS: dict[str, dict[str, Any]] = {
     "propagated 2 times, head main": {"propagate": 2, "head": "main"},
     "propagated 2 times, head mean": {"propagate": 2, "head": "mean"},
     "propagated 2 times, scale 1": {"propagate": 2, "scales": (1,)},
+    "propagated 2 times, size 336, scales 1, 0.5, 1.5, 0.75, 1.25": {
+        "propagate": 2,
+        "size": 336,
+        "scales": (1, 0.5, 1.5, 0.75, 1.25),
+    },
     **{
         f"propagated {times} times, size 320, scales 1, 0.5, 1.5, 0.75, 1.25": {
             "propagate": times,

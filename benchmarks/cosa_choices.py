@@ -67,6 +67,13 @@ ROWS: dict[str, dict[str, Any]] = {
     **{f"propagated {times} times": {"propagate": times} for times in (0, 1, 2, 3)},
     "propagated 2 times, c2s 1": {"propagate": 2, "c2s": 1.0},
     "propagated 2 times, thresholds 0.65, 0.35": {"propagate": 2, "threshold": "fixed", "low": 0.35, "high": 0.65},
+    "propagated 2 times, thresholds 0.65, 0.35, views from 0.6 of the area": {
+        "propagate": 2,
+        "threshold": "fixed",
+        "low": 0.35,
+        "high": 0.65,
+        "view_area": (0.6, 1.0),
+    },
     # settings
     "c2s 0.1": {"c2s": 0.1},
     "c2s 1": {"c2s": 1.0},

@@ -62,7 +62,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) -
     """Write all rows of the CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, columns)
+        writer = csv.DictWriter(handle, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

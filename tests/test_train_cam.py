@@ -48,7 +48,9 @@ def checkpoint(synthetic_root, tmp_path_factory):
 
 
 def make_options(checkpoint, out, **values):
-    settings = {"precision": "float32", "device": "cpu", "workers": 0, "size": 64, "scales": (1, 0.5), **values}
+    """Of plain CAMs: passed on along the even attention of so short a training, they would be the same everywhere."""
+    looks = {"size": 64, "scales": (1, 0.5), "propagate": 0}
+    settings = {"precision": "float32", "device": "cpu", "workers": 0, **looks, **values}
     return MakeCamsOptions(checkpoint=checkpoint, out=out, **settings)
 
 
@@ -229,9 +231,16 @@ def test_maps_of_a_vit_state_how_often_they_were_passed_on(checkpoint, tmp_path)
             np.testing.assert_array_equal(array, wanted[name][label])
 
 
+def test_passed_on_maps_are_made_at_a_smaller_size(checkpoint, tmp_path):
+    """By default: attention on a grid much finer than that of the training says less. The training crop was 32."""
+    for times in (0, 1):
+        make_cams(make_options(checkpoint, tmp_path / f"{times}.h5", propagate=times, size=None))
+    assert [read_header(tmp_path / f"{times}.h5").protocol["size"] for times in (0, 1)] == [64, 48]
+
+
 def test_a_cnn_has_nothing_to_pass_maps_on_along(synthetic_root, tmp_path):
     train_cam(cam_options(synthetic_root, tmp_path / "cam.h5", backbone="test_resnet", epochs=1))
-    make_cams(make_options(tmp_path / "cam.h5", tmp_path / "cams.h5"))
+    make_cams(make_options(tmp_path / "cam.h5", tmp_path / "cams.h5", propagate=None))
     assert "propagate" not in read_header(tmp_path / "cams.h5").protocol
     with pytest.raises(InputError) as error:
         make_cams(make_options(tmp_path / "cam.h5", tmp_path / "other.h5", propagate=1))

@@ -59,7 +59,11 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
     )
     tag_threshold: Share = option(0.5, "Probability above which a predicted tag counts; the best one always does.")
     size: int | None = option(
-        None, "Long side of an image at scale 1, in pixels. none: twice the training crop.", ge=16, le=4096
+        None,
+        "Long side of an image at scale 1, in pixels. none: twice the training crop, 1.5 times where maps are "
+        "passed on.",
+        ge=16,
+        le=4096,
     )
     scales: Scales = option((1.0, 0.5, 1.5, 0.75, 1.25), "Scales whose maps are summed.")
     flip: bool = option(True, "Take the maximum with the mirrored image's map.")

@@ -54,7 +54,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     dtype = pick_dtype(options.precision, device)
     network.to(device).to(memory_format=torch.channels_last).eval()
     backbone, skip = network.backbone, options.on_error == "skip"
-    long_side = options.size or 2 * int(parent.network["crop"])
+    long_side = options.size or int(int(parent.network["crop"]) * (1.5 if times else 2))
     plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=options.batch_size, skip=skip)
     protocol = {
         "split": dataset.split,
