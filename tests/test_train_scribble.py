@@ -276,7 +276,7 @@ def test_every_regulariser_trains_by_its_name(options, name):
     assert ("regulariser" in curves) == (name != "none")
     assert ("consistency" in curves) == (name == "dfr")
     assert (header.facts["architecture"]["embedding"] is not None) == (name == "dfr")
-    weight = {"none": "", "densecrf": f" {2e-9 * (513 / 32) ** 4:.3g}", "gated-crf": " 0.1"}.get(name, " 1")
+    weight = {"none": "", "densecrf": f" {2e-9 * (513 / 32) ** 4:.3g}", "dfr": " 1"}.get(name, " 0.1")
     assert header.protocol["trained_on"].startswith(f"8 images (scribbles 8); regulariser {name}{weight}")
     load_network(options().out, "segmenter")
 
