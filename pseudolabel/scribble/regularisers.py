@@ -88,8 +88,9 @@ def default_weight(name: Name, crop: int) -> float:
         name: Of ``Name``.
         crop: Side of a training view, pixels.
     """
-    known = {"none": 0.0, "densecrf": 2e-9 * (_PUBLISHED_CROP / crop) ** 4, "gated-crf": 0.1, "dfr": 1.0}
-    return known.get(name, 0.1)
+    cuts = {"normalised-cut": 0.1, "kernel-cut": 0.1}
+    known = {"densecrf": 2e-9 * (_PUBLISHED_CROP / crop) ** 4, **cuts, "gated-crf": 0.1, "dfr": 1.0}
+    return known.get(name, 0.0)
 
 
 def build_regulariser(
