@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from common import best_miou, conditions, make_parser, report
-from trials import miou_at
+from common import conditions, make_parser, report
+from trials import CAM_LOOKS, score_cams
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.models import affinity
-from pseudolabel.options import MakeCamsOptions, SearchThresholdOptions
+from pseudolabel.options import MakeCamsOptions
 from pseudolabel.stages.make_cams import make_cams
-from pseudolabel.stages.search_threshold import search_threshold
-
-LOOKS: dict[str, Any] = {"size": 320, "scales": (1, 0.5, 1.5, 0.75, 1.25)}
 
 
 def main() -> None:
@@ -41,8 +38,8 @@ def main() -> None:
     arguments = parser.parse_args()
     found = conditions()
     scores = {blocks: score(arguments, blocks) for blocks in arguments.blocks}
-    facts = read_header(arguments.checkpoint, "checkpoint").network["backbone"]
-    report(__file__, arguments, found, {"backbone": facts, "times": arguments.times, "scores": scores}, [])
+    backbone = read_header(arguments.checkpoint, "checkpoint").network["backbone"]
+    report(__file__, arguments, found, {"backbone": backbone, "times": arguments.times, "scores": scores}, [])
 
 
 def score(arguments: Any, blocks: str) -> dict[str, float]:
@@ -53,13 +50,9 @@ def score(arguments: Any, blocks: str) -> dict[str, float]:
         patch.object(affinity, "middle_blocks", lambda depth: range(first, last + 1)),
     ):
         cams = Path(folder) / "cams.h5"
-        settings = {"checkpoint": arguments.checkpoint, "split": arguments.split, "root": arguments.root, **LOOKS}
+        settings = {"checkpoint": arguments.checkpoint, "split": arguments.split, "root": arguments.root, **CAM_LOOKS}
         make_cams(MakeCamsOptions(**settings, propagate=arguments.times, out=cams))
-        mixture = search_threshold(SearchThresholdOptions(cams=cams, out=Path(folder) / "mixture.h5"))["value"]
-        best = best_miou(cams, arguments.root)
-        at_mixture = 100 * miou_at(cams.with_name("threshold.h5"), mixture)
-    found = {"mixture_threshold": mixture, "miou_at_mixture": at_mixture, "best_threshold": best["threshold"]}
-    return {name: round(value, 3) for name, value in {**found, "miou": best["miou"]}.items()}
+        return score_cams(cams)
 
 
 if __name__ == "__main__":

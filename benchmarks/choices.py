@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trials import miou_at, read_rows, split_lists, write_rows
+from trials import CAM_LOOKS, read_rows, score_cams, split_lists, write_rows
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.options import (
@@ -51,7 +51,7 @@ CAMS: dict[str, dict[str, Any]] = {
     "scales 1, 0.5, 1.5, 0.75, 1.25": {"scales": (1, 0.5, 1.5, 0.75, 1.25)},
     "no flip": {"flip": False},
     "size 320": {"size": 320},
-    "size 320, scales 1, 0.5, 1.5, 0.75, 1.25": {"size": 320, "scales": (1, 0.5, 1.5, 0.75, 1.25)},
+    "size 320, scales 1, 0.5, 1.5, 0.75, 1.25": CAM_LOOKS,
     "size 320, scales 1, 0.5, 1.5, 2": {"size": 320, "scales": (1, 0.5, 1.5, 2)},
     "size 672": {"size": 672},
     "normalise max": {"normalise": "max"},
@@ -59,19 +59,9 @@ CAMS: dict[str, dict[str, Any]] = {
     "propagated 2 times, head main": {"propagate": 2, "head": "main"},
     "propagated 2 times, head mean": {"propagate": 2, "head": "mean"},
     "propagated 2 times, scale 1": {"propagate": 2, "scales": (1,)},
-    "propagated 2 times, size 336, scales 1, 0.5, 1.5, 0.75, 1.25": {
-        "propagate": 2,
-        "size": 336,
-        "scales": (1, 0.5, 1.5, 0.75, 1.25),
-    },
-    **{
-        f"propagated {times} times, size 320, scales 1, 0.5, 1.5, 0.75, 1.25": {
-            "propagate": times,
-            "size": 320,
-            "scales": (1, 0.5, 1.5, 0.75, 1.25),
-        }
-        for times in (2, 3)
-    },
+    "propagated 2 times, size 336, scales 1, 0.5, 1.5, 0.75, 1.25": {**CAM_LOOKS, "size": 336, "propagate": 2},
+    "propagated 2 times, size 320, scales 1, 0.5, 1.5, 0.75, 1.25": {**CAM_LOOKS, "propagate": 2},
+    "propagated 3 times, size 320, scales 1, 0.5, 1.5, 0.75, 1.25": {**CAM_LOOKS, "propagate": 3},
 }
 CRFS: dict[str, dict[str, Any] | None] = {
     "no crf": None,
@@ -80,7 +70,7 @@ CRFS: dict[str, dict[str, Any] | None] = {
     "crf toco-labels, hard unary": {"preset": "toco-labels", "unary": "hard"},
 }
 STANDARD: dict[str, Any] = {"size": 448, "scales": (1, 0.5, 1.5), "propagate": 0}
-PASSED_ON: dict[str, Any] = {"size": 320, "scales": (1, 0.5, 1.5, 0.75, 1.25), "propagate": 2}
+PASSED_ON: dict[str, Any] = {**CAM_LOOKS, "propagate": 2}
 COLUMNS = ("choice", "kind", "tag_map", "miou", "best_threshold", "mixture_threshold", "miou_at_mixture", "seconds")
 
 
@@ -94,10 +84,10 @@ def main() -> None:
     arguments = parser.parse_args()
     fit, dev = split_lists(arguments.root, arguments.work)
     rows = read_rows(arguments.out)
-    done = {row["choice"] for row in rows}
+    done = {(row["choice"], row["kind"]) for row in rows}
     for name, changes in TRAININGS.items():
         checkpoint = arguments.work / f"{name.replace(' ', '_').replace(',', '')}.h5"
-        if name not in done:
+        if (name, "training") not in done:
             started = time.perf_counter()
             if not checkpoint.exists():
                 train(checkpoint, fit, arguments, changes)
@@ -105,12 +95,12 @@ def main() -> None:
             write_rows(arguments.out, rows, COLUMNS)
         if name == "base":
             for choice, settings in CAMS.items():
-                if choice not in done:
+                if (choice, "cams") not in done:
                     rows.append(score(choice, "cams", checkpoint, dev, settings, time.perf_counter()))
                     write_rows(arguments.out, rows, COLUMNS)
             for kind, looks in (("crf", STANDARD), ("crf, propagated", PASSED_ON)):
                 for choice, crf in CRFS.items():
-                    if (choice, kind) not in {(row["choice"], row["kind"]) for row in rows}:
+                    if (choice, kind) not in done:
                         rows.append(score_crf(choice, kind, checkpoint, dev, looks, crf))
                         write_rows(arguments.out, rows, COLUMNS)
 
@@ -133,22 +123,9 @@ def score(name: str, kind: str, checkpoint: Path, dev: Path, changes: dict[str, 
     out = checkpoint.with_name("cams.h5")
     settings = {**STANDARD, **changes}
     make_cams(MakeCamsOptions(checkpoint=checkpoint, split=str(dev), out=out, overwrite=True, **settings))
-    seconds = time.perf_counter() - started
-    found, curve = {}, checkpoint.with_name("threshold.h5")
-    for method in ("mixture", "sweep"):
-        options = SearchThresholdOptions(cams=out, out=curve, method=method, overwrite=True, workers=1)
-        found[method] = search_threshold(options)
-    at_mixture = miou_at(curve, found["mixture"]["value"])
-    row = {
-        "choice": name,
-        "kind": kind,
-        "tag_map": round(read_header(checkpoint).facts["tag_map"], 4),
-        "miou": round(100 * found["sweep"]["miou"], 2),
-        "best_threshold": found["sweep"]["value"],
-        "mixture_threshold": round(found["mixture"]["value"], 3),
-        "miou_at_mixture": round(100 * at_mixture, 2),
-        "seconds": round(seconds, 1),
-    }
+    seconds = round(time.perf_counter() - started, 1)
+    tag_map = round(read_header(checkpoint).facts["tag_map"], 4)
+    row = {"choice": name, "kind": kind, "tag_map": tag_map, **score_cams(out), "seconds": seconds}
     print(row, flush=True)
     return row
 

@@ -12,13 +12,17 @@ import numpy as np
 from common import make_parser
 
 from pseudolabel.artefacts import open_artefact
-from pseudolabel.options import EvaluateMasksOptions, PredictMasksOptions
+from pseudolabel.options import EvaluateMasksOptions, PredictMasksOptions, SearchThresholdOptions
 from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.stages.evaluate_masks import evaluate_masks
 from pseudolabel.stages.predict_masks import predict_masks
+from pseudolabel.stages.search_threshold import search_threshold
 
 LOOKS: dict[str, Any] = {"size": 448, "scales": (1, 0.75, 1.25)}
 """How predict-masks of the packaged pipelines looks at a photograph."""
+
+CAM_LOOKS: dict[str, Any] = {"size": 320, "scales": (1, 0.5, 1.5, 0.75, 1.25)}
+"""How their make-cams does."""
 
 
 def rows_parser(doc: str, script: str, rows: Mapping[str, Any], default: Iterable[str]) -> argparse.ArgumentParser:
@@ -94,7 +98,18 @@ def score_network(checkpoint: Path, split: str) -> dict[str, float]:
     return {name: round(100 * value, 2) for name, value in found.items()}
 
 
-def miou_at(curve: Path, threshold: float) -> float:
-    """mIoU at a threshold, read off a sweep's curve."""
+def score_cams(cams: Path) -> dict[str, float]:
+    """mIoU of maps in per cent, at the mixture's threshold and at the best one (an oracle), and both thresholds."""
+    curve = cams.with_name("threshold.h5")
+    mixture, best = (
+        search_threshold(SearchThresholdOptions(cams=cams, out=curve, method=method, overwrite=True, workers=1))
+        for method in ("mixture", "sweep")
+    )
     with open_artefact(curve, "thresholds") as artefact:
-        return float(np.interp(threshold, artefact.file["curve/threshold"][:], artefact.file["curve/miou"][:]))
+        thresholds, scores = (artefact.file[f"curve/{name}"][:] for name in ("threshold", "miou"))
+    return {
+        "miou": round(100 * best["miou"], 2),
+        "best_threshold": best["value"],
+        "mixture_threshold": round(mixture["value"], 3),
+        "miou_at_mixture": round(100 * float(np.interp(mixture["value"], thresholds, scores)), 2),
+    }

@@ -104,13 +104,15 @@ def test_what_the_teacher_sees_is_one_view_after_the_other(backbone: str) -> Non
 def test_the_teachers_maps_are_passed_on_along_its_attention() -> None:
     """Summed over the scales, along what it attends to at scale 1; what it segments is untouched."""
     teacher, images = make_teacher(network()), torch.randn(2, 3, 64, 96)
-    inside = torch.ones(2, 4, 6, dtype=torch.bool)
-    inside[0, :, 4:] = False
+    inside = torch.ones(2, 64, 96, dtype=torch.bool)
+    inside[0, :, 70:] = False  # within the fifth of six columns of cells
+    cells = torch.ones(2, 4, 6, dtype=torch.bool)
+    cells[0, :, 4:] = False
     looks = {"scales": (0.5, 1.0), "flip": True}
     plain, found = look(teacher, images, **looks), look(teacher, images, **looks, times=2, inside=inside)
     affinity = patch_affinity(teacher.backbone, images, flip=True)
     for maps, wanted in zip(found[:2], plain[:2], strict=True):
-        torch.testing.assert_close(maps, propagate(wanted, affinity, 2, inside))
+        torch.testing.assert_close(maps, propagate(wanted, affinity, 2, cells))
         assert not maps.requires_grad
     torch.testing.assert_close(found.segmentation, plain.segmentation, rtol=0, atol=0)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pseudolabel.cosa.agreement import agreement, joint_counts
-from pseudolabel.cosa.assignments import cells_inside
 from pseudolabel.cosa.pictures import training_grid
 from pseudolabel.cosa.step import Assigned, Method, assign, classification_losses, student_losses, totals
 from pseudolabel.cosa.teacher import follow, look, make_teacher
@@ -101,16 +100,13 @@ class CoTraining:
             yield self._losses_of_part(network, batch, part, total, step)
 
     def _assign(self, batch: Batch) -> Assigned:
-        images, teaching = self._prepare(batch["weak"]), self.teaching
-        stride = self.teacher.backbone.stride
-        grid = (images.shape[2] // stride, images.shape[3] // stride)
         seen = look(
             self.teacher,
-            images,
-            scales=teaching.scales,
-            flip=teaching.flip,
-            times=teaching.propagate,
-            inside=cells_inside(batch["inside"], grid) if teaching.propagate else None,
+            self._prepare(batch["weak"]),
+            scales=self.teaching.scales,
+            flip=self.teaching.flip,
+            times=self.teaching.propagate,
+            inside=batch["inside"],
         )
         return assign(
             seen,

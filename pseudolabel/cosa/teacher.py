@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.averaging import update_average
+from pseudolabel.cosa.assignments import cells_inside
 from pseudolabel.models.affinity import Attending, propagate, with_mirrored
 from pseudolabel.models.cosa import CosaNetwork, CosaOutput
 from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
@@ -72,7 +73,7 @@ def look(
         flip: Also look at the mirrored images.
         times: How often summed maps are passed on along what the patches attend to at scale 1, of a plain
             ViT. [ours]
-        inside: bool (B, h, w), False where a cell is padding, which nobody attends to; None: there is none.
+        inside: bool (B, H, W), False where a pixel is padding, which nobody attends to; None: there is none.
 
     Raises:
         ValueError: Scale 1 is not among the scales.
@@ -97,7 +98,8 @@ def look(
         auxiliary.append(activation(found[1], grid, flip=flip))
     sums = [torch.stack(maps).sum(dim=0) for maps in (main, auxiliary)]
     if affinity is not None:
-        sums = [propagate(maps, affinity, times, inside) for maps in sums]
+        cells = None if inside is None else cells_inside(inside, grid)
+        sums = [propagate(maps, affinity, times, cells) for maps in sums]
     return Seen(sums[0], sums[1], segmentation[0])
 
 
