@@ -10,7 +10,8 @@ it is read. The other two are stored as peers store theirs, one dictionary an im
   them apart from cams_h5 is storage alone: 16 bits at the grid.
 * per_scale: what peers make. The forward passes are the same, but each scale's maps are enlarged to the photograph's
   size first; there the maximum with the mirrored one is taken, ReLU, the sum over scales, and there each class is
-  normalised (the order of CoSA's released code).
+  normalised (the order of CoSA's released code). Maps that are passed on along attention are so on the grid, by peers
+  too: of these, the sum is enlarged, and normalised at the photograph's size.
 
 Each is scored at its own best threshold against the masks, which the split must have. The targets are at most 3 % of
 the bytes of same_maps, and at most 0.1 points of mIoU to either of the two, whichever is better.
@@ -124,7 +125,16 @@ def write_full(options: MakeCamsOptions, dataset: Dataset, header: Header, out: 
         return [dict(zip(record.tags or (), maps, strict=True)) for record, maps in zip(records, found, strict=True)]
 
     with MapsWriter(out, header, plan.images, dtype="float32") as writer:
-        compute_maps(writer, dataset, plan, compute, skip=False, workers=options.workers, progress=Progress())
+        compute_maps(
+            writer,
+            dataset,
+            plan,
+            compute,
+            device=reader.device,
+            skip=False,
+            workers=options.workers,
+            progress=Progress(),
+        )
     return sum(taken)
 
 
@@ -134,7 +144,7 @@ def same_maps(reader: CamReader, images: Tensor, records: list[Record], options:
     from pseudolabel.data import image_size
     from pseudolabel.stages.make_cams import cams, normalised
 
-    maps, _ = cams(reader.network, images, reader.head, options)
+    maps, _ = cams(reader.network, images, reader.head, reader.times, options)
     return [
         at_size(normalised(row, list(record.tags or ()), options.normalise), image_size(record.image))[1]
         for row, record in zip(maps, records, strict=True)
@@ -144,17 +154,28 @@ def same_maps(reader: CamReader, images: Tensor, records: list[Record], options:
 def per_scale_maps(
     reader: CamReader, images: Tensor, records: list[Record], options: MakeCamsOptions
 ) -> list[np.ndarray]:
-    """Maps that are summed over scales and normalised at each photograph's size."""
+    """Maps that are summed over scales, if they are not passed on, and normalised at each photograph's size."""
+    import torch
+    import torch.nn.functional as F
+
     from pseudolabel.data import image_size
     from pseudolabel.models.multiscale import scaled_views
+    from pseudolabel.stages.make_cams import cams
 
-    views = scaled_views(images, options.scales, flip=True, multiple=reader.network.backbone.stride)
-    scales = [reader.maps(view).float().cpu() for view in views]
+    if reader.times:
+        scales = [cams(reader.network, images, reader.head, reader.times, options)[0].cpu()]
+    else:
+        views = scaled_views(images, options.scales, flip=True, multiple=reader.network.backbone.stride)
+        scales = [reader.maps(view).float().cpu() for view in views]
     found = []
     for row, record in enumerate(records):
         wanted = [label - 1 for label in record.tags or ()]
-        pairs = [maps[[row, row + len(records)]][:, wanted] for maps in scales]
-        found.append(enlarged(pairs, image_size(record.image)).numpy())
+        total = torch.zeros(len(wanted), *image_size(record.image))
+        for maps in scales if wanted else []:
+            sides = maps[row :: len(records)][:, wanted]  # and its mirror image's, where there is one
+            straight, *mirrored = F.interpolate(sides, total.shape[1:], mode="bilinear")
+            total += torch.stack([straight, *(side.flip(2) for side in mirrored)]).amax(dim=0).relu()
+        found.append((unit(total) if wanted else total).numpy())
     return found
 
 
@@ -167,24 +188,10 @@ def npy_bytes(path: Path, classes: tuple[int, ...], maps: np.ndarray) -> int:
     return path.stat().st_size
 
 
-def enlarged(scales: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """One image's normalised maps float32 (P, H, W).
-
-    Args:
-        scales: For each scale (2, P, h, w), those of the image and of its mirror image.
-        size: (H, W) of the photograph.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    total = torch.zeros(scales[0].shape[1], *size)
-    if not len(total):
-        return total
-    for maps in scales:
-        straight, mirrored = F.interpolate(maps, size, mode="bilinear")
-        total += torch.maximum(straight, mirrored.flip(2)).relu()
-    total -= total.amin(dim=(1, 2), keepdim=True)
-    return total / total.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+def unit(maps: Tensor) -> Tensor:
+    """Each map (P, H, W) minus its minimum and over its maximum."""
+    lowest = maps - maps.amin(dim=(1, 2), keepdim=True)
+    return lowest / lowest.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,6 @@ def cams_options(arguments: argparse.Namespace, folder: Path) -> tuple[MakeCamsO
         split=dataset.split,
         root=arguments.root,
         device=arguments.device,
-        propagate=0,
         out=folder / "cams.h5",
         overwrite=True,
     )
@@ -177,6 +176,7 @@ def cams_facts(header: Header) -> dict[str, Any]:
     return {
         "backbone": header.network.get("backbone"),
         **{name: header.protocol[name] for name in ("head", "scales", "flip", "size")},
+        "propagate": header.protocol.get("propagate", 0),
         **{name: header.environment[name] for name in ("device", "dtype", "threads")},
     }
 
@@ -190,12 +190,14 @@ class CamReader:
         head: The one that make-cams reads.
         device: Where it computes.
         long_side: Of an image at scale 1, pixels.
+        times: How often maps are passed on along attention.
     """
 
     network: CamNetwork
     head: str
     device: torch.device
     long_side: int
+    times: int
 
     def maps(self, view: torch.Tensor) -> torch.Tensor:
         """The head's maps (B, C, h, w) of one normalised view (B, 3, H, W)."""
@@ -209,14 +211,14 @@ def load_cam_reader(options: MakeCamsOptions) -> CamReader:
     from pseudolabel.devices import pick_device
     from pseudolabel.models.cam import CamNetwork
     from pseudolabel.models.checkpoint import load_network
-    from pseudolabel.stages.make_cams import pick_head
+    from pseudolabel.stages.make_cams import pick_head, pick_long_side, pick_times
 
     network, parent = load_network(options.checkpoint, "cam")
     assert isinstance(network, CamNetwork)
     device = pick_device(options.device)
     network.to(device).eval()
-    long_side = options.size or 2 * int(parent.network["crop"])
-    return CamReader(network, pick_head(network, options), device, long_side)
+    times = pick_times(network, options)
+    return CamReader(network, pick_head(network, options), device, pick_long_side(parent, times, options), times)
 
 
 def photographs(folder: Path, count: int, size: tuple[int, int]) -> np.ndarray:

@@ -4,8 +4,9 @@
 
 stage: make-cams with its defaults, from opening the checkpoint to the finished artefact. plain: the same scales and
 mirror, but one image, one scale and one mirror image at a time, in float32, not channels-last, in one process. The
-plain loop resizes, sums on the same grid and normalises as the stage does, so that both make the same maps, and it
-writes none. Both may use every core. The target is 3 times the images a second or more, with nothing else running.
+plain loop resizes, sums on the same grid, passes maps on along attention (of a plain ViT, in a pass of its own) and
+normalises as the stage does, so that both make the same maps, and it writes none. Both may use every core. The target
+is 3 times the images a second or more, with nothing else running.
 
 Where the split has masks, the mIoU of both at their own best threshold is compared.
 """
@@ -123,6 +124,7 @@ def summed(reader: CamReader, image: Tensor, options: MakeCamsOptions) -> Tensor
     import torch
     import torch.nn.functional as F
 
+    from pseudolabel.models.affinity import patch_affinity, propagate, with_mirrored
     from pseudolabel.models.multiscale import scaled_views
 
     stride = reader.network.backbone.stride
@@ -131,7 +133,12 @@ def summed(reader: CamReader, image: Tensor, options: MakeCamsOptions) -> Tensor
     for view in scaled_views(image, options.scales, flip=False, multiple=stride):
         larger = torch.maximum(reader.maps(view), reader.maps(view.flip(3)).flip(3))
         by_scale.append(F.interpolate(larger.relu(), grid, mode="bilinear")[0])
-    return torch.stack(by_scale).sum(dim=0)
+    maps = torch.stack(by_scale).sum(dim=0)
+    if not reader.times:
+        return maps
+    backbone = reader.network.backbone
+    both = torch.cat([patch_affinity(backbone, view, flip=False) for view in (image, image.flip(3))])
+    return propagate(maps[None], with_mirrored(both, grid), reader.times)[0]
 
 
 def differences(stage: list[Maps], plain: list[Maps]) -> dict[str, float]:

@@ -146,9 +146,15 @@ def test_after_a_training_step_attention_can_still_be_read() -> None:
     assert patch_affinity(network.eval(), images(), flip=False).shape == (2, 12, 12)
 
 
-def test_without_a_pass_there_is_no_affinity() -> None:
-    with Attending(backbone()) as attending, pytest.raises(ValueError, match=r"^no attention was computed; run the"):
-        attending.affinity()
+def test_without_a_pass_that_comes_far_enough_there_is_no_affinity() -> None:
+    network = backbone()
+    for blocks in (0, middle_blocks(network.depth)[-1]):
+        with torch.no_grad(), Attending(network) as attending:
+            if blocks:
+                network.block(images(), blocks - 1)
+        assert not attending.complete
+        with pytest.raises(ValueError, match=rf"^attention is read up to block \d+, {blocks} blocks were computed$"):
+            attending.affinity()
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])

@@ -199,14 +199,15 @@ def test_a_cnn_trains_too(synthetic_root, tmp_path):
     assert read_header(tmp_path / "cams.h5").protocol["head"] == "main"
 
 
+@pytest.mark.parametrize("looks", [{}, {"flip": False}, {"scales": (0.5,)}], ids=["both", "one side", "no scale 1"])
 @pytest.mark.parametrize("head", ["auxiliary", "main", "mean"])
-def test_sums_over_the_scales_are_passed_on_along_attention(checkpoint, head):
+def test_sums_over_the_scales_are_passed_on_along_attention(checkpoint, head, looks):
     network, _ = load_network(checkpoint, "cam")
     for parameter in network.eval().parameters():  # attention of so short a training is all but even
         if parameter.ndim == 2:
             parameter.data.mul_(8)
     images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
-    options = make_options(checkpoint, "never.h5", head=head)
+    options = make_options(checkpoint, "never.h5", head=head, **looks)
     with torch.inference_mode():
         found, logits = cams(network, images, head, 2, options)
         plain, same = cams(network, images, head, 0, options)
@@ -214,7 +215,7 @@ def test_sums_over_the_scales_are_passed_on_along_attention(checkpoint, head):
             each = [cams(network, images, name, 2, options)[0] for name in ("main", "auxiliary")]
             wanted = sum(maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in each) / 2
         else:
-            wanted = propagate(plain, patch_affinity(network.backbone, images, flip=True), 2)
+            wanted = propagate(plain, patch_affinity(network.backbone, images, flip=options.flip), 2)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(logits, same)
     assert (found - plain).abs().max() > 0.1 * plain.max()

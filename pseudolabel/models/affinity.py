@@ -78,6 +78,11 @@ class Attending(TorchFunctionMode):
             self._block += 1
         return func(*args, **(kwargs or {}))
 
+    @property
+    def complete(self) -> bool:
+        """Whether the pass came as far as the last block that is read."""
+        return self._block > self._blocks[-1]
+
     def affinity(self) -> Tensor:
         """What was kept.
 
@@ -86,10 +91,10 @@ class Attending(TorchFunctionMode):
             and blocks. Rows sum to 1.
 
         Raises:
-            ValueError: There was no forward pass.
+            ValueError: There was no forward pass, or it ended before the last block that is read.
         """
-        if self._sum is None:
-            raise ValueError("no attention was computed; run the backbone while this lasts")
+        if self._sum is None or not self.complete:
+            raise ValueError(f"attention is read up to block {self._blocks[-1]}, {self._block} blocks were computed")
         return self._sum / self._sum.sum(dim=2, keepdim=True)
 
 

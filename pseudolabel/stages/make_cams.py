@@ -7,20 +7,21 @@ the maximum (IRN's). With ``--tags boxes`` what is outside of a class's boxes is
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pseudolabel.artefacts import MapsWriter, check_output, child_header
+from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.bounding import hold_cams, open_boxed, stated
 from pseudolabel.data import Record
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import InputError
 from pseudolabel.inference import compute_maps, make_plan
-from pseudolabel.models.affinity import patch_affinity, propagate, require_attention
+from pseudolabel.models.affinity import Attending, patch_affinity, propagate, require_attention, with_mirrored
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.multiscale import activation, scaled_views, unit_range
@@ -54,7 +55,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     dtype = pick_dtype(options.precision, device)
     network.to(device).to(memory_format=torch.channels_last).eval()
     backbone, skip = network.backbone, options.on_error == "skip"
-    long_side = options.size or int(int(parent.network["crop"]) * (1.5 if times else 2))
+    long_side = pick_long_side(parent, times, options)
     plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=options.batch_size, skip=skip)
     protocol = {
         "split": dataset.split,
@@ -119,6 +120,14 @@ def pick_times(network: CamNetwork, options: MakeCamsOptions) -> int:
     return options.propagate
 
 
+def pick_long_side(parent: Header, times: int, options: MakeCamsOptions) -> int:
+    """Pixels of an image's long side at scale 1: what is asked for, else a multiple of the training's crop.
+
+    Attention on a grid much finer than that of the training says less (benchmarks/README.md).
+    """
+    return options.size or int(int(parent.network["crop"]) * (1.5 if times else 2))
+
+
 def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: MakeCamsOptions) -> tuple[Tensor, Tensor]:
     """Multi-scale, mirrored CAMs before normalisation, and class logits.
 
@@ -136,14 +145,22 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
     grid = (images.shape[2] // stride, images.shape[3] // stride)
     sums: dict[str, Tensor] = {}
     logits = []
-    for view in scaled_views(images, options.scales, flip=options.flip, multiple=stride):
-        by_head = _maps_by_head(network, view, head)
+    affinity: Tensor | None = None
+    views = scaled_views(images, options.scales, flip=options.flip, multiple=stride)
+    for scale, view in zip(options.scales, views, strict=True):
+        with Attending(network.backbone) if times and scale == 1 else nullcontext() as attending:
+            by_head = _maps_by_head(network, view, head)
+        if attending is not None and attending.complete:  # not if the head needs fewer blocks
+            affinity = attending.affinity()
         logits.append(network.pool(by_head["auxiliary" if head == "auxiliary" else "main"]).float()[: len(images)])
         for name, found in by_head.items():
             maps = activation(found, grid, flip=options.flip)
             sums[name] = sums[name] + maps if name in sums else maps
     if times:
-        affinity = patch_affinity(network.backbone, images, flip=options.flip)
+        if affinity is None:
+            affinity = patch_affinity(network.backbone, images, flip=options.flip)
+        elif options.flip:
+            affinity = with_mirrored(affinity, grid)
         sums = {name: propagate(maps, affinity, times) for name, maps in sums.items()}
     if head == "mean":
         peak = [maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in sums.values()]
