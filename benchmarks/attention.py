@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from common import alternate, conditions, make_parser, report, summary, target
 
@@ -27,8 +28,8 @@ def main() -> None:
     arguments = parser.parse_args()
     found = conditions()
     torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True)
-    attentions = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    model: Any = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True)
+    attentions: list[Any] = [module for module in model.modules() if hasattr(module, "fused_attn")]
 
     def step(images: torch.Tensor, *, fused: bool) -> None:
         for module in attentions:

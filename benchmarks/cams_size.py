@@ -112,7 +112,7 @@ def write_full(options: MakeCamsOptions, dataset: Dataset, header: Header, out: 
     plan = make_plan(
         dataset, long_side=reader.long_side, multiple=backbone.stride, batch_size=options.batch_size, skip=False
     )
-    taken = []
+    taken: list[int] = []
 
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
         images = normalise(pixels.to(reader.device), backbone.mean, backbone.std)

@@ -141,7 +141,7 @@ def score_crf(
         make_cams(MakeCamsOptions(checkpoint=checkpoint, split=str(dev), out=cams, **looks))
         search_threshold(SearchThresholdOptions(cams=cams, out=threshold))
     started = time.perf_counter()
-    export = {"out": masks, "overwrite": True}
+    export: dict[str, Any] = {"out": masks, "overwrite": True}
     if settings is None:
         export_masks(ExportMasksOptions(labels=cams, threshold=threshold, **export))
     else:

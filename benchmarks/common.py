@@ -239,7 +239,7 @@ def photographs(folder: Path, count: int, size: tuple[int, int]) -> np.ndarray:
     if len(paths) < count:
         raise SystemExit(f"{folder} holds {len(paths)} .jpg files, {count} are wanted")
     chosen = [paths[index * len(paths) // count] for index in range(count)]
-    return np.stack([ImageOps.fit(Image.open(path).convert("RGB"), size[::-1]) for path in chosen])
+    return np.stack([np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), size[::-1])) for path in chosen])
 
 
 def best_miou(cams: Path, root: Path | None) -> dict[str, float]:

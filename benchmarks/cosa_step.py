@@ -16,11 +16,11 @@ plain's, in float32 within 1e-5; the threshold search takes at most 1 % of the f
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from common import alternate, conditions, report, summary, target
 from steps import make_batches, step_parser, step_settings, take
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
 
     from pseudolabel.cosa.cotraining import CoTraining
+    from pseudolabel.cosa.teacher import Seen
+    from pseudolabel.models.cosa import CosaNetwork
     from pseudolabel.training import Run
 
 BATCHES = 6
@@ -118,32 +120,40 @@ def plainly(*, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    places = (assignments, losses, loss_modules)
-    before = (cotraining.look, [place.resize for place in places])
-    cotraining.look = plain_look
-    for place in places:
-        place.resize = lambda maps, size: functional.interpolate(maps, list(size), mode="bilinear")
-    yield
-    cotraining.look = before[0]
-    for place, resize in zip(places, before[1], strict=True):
-        place.resize = resize
+
+    def resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """As torch does it."""
+        return functional.interpolate(maps, list(size), mode="bilinear")
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(cotraining, "look", plain_look))
+        for place in (assignments, losses, loss_modules):
+            stack.enter_context(patch.object(place, "resize", resize))
+        yield
 
 
 def plain_look(
-    teacher: Any, images: torch.Tensor, *, scales: tuple[float, ...], flip: bool, times: int, inside: None
-) -> Any:
-    """What ``pseudolabel.cosa.teacher.look`` computes, a forward pass a scale and mirroring; maps stay as they are."""
-    assert (times, inside) == (0, None)
+    teacher: CosaNetwork,
+    images: torch.Tensor,
+    *,
+    scales: tuple[float, ...],
+    flip: bool,
+    times: int,
+    inside: torch.Tensor | None,
+) -> Seen:
+    """What ``pseudolabel.cosa.teacher.look`` computes, a forward pass a scale and mirroring; maps are not passed on."""
+    assert times == 0
     import torch
 
     from pseudolabel.cosa.teacher import Seen
     from pseudolabel.models.multiscale import activation, scaled_views
 
-    grid = tuple(side // teacher.backbone.stride for side in images.shape[2:])
+    stride = teacher.backbone.stride
+    grid = (images.shape[2] // stride, images.shape[3] // stride)
     sums: dict[str, list[torch.Tensor]] = {"maps": [], "auxiliary": []}
     segmentation = []
     with torch.no_grad():
-        views = scaled_views(images, scales, flip=False, multiple=teacher.backbone.stride)
+        views = scaled_views(images, scales, flip=False, multiple=stride)
         for scale, view in zip(scales, views, strict=True):
             outputs = [teacher.outputs(one) for one in ([view, view.flip(3)] if flip else [view])]
             for name, found in sums.items():
@@ -153,7 +163,8 @@ def plain_look(
             if scale == 1:
                 logits = [output.segmentation.float() for output in outputs]
                 segmentation = [(logits[0] + logits[1].flip(3)) / 2 if flip else logits[0]]
-    return Seen(sum(sums["maps"]), sum(sums["auxiliary"]), segmentation[0])
+    main, auxiliary = (torch.stack(maps).sum(dim=0) for maps in sums.values())
+    return Seen(main, auxiliary, segmentation[0])
 
 
 def profiled(run: Run, batches: list[dict[str, Any]]) -> dict[str, float]:
@@ -177,28 +188,26 @@ def profiled(run: Run, batches: list[dict[str, Any]]) -> dict[str, float]:
 
         return call
 
-    before = {name: getattr(cotraining, name) for name in ("look", "assign", "student_losses", "follow")}
     captions = {
         "look": "teacher's pass",
         "assign": "assignments",
         "student_losses": "swapped losses, forward",
         "follow": "teacher follows",
     }
-    for name, caption in captions.items():
-        setattr(cotraining, name, timed(caption, before[name]))
-    network, update, backward = run.network, objective.threshold.update, torch.Tensor.backward
-    outputs = network.outputs
-    network.outputs = timed("student, forward", outputs)
-    objective.threshold.update = timed("threshold search", update)
-    torch.Tensor.backward = timed("backward", backward)
-    optimiser = make_optimiser(network, run.options)
-    optimiser.step = timed("optimiser", copy.copy(optimiser.step))
+    optimiser = make_optimiser(run.network, run.options)
+    places: list[tuple[Any, str, str]] = [
+        *((cotraining, name, caption) for name, caption in captions.items()),
+        (run.network, "outputs", "student, forward"),
+        (objective.threshold, "update", "threshold search"),
+        (torch.Tensor, "backward", "backward"),
+        (optimiser, "step", "optimiser"),
+    ]
     whole = timed("step", take)
-    for batch in batches:
-        whole(run, optimiser, batch)
-    for name, function in before.items():
-        setattr(cotraining, name, function)
-    network.outputs, objective.threshold.update, torch.Tensor.backward = outputs, update, backward
+    with ExitStack() as stack:
+        for place, name, caption in places:
+            stack.enter_context(patch.object(place, name, timed(caption, getattr(place, name))))
+        for batch in batches:
+            whole(run, optimiser, batch)
     return dict(sorted(((name, value / len(batches)) for name, value in spent.items()), key=lambda item: -item[1]))
 
 

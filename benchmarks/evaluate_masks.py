@@ -17,6 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import alternate, conditions, make_parser, report, summary, target
@@ -29,7 +30,7 @@ from pseudolabel.pictures import write_mask
 from pseudolabel.stages.evaluate_masks import BLOCK, blocks, evaluate_masks
 
 SHIFT = (7, 5)  # pixels down and to the right
-Decode = Callable[[Sequence[Path]], None]
+Decode = Callable[[Sequence[tuple[Path, Path]]], None]
 
 
 def main() -> None:
@@ -43,9 +44,9 @@ def main() -> None:
             """Run a decoder over all PNGs in the stage's own kind of pool."""
             deque(ordered_map(function, blocks(pngs, BLOCK["png"]), workers=arguments.workers), maxlen=0)
 
-        def score(**options: object) -> None:
+        def score(**options: Any) -> None:
             """Run the stage."""
-            named = {"dataset": "voc", "root": Path(folder), "split": "all", "overwrite": True}
+            named: dict[str, Any] = {"dataset": "voc", "root": Path(folder), "split": "all", "overwrite": True}
             masks = Path(folder) / "masks"
             evaluate_masks(EvaluateMasksOptions(masks=masks, workers=arguments.workers, **named, **options))
 

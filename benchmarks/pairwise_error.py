@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ def results(kernel: Kernel, scores: Tensor) -> dict[str, Tensor]:
 
     unlabelled = torch.zeros(1, *scores.shape[2:], dtype=torch.bool)
     unlabelled[:, :, ::2] = True
-    losses = {
+    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "dense_crf": lambda maps: dense_crf_loss(maps, kernel),
         "gated_energy": lambda maps: gated_dense_energy(maps, kernel, unlabelled=unlabelled),
         "normalised_cut": lambda maps: normalised_cut(maps, kernel),

@@ -91,6 +91,7 @@ def speeds(seconds: Mapping[str, Sequence[float]], images: int) -> dict[str, Any
 
 def parts(options: RefineCrfOptions) -> dict[str, Any]:
     """mIoU of the CRF's labels before and after its probabilities become 8-bit, and the CRF's share of the work."""
+    assert options.threshold is not None  # given above
     thresholds, _ = read_thresholds(options.threshold)
     settings = resolve(options)
     spent = {"crf": 0.0, "all": 0.0}

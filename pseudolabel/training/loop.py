@@ -133,7 +133,7 @@ def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[
     optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for losses in _parts(run, batches):
-        losses["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        losses["loss"].backward()
         for name, value in losses.items():
             sums[name] = sums[name] + value.detach() if name in sums else value.detach()
     summed = run.group.total(torch.stack([value.float() for value in sums.values()]))
