@@ -34,22 +34,27 @@ from pseudolabel.progress import RichProgress
 from pseudolabel.stages.make_cams import make_cams
 from pseudolabel.stages.train_cosa import train_cosa
 
+PLAIN: dict[str, Any] = {"propagate": 0, "view_area": (0.3, 1.0)}
+"""Maps as they are, and views as wide as train-cosa's own: the packaged pipeline, but for its threshold, until commit
+caa61df."""
+
 ROWS: dict[str, dict[str, Any]] = {
     "base": {},
     # one part off at a time
+    "maps not passed on": {"propagate": 0},
     "no c2s": {"c2s": None},
     "no s2c": {"s2c": None},
     "no regulariser": {"regulariser": None},
     "no contrastive term": {"contrastive": None},
     "no perplexity weights": {"perplexity": None},
-    "thresholds 0.70, 0.25": {"threshold": "fixed", "low": 0.25, "high": 0.70},
-    "thresholds 0.65, 0.35": {"threshold": "fixed", "low": 0.35, "high": 0.65},
-    "thresholds 0.55, 0.25": {"threshold": "fixed", "low": 0.25, "high": 0.55},
-    "thresholds 0.55, 0.25, c2s 1": {"threshold": "fixed", "low": 0.25, "high": 0.55, "c2s": 1.0},
+    # thresholds
+    "mixture": {"threshold": "mixture"},
     "released rule of three": {"threshold": "released"},
+    "thresholds 0.75, 0.5": {"low": 0.5, "high": 0.75},
+    "thresholds 0.55, 0.25": {"low": 0.25, "high": 0.55},
     # as released, but for schedule and network
     "as released": {
-        "threshold": "fixed",
+        **PLAIN,
         "low": 0.25,
         "high": 0.70,
         "cam_rule": "released",
@@ -60,18 +65,11 @@ ROWS: dict[str, dict[str, Any]] = {
         "auxiliary_share": 0.5,
         "teacher_scales": (1.0, 0.5, 1.5),
     },
-    # maps passed on along attention, which the published method does not do
-    **{f"propagated {times} times": {"propagate": times} for times in (1, 2, 3)},
-    "propagated 2 times, c2s 1": {"propagate": 2, "c2s": 1.0},
-    "propagated 2 times, thresholds 0.65, 0.35": {"propagate": 2, "threshold": "fixed", "low": 0.35, "high": 0.65},
-    "propagated 2 times, thresholds 0.65, 0.35, views from 0.6 of the area": {
-        "propagate": 2,
-        "threshold": "fixed",
-        "low": 0.35,
-        "high": 0.65,
-        "view_area": (0.6, 1.0),
-    },
     # settings
+    "views from 0.3 of the area": {"view_area": (0.3, 1.0)},
+    "views from 0.3 of the area, mixture": {"view_area": (0.3, 1.0), "threshold": "mixture"},
+    "propagated once": {"propagate": 1},
+    "propagated 3 times": {"propagate": 3},
     "c2s 0.1": {"c2s": 0.1},
     "c2s 1": {"c2s": 1.0},
     "balanced": {"balanced": True},
@@ -79,9 +77,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "teacher scale 1": {"teacher_scales": (1.0,)},
     "teacher scales 1, 0.5, 1.5": {"teacher_scales": (1.0, 0.5, 1.5)},
     "teacher not mirrored": {"teacher_flip": False},
-    "views from 0.6 of the area": {"view_area": (0.6, 1.0)},
     "twice the epochs": {"epochs": 32},
     "crop 320": {"crop": 320},
+    # before maps were passed on
+    "plain maps, mixture": {**PLAIN, "threshold": "mixture"},
+    "plain maps, thresholds 0.65, 0.35": PLAIN,
+    "plain maps, thresholds 0.55, 0.25": {**PLAIN, "low": 0.25, "high": 0.55},
+    "plain maps, thresholds 0.55, 0.25, c2s 1": {**PLAIN, "low": 0.25, "high": 0.55, "c2s": 1.0},
 }
 NETWORK = ("miou", "miou_tags")
 COLUMNS = ("choice", "seed", "tag_map", *NETWORK, "main", "auxiliary", "mixture_threshold", "at_mixture", "seconds")
