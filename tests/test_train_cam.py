@@ -16,7 +16,7 @@ from pseudolabel.inspection import describe_artefact
 from pseudolabel.models.affinity import patch_affinity, propagate
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.options import MakeCamsOptions, TrainCamOptions
-from pseudolabel.stages.make_cams import cams, make_cams, normalised, present
+from pseudolabel.stages.make_cams import cams, make_cams, normalised, pick_batch, present
 from pseudolabel.stages.train_cam import classification_losses, train_cam
 from pseudolabel.tagged import tag_vector
 from pseudolabel.training import state_path
@@ -219,6 +219,16 @@ def test_sums_over_the_scales_are_passed_on_along_attention(checkpoint, head, lo
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(logits, same)
     assert (found - plain).abs().max() > 0.1 * plain.max()
+
+
+@pytest.mark.parametrize(
+    ("side", "times", "flip", "batch"),
+    [(21, 2, True, 16), (42, 2, True, 10), (42, 2, False, 16), (84, 2, True, 1), (84, 0, True, 16)],
+)
+def test_a_batch_has_room_for_what_its_patches_attend_to(side, times, flip, batch):
+    """42**4 pairs of an image and as many of its mirror image: ten go into 2**26."""
+    options = make_options("cam.h5", "never.h5", split="val", flip=flip)
+    assert pick_batch(side, times, options) == batch
 
 
 def test_maps_of_a_vit_state_how_often_they_were_passed_on(checkpoint, tmp_path):

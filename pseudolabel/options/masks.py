@@ -77,7 +77,12 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
     normalise: Literal["minmax", "max"] = option(
         "minmax", "Subtract each map's minimum and divide by its maximum, or only divide."
     )
-    batch_size: int = option(16, "Images of one size per forward pass.", role="execution", ge=1)
+    batch_size: int = option(
+        16,
+        "Images of one size per forward pass; fewer if what their patches attend to would take over 256 MiB.",
+        role="execution",
+        ge=1,
+    )
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Number format of the forward pass.")
     on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.")
 

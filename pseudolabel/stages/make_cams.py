@@ -28,6 +28,9 @@ from pseudolabel.models.multiscale import activation, scaled_views, unit_range
 from pseudolabel.options import MakeCamsOptions
 from pseudolabel.progress import Progress
 
+_MOST_PAIRS = 2**26
+"""Of patches in a batch: 256 MiB in float32 of what they attend to."""
+
 
 def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
     """Compute the CAMs of a split and write them at the network's grid resolution.
@@ -56,7 +59,8 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     network.to(device).to(memory_format=torch.channels_last).eval()
     backbone, skip = network.backbone, options.on_error == "skip"
     long_side = pick_long_side(parent, times, options)
-    plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=options.batch_size, skip=skip)
+    batch = pick_batch(long_side // backbone.stride, times, options)
+    plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=batch, skip=skip)
     protocol = {
         "split": dataset.split,
         "tag_filter": "predicted tags" if options.tags == "predicted" else "image tags",
@@ -126,6 +130,20 @@ def pick_long_side(parent: Header, times: int, options: MakeCamsOptions) -> int:
     Attention on a grid much finer than that of the training says less (benchmarks/README.md).
     """
     return options.size or int(int(parent.network["crop"]) * (1.5 if times else 2))
+
+
+def pick_batch(side: int, times: int, options: MakeCamsOptions) -> int:
+    """Images of a forward pass: what is asked for, or as many as have room for what their patches attend to.
+
+    Args:
+        side: Of the longest grid, cells.
+        times: How often maps are passed on.
+        options: Batch size and flip.
+    """
+    if not times:
+        return options.batch_size
+    views = 2 if options.flip else 1
+    return max(1, min(options.batch_size, _MOST_PAIRS // (views * side**4)))
 
 
 def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: MakeCamsOptions) -> tuple[Tensor, Tensor]:
