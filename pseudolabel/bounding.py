@@ -39,7 +39,7 @@ def open_boxed(spec: Mapping[str, Any], boxes: Path | None, *, split: str, root:
     if boxes is None:
         return reopen_dataset(spec, split=split, root=root)
     require_places({"boxes": boxes})
-    return reopen_dataset({**spec, "boxes": str(boxes)}, split=split, root=root)
+    return reopen_dataset(spec, split=split, root=root, boxes=boxes)
 
 
 def stated(dataset: Dataset) -> dict[str, str]:

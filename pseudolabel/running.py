@@ -13,15 +13,20 @@ from typing import Any
 
 from pseudolabel.artefacts import Header, StalePartialError, read_header
 from pseudolabel.artefacts.header import made_differently
-from pseudolabel.data import load_dataset, reopen_dataset
+from pseudolabel.data import Dataset, load_dataset, reopen_dataset
 from pseudolabel.data.dataset import WEAK, folder_of, require_places
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.fields import nearest
 from pseudolabel.isolation import in_own_process
-from pseudolabel.options import DatasetOptions, StageOptions, command_line
+from pseudolabel.options import DatasetOptions, StageOptions, TrainScribbleOptions, command_line
 from pseudolabel.pipeline import Pipeline, Step, input_fields
 from pseudolabel.progress import Progress
 from pseudolabel.sources import npy_input, png_input
+from pseudolabel.supervision import masked_ids
+from pseudolabel.truth import truth_input
+
+_READ_AGAIN = {"dataset": "data set has", "truth": "pixel masks have"}
+"""Kinds of inputs that are no files of their own, and how the reason to run begins when they have changed."""
 
 
 def stage_function(stage: str) -> Callable[[Any, Progress], dict[str, Any]]:
@@ -124,7 +129,7 @@ class Freshness:
     """Tells whether artefacts are what their steps would make now; looks at each data set once."""
 
     def __init__(self) -> None:
-        self._datasets: dict[str, str] = {}
+        self._datasets: dict[str, tuple[Dataset, str]] = {}
 
     def reason_to_run(self, step: Step) -> str | None:
         """Why a step must run, in a few words; None where its artefact is fresh.
@@ -158,26 +163,31 @@ class Freshness:
                 return f"its input {path} has changed"
             current.add(digest)
         for item in header.inputs:
-            if item.kind == "dataset":
+            if item.kind in _READ_AGAIN:
                 try:
-                    digest = self._dataset_digest(step.options, header)
+                    digest = self._digest(item.kind, step.options, header)
                 except InputError as error:
                     return str(error)
                 if digest != item.digest:
-                    return "its data set has changed"
+                    return f"its {_READ_AGAIN[item.kind]} changed"
             elif item.digest not in current:  # what an earlier artefact led the stage to
                 path = step.options.artefact.parent / item.path
                 if known_digest(path, {item.digest}) is None:
                     return f"its input {path} has changed"
         return None
 
-    def _dataset_digest(self, options: StageOptions, header: Header) -> str:
+    def _digest(self, kind: str, options: StageOptions, header: Header) -> str:
+        """Of a data set as it is now, or of the ground truth in it that a training learns from."""
         spec, root = _places(options, header), getattr(options, "root", None)
         load = load_dataset if isinstance(options, DatasetOptions) else reopen_dataset
         key = json.dumps([load.__name__, spec, str(root)], sort_keys=True)
         if key not in self._datasets:
-            self._datasets[key] = load(spec, root=root).as_input().digest
-        return self._datasets[key]
+            dataset = load(spec, root=root)
+            self._datasets[key] = dataset, dataset.as_input().digest
+        dataset, digest = self._datasets[key]
+        if kind == "truth" and isinstance(options, TrainScribbleOptions):
+            return truth_input(dataset, masked_ids(options, dataset)).digest
+        return digest
 
 
 def _places(options: StageOptions, header: Header) -> dict[str, Any]:

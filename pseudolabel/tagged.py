@@ -14,7 +14,7 @@ from pseudolabel.data import Dataset, Record, read_image
 from pseudolabel.data.views import resized
 from pseudolabel.devices import autocast
 from pseudolabel.errors import InputError
-from pseudolabel.models.backbone import Backbone
+from pseudolabel.models.backbone import Backbone, weights_oracle
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.options import BackboneOptions, DatasetOptions
 from pseudolabel.progress import Progress
@@ -38,7 +38,7 @@ def make_header(
         options,
         {},
         inputs=(dataset.as_input(), *inputs),
-        oracle=dataset.oracle,
+        oracle=(*dataset.oracle, *weights_oracle(options.weights)),
         classes=dataset.classes,
         dataset=dataset.spec(),
         network={

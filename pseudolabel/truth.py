@@ -1,10 +1,12 @@
-"""Which images are compared with ground truth, and what to say where they do not match."""
+"""Which images are compared with ground truth, or learn from it, and what to say where they do not match."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from pseudolabel.artefacts.header import Input
 from pseudolabel.data import Dataset, Record
 from pseudolabel.errors import DatasetError
 
@@ -40,6 +42,29 @@ def records_of(dataset: Dataset, found: Collection[str], skipped: Mapping[str, s
     if not wanted:
         raise DatasetError(f"{source} has no image to score: earlier stages have skipped all {len(skipped)}")
     return wanted
+
+
+def truth_input(dataset: Dataset, ids: Collection[str]) -> Input:
+    """Ground truth that a stage learns from, as one input of its artefact.
+
+    Args:
+        dataset: The split.
+        ids: Of the images whose masks it learns from. The digest covers them; one that cannot be read counts as such.
+    """
+    digest = hashlib.sha256()
+    for record in dataset.records:
+        if record.id in ids:
+            digest.update(f"{record.id}\n".encode())
+            digest.update(_mask_bytes(dataset, record))
+    return Input("truth", str(dataset.root), digest.hexdigest())
+
+
+def _mask_bytes(dataset: Dataset, record: Record) -> bytes:
+    """The file of a mask, or, where the layout keeps no file an image, its pixels."""
+    try:
+        return dataset.read_mask(record).tobytes() if record.mask is None else record.mask.read_bytes()
+    except (DatasetError, OSError) as error:
+        return str(error).encode()
 
 
 def complain(what: str, faults: Sequence[str]) -> None:

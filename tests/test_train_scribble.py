@@ -19,22 +19,28 @@ from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
 from pseudolabel.cli.app import main
 from pseudolabel.curves import log_folder
 from pseudolabel.data import Record, image_size, load_weak_labels, open_dataset
+from pseudolabel.data.images import read_label_png
 from pseudolabel.data.shapes import Box, Point
 from pseudolabel.data.simulate import simulate_boxes, simulate_points, simulate_scribbles
 from pseudolabel.errors import DatasetError, InputError, PseudolabelError
 from pseudolabel.labelled import LabelledViews, open_cams
 from pseudolabel.models.checkpoint import load_network, read_weights
 from pseudolabel.options import (
+    PredictMasksOptions,
     SimulateBoxesOptions,
     SimulatePointsOptions,
     SimulateScribblesOptions,
     TrainScribbleOptions,
+    TrainSegmenterOptions,
     build_options,
 )
+from pseudolabel.pictures import write_mask
 from pseudolabel.pipeline import read_pipeline
 from pseudolabel.progress import Progress
 from pseudolabel.running import Freshness
+from pseudolabel.stages.predict_masks import predict_masks
 from pseudolabel.stages.train_scribble import train_scribble
+from pseudolabel.stages.train_segmenter import train_segmenter
 from pseudolabel.supervision import (
     annotation_hours,
     count_kinds,
@@ -358,7 +364,7 @@ def test_all_kinds_of_labels_train_in_one_run(options, tmp_path):
     assert header.protocol["trained_on"] == (
         f"8 images ({words}); regulariser dfr 1; consistency 0.1; exclusion 0.1; presence 0.1"
     )
-    assert [item.kind for item in header.inputs] == ["dataset", "list"]
+    assert [item.kind for item in header.inputs] == ["dataset", "truth", "list"]
     assert np.isfinite(curves_of(options().out)["loss"]).all()
     assert listener.warnings == []
 
@@ -522,6 +528,46 @@ def test_a_pipeline_trains_again_when_a_label_or_the_list_has_changed(options, w
     listed.write_text(names[0])
     (strokes / f"{names[2]}.png").unlink()
     assert Freshness().reason_to_run(step) == "its data set has changed"
+
+
+def test_masks_that_taught_count_as_what_was_read(options, synthetic_root, tmp_path):
+    """A pipeline trains again, and an interrupted training does not go on, when one of them has changed."""
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    entry = {"stage": "train-scribble", "root": str(root), "supervision": "masks", "steps": 2, **SMALL}
+    (tmp_path / "run.yaml").write_text(json.dumps({"out": str(tmp_path / "run"), "stages": {"net": entry}}))
+    (step,) = read_pipeline(tmp_path / "run.yaml", {}, None).steps
+    train_scribble(step.options)
+    assert Freshness().reason_to_run(step) is None
+    path = next(record.mask for record in open_dataset(step.options).records)
+    before = path.read_bytes()
+    write_mask(path, np.zeros_like(read_label_png(path)))
+    assert Freshness().reason_to_run(step) == "its pixel masks have changed"
+    stopped = step.options.model_copy(update={"out": tmp_path / "stopped.h5", "save_every": 1})
+    with pytest.raises(KilledError):
+        train_scribble(stopped, Listening(2))
+    path.write_bytes(before)
+    with pytest.raises(
+        StalePartialError, match=r"stopped.h5.training was begun with another input \(dataset, truth differ"
+    ):
+        train_scribble(stopped)
+
+
+def test_what_starts_from_an_oracle_is_one(options, tmp_path):
+    """From whichever stage, and also after the chain's next ones."""
+    train_scribble(options("full.h5", supervision="masks", scribbles=None, steps=1))
+    weights = options("full.h5").out
+    both = ["scribbles simulated from pixel masks", "8 pixel masks used in training"]
+    assert train_scribble(options("child.h5", weights=weights, steps=1))["oracle"] == both
+    quick = {"precision": "float32", "device": "cpu", "workers": 0}
+    plain = options("plain.h5", steps=1)
+    train_scribble(plain)
+    predict_masks(PredictMasksOptions(checkpoint=plain.out, split="train", out=tmp_path / "p", size=32, **quick))
+    masks = tmp_path / "p/masks.h5"
+    assert list(read_header(masks).oracle) == both[:1]
+    start = TrainSegmenterOptions(masks=masks, weights=weights, out=tmp_path / "seg.h5", steps=1, crop=32, **quick)
+    train_segmenter(start)
+    assert list(read_header(start.out).oracle) == both
 
 
 def test_objectness_is_cut_like_the_photograph(options, synthetic_root, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from pseudolabel.cli.app import main
 from pseudolabel.data import Dataset, load_dataset, open_dataset, reopen_dataset
 from pseudolabel.data.check import check_dataset
 from pseudolabel.data.manifest import write_manifest
-from pseudolabel.data.weak import load_weak_labels
+from pseudolabel.data.shapes import Box
+from pseudolabel.data.show import labels_picture
+from pseudolabel.data.weak import WeakLabels, load_weak_labels
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DataCheckOptions, DatasetOptions, WeakLabelOptions
 
@@ -258,6 +261,46 @@ def test_a_later_stage_does_without_weak_labels_that_are_gone(root: Path, tmp_pa
     assert reopen_dataset(before.spec()).gone == (folder, table)
 
 
+def test_weak_labels_that_are_still_there_are_read_and_say_what_they_are(root: Path, tmp_path: Path) -> None:
+    """Also where tags come from weak labels alone; the manifest of now counts, not what the artefact had read."""
+    folder, boxes = (
+        scribble(tmp_path / "s/a.png", blank(r2c2=1)),
+        annotation(tmp_path / "b/a.xml", ("cat", box(1, 1, 2, 3))),
+    )
+    write_manifest(folder, "scribbles", {"seed": 3})
+    before = load(root, scribbles=folder, tag_source="weak")
+    folder.rename(tmp_path / "away")
+    write_manifest(boxes, "boxes", {"seed": 4})
+    dataset = reopen_dataset(before.spec(), boxes=boxes)
+    assert [len(record.boxes) for record in dataset.records] == [1, 0]
+    assert dataset.oracle == ("scribbles simulated from pixel masks", "boxes simulated from pixel masks")
+    assert dataset.spec()["boxes"] == str(boxes)
+
+
+def test_boxes_that_are_named_now_are_where_they_are_said_to_be(root: Path, tmp_path: Path) -> None:
+    """They have not moved with the data set, though they lie in its old folder."""
+    spec = load(root).spec()
+    shutil.copytree(root, tmp_path / "moved")
+    for place, corner in ((root, 3), (tmp_path / "moved", 4)):
+        annotation(place / "boxes/a.xml", ("cat", box(1, 1, 2, corner)))
+    dataset = reopen_dataset(spec, root=tmp_path / "moved", boxes=root / "boxes")
+    assert dataset.root == tmp_path / "moved"
+    assert [record.boxes[0].where for record in dataset.records[:1]] == [f"{root}/boxes/a.xml: object 1"]
+
+
+def test_tags_that_were_implied_go_when_a_part_of_what_implied_them_does(root: Path, tmp_path: Path) -> None:
+    """b had none of its own; what points say of it is not all that it had."""
+    (root / "Annotations/b.xml").unlink()
+    table = text(tmp_path / "p.csv", "b,dog,5,3\n")
+    before = load(root, points=table, boxes=annotation(tmp_path / "x/b.xml", ("cat", box(1, 1, 2, 3))))
+    assert [record.tags for record in before.records] == [(1,), (1, 2)]
+    shutil.rmtree(tmp_path / "x")
+    dataset = reopen_dataset(before.spec())
+    assert [(record.tags, len(record.points)) for record in dataset.records] == [((1,), 0), (None, 1)]
+    with pytest.raises(DatasetError, match=r"^1 images of .* have no tags \(first: b\); .*/x is no longer there; tag"):
+        dataset.require_tags("tag it")
+
+
 @pytest.mark.parametrize("source", ["weak", "csv"])
 def test_tags_go_with_what_said_them(root: Path, tmp_path: Path, source: str) -> None:
     """A part of what implied them is not taken for the whole."""
@@ -356,6 +399,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "points.csv, line 1: point (1, 1) of class 'cat' lies on a scribble of class 'background'",
     ),
     (
+        {"points.csv": "a,cat,2,3\na,background,2,3\n"},
+        "points.csv, line 2: point (2, 3) of class 'background' lies on one of class 'cat'; remove one of them",
+    ),
+    (
         {"points.json": {"a": [{"cls": 3, "x": 1, "y": 1}]}},
         "points.json: point 1 of 'a': cls 3; wanted a class index, 1 to 2",
     ),
@@ -401,6 +448,15 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"boxes.json": [(1, 17, [1, 1])]},
         "boxes.json: annotation 10 of image 1: bbox [1, 1]; wanted four numbers: left, top, width, height",
+    ),
+    (
+        {"boxes.json": [(1, 17, [10**400, 1, 2, 2])]},
+        f"boxes.json: annotation 10 of image 1: bbox [1{'0' * 58}; wanted four numbers: left, top, width, height",
+    ),
+    (
+        {"boxes.json": [(1, 17, [8.2, 1, 0.2, 2])]},
+        "boxes.json: annotation 10 of image 1: box from (8.2, 1) to (8.4, 3), counted from 0, "
+        "has no extent within its image, which is 8 x 6 pixels",
     ),
     (
         {"boxes.json": [(1, 19, [1, 1, 2, 2])]},
@@ -487,11 +543,54 @@ def spoilt(root: Path, folder: Path) -> dict[str, Path]:
     return write(folder, files)
 
 
-def test_the_masks_of_a_data_set_are_no_scribbles(root: Path) -> None:
-    assert refusal(root, scribbles=root / "SegmentationClass") == (
-        "--scribbles set/SegmentationClass is the data set's own folder of pixel masks; simulate scribbles from them "
+@pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationClassAug"])
+def test_the_masks_of_a_data_set_are_no_scribbles(root: Path, folder: str) -> None:
+    scribble(root / folder / "a.png", blank(r2c2=1))
+    assert refusal(root, scribbles=root / folder) == (
+        f"--scribbles set/{folder} is the data set's own folder of pixel masks; simulate scribbles from them "
         "with 'pseudolabel data scribbles', or let train-scribble take them as --supervision masks"
     )
+
+
+@pytest.mark.parametrize("place", ["masks", "masks/x"])
+def test_the_masks_of_a_plain_folder_are_no_scribbles(tmp_path: Path, place: str) -> None:
+    """Also where ids lie in folders of their own."""
+    save(tmp_path / "set/images/x/a.png", np.zeros((6, 8, 3), dtype=np.uint8))
+    save(tmp_path / "set/masks/x/a.png", MASKS["a"])
+    text(tmp_path / "set/tags.csv", "x/a,cat\n")
+    spec = {"dataset": "folder", "root": tmp_path / "set", "split": "all", "scribbles": tmp_path / "set" / place}
+    with pytest.raises(
+        DatasetError, match=rf"^--scribbles .*/set/{place} is the data set's own folder of pixel masks;"
+    ):
+        load_dataset(spec)
+
+
+def test_coco_boxes_that_stand_twice_are_refused(root: Path, tmp_path: Path) -> None:
+    path = coco(tmp_path / "boxes.json", (1, 17, [1, 1, 2, 2]))
+    content = json.loads(path.read_text())
+    for section, entry, message in (
+        ("images", {"id": 9, "file_name": "a.jpg"}, "image 9 (a.jpg) stands twice; remove one of them"),
+        ("images", {"id": 1, "file_name": "c.png"}, "image 1 (c.png) stands twice; remove one of them"),
+        ("categories", {"id": 17, "name": "dog"}, "category 17 (dog) stands twice; remove one of them"),
+    ):
+        path.write_text(json.dumps({**content, section: [*content[section], entry]}))
+        assert refusal(root, boxes=path) == f"boxes.json: {message}"
+
+
+def test_a_stroke_along_the_far_border_is_drawn_on_the_last_pixels(root: Path, tmp_path: Path) -> None:
+    folder = strokes(tmp_path / "s/a.xml", ("cat", [(8, 0), (8, 6), (0, 6)]))
+    labels = weak(load(root, scribbles=folder), 0, width=1).labels
+    assert (labels[:, 7] == 1).all()
+    assert (labels[5] == 1).all()
+    assert (labels[:5, :7] == 255).all()
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_the_smallest_boxes_are_drawn(side: int) -> None:
+    """At a long side of 640 and more nothing is enlarged."""
+    found = WeakLabels(np.full((480, 640), 255, np.uint8), boxes=(Box(1, 100, 200, 100 + side, 201, ""),))
+    picture = labels_picture(np.zeros((480, 640, 3), np.uint8), found, ("background", "cat"), "a")
+    assert np.asarray(picture).any()
 
 
 def test_check_lists_all_faults_at_once(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,8 @@ from pseudolabel.data.shapes import Box
 from pseudolabel.data.tags import tag_indices
 from pseudolabel.errors import DatasetError
 
+_FARTHEST = 2**31  # pixels; no image is larger, and a float holds it exactly
+
 Boxes = Mapping[str, tuple[Box, ...]]
 
 
@@ -77,9 +79,10 @@ def check_box(box: Box, size: tuple[int, int], fault: Fault) -> Box | None:
         fault(f"{box.where}: {edges} goes beyond the border of its image, which is {width} x {height} pixels")
     else:
         left, top = max(0, math.floor(box.left)), max(0, math.floor(box.top))
-        return box._replace(
-            left=left, top=top, right=min(width, math.ceil(box.right)), bottom=min(height, math.ceil(box.bottom))
-        )
+        right, bottom = min(width, math.ceil(box.right)), min(height, math.ceil(box.bottom))
+        if left < right and top < bottom:
+            return box._replace(left=left, top=top, right=right, bottom=bottom)
+        fault(f"{box.where}: {edges} has no extent within its image, which is {width} x {height} pixels")
     return None
 
 
@@ -125,11 +128,24 @@ def _coco_boxes(
 ) -> tuple[Boxes, dict[str, str]]:
     content = parse_json(path)
     images = entries(path, content, "images", {"id": int, "file_name": str}, fault)
-    names = {item["id"]: record_id(item["file_name"]) for item in images}
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for item in images:
+        image = record_id(item["file_name"])
+        if item["id"] in names or image in taken:
+            fault(f"{path}: image {item['id']} ({item['file_name']}) stands twice; remove one of them")
+        else:
+            names[item["id"]] = image
+            taken.add(image)
     found: dict[str, list[Box]] = {name: [] for name in names.values() if name in wanted}
     labels: dict[int, tuple[int, ...]] = {}
     categories = entries(path, content, "categories", {"id": int, "name": str}, fault)
-    class_name = {item["id"]: item["name"] for item in categories}
+    class_name: dict[int, str] = {}
+    for item in categories:
+        if item["id"] in class_name:
+            fault(f"{path}: category {item['id']} ({item['name']}) stands twice; remove one of them")
+        else:
+            class_name[item["id"]] = item["name"]
     strays: dict[str, str] = {}
     for item in entries(path, content, "annotations", {"image_id": int, "category_id": int, "bbox": list}, fault):
         where = f"{path}: annotation {item.get('id', '?')} of image {item['image_id']}"
@@ -152,4 +168,4 @@ def _coco_boxes(
 
 
 def _is_quadruple(values: Sequence[Any]) -> bool:
-    return len(values) == 4 and all(isinstance(item, int | float) and math.isfinite(item) for item in values)
+    return len(values) == 4 and all(isinstance(item, int | float) and abs(item) < _FARTHEST for item in values)

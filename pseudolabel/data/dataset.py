@@ -59,6 +59,7 @@ class Dataset:
         simulated: Of each kind that was simulated from masks, how.
         strays: Complaints about weak labels of images that are not in the list, which are left out.
         gone: Weak labels, and the CSV of tags, that an artefact names and that are no longer there.
+        mask_folders: Where the layout keeps ground truth, if one file an image.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Dataset:
     simulated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     strays: tuple[str, ...] = field(default=(), repr=False)
     gone: tuple[Path, ...] = ()
+    mask_folders: tuple[Path, ...] = ()
 
     @property
     def oracle(self) -> tuple[str, ...]:
@@ -211,13 +213,23 @@ def load_dataset(
     Raises:
         DatasetError: As ``open_dataset``.
     """
+    return _load(spec, split, root, _table_of(spec, root), _weak_places(spec, root), fault)
+
+
+def _load(
+    spec: Mapping[str, Any],
+    split: str | None,
+    root: Path | None,
+    tags_file: Path | None,
+    places: Mapping[str, Path],
+    fault: Fault,
+) -> Dataset:
+    """As ``load_dataset``, with the CSV of tags and the weak labels at these places."""
     if not spec.get("dataset"):
         raise InputError("the artefact names no data set (it was imported without one); pass --dataset and --root")
     name, place = spec["dataset"], folder_of(spec, root)
-    tags_file = _table_of(spec, root)
     layout = importlib.import_module(f"pseudolabel.data.{name}")
     source = spec.get("tag_source") or "auto"
-    places = _weak_places(spec, root)
     if source == "weak" and not places:
         raise InputError(
             "--tag-source weak needs scribbles, points or boxes, and none are given; "
@@ -237,39 +249,49 @@ def load_dataset(
     return attach(dataset, places, fault)
 
 
-def reopen_dataset(spec: Mapping[str, Any], *, split: str | None = None, root: Path | None = None) -> Dataset:
+def reopen_dataset(
+    spec: Mapping[str, Any], *, split: str | None = None, root: Path | None = None, boxes: Path | None = None
+) -> Dataset:
     """Open the data set that an artefact was made from, as ``load_dataset`` does, without what is gone since.
 
     A later stage may need neither weak labels nor tags. Where weak labels, or the CSV of tags, are no longer there, the
-    images are without them, and without the tags that came from them; ``gone`` says so to whoever does need them.
+    images are without them, and without the tags that they gave or helped to give; ``gone`` says so to whoever does
+    need them.
 
     Args:
         spec: As of ``load_dataset``.
         split: As of ``load_dataset``.
         root: As of ``load_dataset``.
+        boxes: Boxes to use instead of the spec's, where they are now.
 
     Raises:
         DatasetError: As ``load_dataset``, but for what is gone.
     """
     weak, table = _weak_places(spec, root), _table_of(spec, root)
+    if boxes is not None:
+        weak["boxes"] = boxes.resolve()
     gone = {kind: path for kind, path in weak.items() if not path.exists()}
     if table is not None and not table.exists():
         gone["tags_file"] = table
     if not gone:
-        return load_dataset(spec, split=split, root=root)
-    without = {**spec, **dict.fromkeys(gone)}
-    untagged = "tags_file" in gone or spec.get("tag_source") == "weak"
-    if untagged:
-        without |= {"tag_source": "none", "tags_file": None}
-    found = load_dataset(without, split=split, root=root)
-    records = tuple(replace(record, tags=None) for record in found.records) if untagged else found.records
+        return _load(spec, split, root, table, weak, stop)
+    source = "none" if "tags_file" in gone or spec["tag_source"] == "weak" else spec["tag_source"]
+    own = _load({**spec, "tag_source": source}, split, root, None if "tags_file" in gone else table, {}, stop)
+    there = {kind: path for kind, path in weak.items() if kind not in gone}
+    found = own
+    if there and spec["tag_source"] != "none":
+        from pseudolabel.data.weak import attach  # which needs the records above
+
+        found = attach(own, there, stop)
+    stated = {kind: how for kind, how in spec.get("simulated", {}).items() if kind in gone}
     return replace(
         found,
-        records=records,
+        # what is left of the weak labels would imply too few tags
+        records=tuple(replace(one, tags=before.tags) for one, before in zip(found.records, own.records, strict=True)),
         tag_source=spec["tag_source"],
         tags_file=table,
         weak=weak,
-        simulated=spec.get("simulated", {}),
+        simulated={**stated, **found.simulated},
         gone=tuple(gone.values()),
     )
 

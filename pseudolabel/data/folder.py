@@ -70,7 +70,8 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     if source == "masks":
         records = [replace(item, tags=mask_tags(item, read_mask, fault)) if item.mask else item for item in records]
     tags_file = tags_file.resolve() if tags_file else None
-    return Dataset("folder", root, split, classes, tuple(records), source, read_mask, tags_file)
+    masks = (root / _MASKS,)
+    return Dataset("folder", root, split, classes, tuple(records), source, read_mask, tags_file, mask_folders=masks)
 
 
 def _rows(images: Mapping[str, Path], folder: Path, source: str, table: Path | None, fault: Fault) -> dict[str, Row]:

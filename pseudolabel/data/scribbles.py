@@ -111,12 +111,17 @@ def read_scribble_png(path: Path, classes: Sequence[str]) -> np.ndarray:
 
 
 def draw_strokes(labels: np.ndarray, strokes: Sequence[Polyline], width: int) -> None:
-    """Draw strokes with round ends into a label map uint8 (H, W), later ones over earlier ones."""
+    """Draw strokes with round ends into a label map uint8 (H, W), later ones over earlier ones.
+
+    What lies on the image's far border, which belongs to it, is drawn on the last pixels.
+    """
     picture = Image.fromarray(labels)
     draw = ImageDraw.Draw(picture)
+    right, bottom = picture.width - 1, picture.height - 1
     for stroke in strokes:
-        draw.line(stroke.corners, fill=stroke.label, width=width, joint="curve")
-        for x, y in (stroke.corners[0], stroke.corners[-1]):
+        corners = [(min(x, right), min(y, bottom)) for x, y in stroke.corners]
+        draw.line(corners, fill=stroke.label, width=width, joint="curve")
+        for x, y in (corners[0], corners[-1]):
             _disc(draw, x, y, width, stroke.label)
     labels[:] = np.asarray(picture)
 

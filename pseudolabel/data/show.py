@@ -78,7 +78,11 @@ def labels_picture(photograph: np.ndarray, weak: WeakLabels, classes: Sequence[s
         edges = (box.left * factor, box.top * factor, box.right * factor - 1, box.bottom * factor - 1)
         colour = _colour(box.label)
         draw.rectangle(edges, outline=_WHITE, width=6)
-        draw.rectangle([edges[0] + 1, edges[1] + 1, edges[2] - 1, edges[3] - 1], outline=colour, width=4)
+        inner = (edges[0] + 1, edges[1] + 1, edges[2] - 1, edges[3] - 1)
+        if inner[0] <= inner[2] and inner[1] <= inner[3]:
+            draw.rectangle(inner, outline=colour, width=4)
+        else:  # too small for an outline of its own
+            draw.rectangle(edges, fill=colour)
         if edges[2] - edges[0] > font.getlength(classes[box.label]) + 20 and edges[3] - edges[1] > 30:
             _write_name(draw, (edges[0] + 8, edges[1] + 7), classes[box.label], font, colour)
     for point in weak.points:

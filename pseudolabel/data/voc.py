@@ -57,7 +57,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     if found is None:
         raise no_list(split, folders, sorted({path.stem for folder in folders for path in folder.glob("*.txt")}))
     images = index_images(photographs, fault)
-    masks = [root / folder for folder in _MASKS]
+    masks = tuple(root / folder for folder in _MASKS)
     records = []
     for name in read_ids(found[0], fault):
         if name in images:
@@ -73,7 +73,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     elif source == "xml":
         records = [replace(record, tags=_xml_tags(root, record.id, classes, fault)) for record in records]
     tags_file = tags_file.resolve() if tags_file else None
-    return Dataset("voc", root, found[1], classes, tuple(records), source, read_mask, tags_file)
+    return Dataset("voc", root, found[1], classes, tuple(records), source, read_mask, tags_file, mask_folders=masks)
 
 
 def _xml_tags(root: Path, name: str, classes: tuple[str, ...], fault: Fault) -> tuple[int, ...] | None:

@@ -75,7 +75,9 @@ def load_weak_labels(
     if record.scribbles is not None:
         with passing_on(fault):
             labels = _scribble_map(record, record.scribbles, size, classes, width, fault)
-    points = [point for point in record.points if _lies_inside(point, labels, size, classes, fault)]
+    points = _single(
+        [point for point in record.points if _lies_inside(point, labels, size, classes, fault)], classes, fault
+    )
     draw_points(labels, points, width)
     boxes = [check_box(box, size, fault) for box in record.boxes]
     return WeakLabels(labels, tuple(points), tuple(box for box in boxes if box is not None))
@@ -93,8 +95,8 @@ def attach(dataset: Dataset, places: Mapping[str, Path], fault: Fault) -> Datase
         DatasetError: A folder or file is missing or not what it should be, or ``fault`` raised.
     """
     require_places(places)
-    masks = next((record.mask.parent for record in dataset.records if record.mask is not None), None)
-    if masks is not None and "scribbles" in places and places["scribbles"].resolve() == masks.resolve():
+    drawn = places["scribbles"].resolve() if "scribbles" in places else None
+    if drawn is not None and any(drawn.is_relative_to(folder.resolve()) for folder in dataset.mask_folders):
         raise DatasetError(
             f"--scribbles {places['scribbles']} is the data set's own folder of pixel masks; simulate scribbles "
             "from them with 'pseudolabel data scribbles', or let train-scribble take them as --supervision masks"
@@ -246,6 +248,22 @@ def _fits(stroke: Polyline, record: Record, size: tuple[int, int], classes: Sequ
     else:
         return True
     return False
+
+
+def _single(points: Sequence[Point], classes: Sequence[str], fault: Fault) -> list[Point]:
+    """The points that lie on no earlier one of another class."""
+    first: dict[tuple[int, int], Point] = {}
+    found = []
+    for point in points:
+        other = first.setdefault((point.x, point.y), point)
+        if other.label == point.label:
+            found.append(point)
+        else:
+            fault(
+                f"{point.where}: point ({point.x}, {point.y}) of class {classes[point.label]!r} "
+                f"lies on one of class {classes[other.label]!r}; remove one of them"
+            )
+    return found
 
 
 def _lies_inside(point: Point, labels: np.ndarray, size: tuple[int, int], classes: Sequence[str], fault: Fault) -> bool:

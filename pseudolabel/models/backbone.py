@@ -310,6 +310,11 @@ def weights_input(path: Path) -> Input:
         return Input("weights", str(path.resolve()), hashlib.file_digest(handle, "sha256").hexdigest())
 
 
+def weights_oracle(path: Path | None) -> tuple[str, ...]:
+    """Why what starts from a weights file is no weakly supervised result either; of a checkpoint artefact alone."""
+    return read_header(path, "checkpoint").oracle if path is not None and path.suffix == ".h5" else ()
+
+
 def _read_weights(path: Path) -> Mapping[str, Tensor]:
     if path.suffix == ".h5":
         with open_artefact(path, "checkpoint") as artefact:

@@ -21,7 +21,7 @@ from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset
 from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.errors import InputError
-from pseudolabel.labelled import CamSource, LabelledViews, open_cams
+from pseudolabel.labelled import LabelledViews, open_cams
 from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.scribble import ScribbleNetwork, build_scribble_network
 from pseudolabel.options import TrainScribbleOptions
@@ -43,6 +43,7 @@ from pseudolabel.supervision import (
 )
 from pseudolabel.tagged import make_header, usable
 from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
+from pseudolabel.truth import truth_input
 from pseudolabel.validation import Predict, chosen_by, quick_scores, small_mask, validation_records, within_tags
 
 
@@ -120,7 +121,7 @@ def make_run(
     inputs = initialise(network.backbone.model, options.weights, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
     network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
-    read = (*inputs, *inputs_of(options, samples.cams))
+    read = (*inputs, *inputs_of(options, dataset, samples))
     header = make_header("train-scribble", options, dataset, network.backbone, architecture, read, device, dtype)
     samples.grid = options.crop // network.multiple
 
@@ -266,9 +267,11 @@ def quick_predictions(
     return predict
 
 
-def inputs_of(options: TrainScribbleOptions, cams: CamSource | None) -> tuple[Input, ...]:
+def inputs_of(options: TrainScribbleOptions, dataset: Dataset, samples: LabelledViews) -> tuple[Input, ...]:
     """What is read besides data set and weights."""
-    found = []
+    found, cams = [], samples.cams
+    if samples.masked:
+        found.append(truth_input(dataset, samples.masked))
     if options.mask_list is not None:
         content = hashlib.sha256(options.mask_list.read_bytes()).hexdigest()
         found.append(Input("list", str(options.mask_list.resolve()), content))

@@ -21,7 +21,7 @@ from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels import IGNORE
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
-from pseudolabel.models.backbone import initialise, require_multiple
+from pseudolabel.models.backbone import initialise, require_multiple, weights_oracle
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
 from pseudolabel.options import TrainSegmenterOptions
 from pseudolabel.progress import Progress
@@ -153,6 +153,7 @@ def make_run(
         options,
         {path: parent},
         inputs=inputs,
+        oracle=weights_oracle(weights),
         network={**parent.network, **network_facts},
         facts={"architecture": architecture},
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
