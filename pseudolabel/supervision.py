@@ -14,7 +14,7 @@ from pseudolabel.artefacts import Header, open_artefact, read_input
 from pseudolabel.artefacts.checks import REQUIRED
 from pseudolabel.data import Dataset, Record
 from pseudolabel.data.dataset import WEAK
-from pseudolabel.data.lists import read_ids
+from pseudolabel.data.weak import listed_ids
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.fields import as_word, default_of
 from pseudolabel.options import TrainScribbleOptions
@@ -36,22 +36,9 @@ def masked_ids(options: TrainScribbleOptions, dataset: Dataset) -> frozenset[str
     Raises:
         DatasetError: ``--mask-list`` cannot be read, or names an image that is not in the split.
     """
-    known = [record.id for record in dataset.records]
     if options.supervision == "masks":
-        return frozenset(known)
-    if options.mask_list is None:
-        return frozenset()
-    if not options.mask_list.is_file():
-        found = "is a folder" if options.mask_list.is_dir() else "does not exist"
-        raise DatasetError(f"--mask-list {options.mask_list} {found}; wanted a text file of image ids, one a line")
-    wanted = read_ids(options.mask_list)
-    strange = sorted(set(wanted) - set(known))
-    if strange:
-        raise DatasetError(
-            f"{options.mask_list} names {len(strange)} images that are not in split {dataset.split} of {dataset.root} "
-            f"(first: {strange[0]!r}); remove them from the list"
-        )
-    return frozenset(wanted)
+        return frozenset(record.id for record in dataset.records)
+    return frozenset() if options.mask_list is None else listed_ids(options.mask_list, dataset)
 
 
 def kinds_of(record: Record, masked: Container[str]) -> tuple[str, ...]:
@@ -83,7 +70,7 @@ def require_labels(dataset: Dataset, masked: Container[str]) -> None:
         given = ", ".join(["no tags", *(f"no {kind}" for kind in dataset.weak)])
         raise DatasetError(
             f"{len(bare)} images of {dataset.root} have no label at all (first: {bare[0]}): {given}; "
-            "label them, or leave them out of --split"
+            "label them (--scribbles, --points, --boxes, tags, --mask-list), or leave them out of --split"
         )
     if all(kinds == ("tags",) for kinds in found.values()):
         raise InputError(

@@ -219,7 +219,9 @@ def test_a_wrong_root_is_explained(root: Path, tmp_path: Path) -> None:
     devkit = tmp_path / "devkit"
     (devkit / "VOC2012/JPEGImages").mkdir(parents=True)
     assert refusal(devkit) == "ROOT has no folder JPEGImages; did you mean --root VOC2012?"
-    assert refusal(root / "ImageSets").endswith("has no folder JPEGImages; wanted the VOC layout")
+    assert refusal(root / "ImageSets").endswith(
+        "has no folder JPEGImages; wanted the VOC layout, or --dataset folder for photographs in any folder"
+    )
     assert refusal(root / "nowhere").endswith("does not exist; pass --root with the folder's place now")
 
 

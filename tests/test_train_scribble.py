@@ -766,7 +766,7 @@ def test_images_and_sets_without_labels_are_refused(options, synthetic_root, wea
         DatasetError,
         options(scribbles=few, tag_source="weak"),
         f"1 images of {root} have no label at all (first: {records[0].id}): no tags, no scribbles; "
-        "label them, or leave them out of --split",
+        "label them (--scribbles, --points, --boxes, tags, --mask-list), or leave them out of --split",
     )
     for place, what in ((tmp_path / "no.txt", "does not exist"), (tmp_path, "is a folder")):
         said = f"--mask-list {place} {what}; wanted a text file of image ids, one a line"

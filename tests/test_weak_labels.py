@@ -385,7 +385,20 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"scribbles/a.xml": [("cat", [("x", 1)])]}, "scribbles/a.xml: polygon 1: <X> is 'x'; wanted a number"),
     ({"points.csv": "a,cat,8,1\n"}, "points.csv, line 1: point (8, 1) lies outside its image, which is 8 x 6 pixels"),
     ({"points.csv": "a,cat,nan,1\n"}, "points.csv, line 1: x 'nan' and y '1' are not both numbers"),
-    ({"points.csv": "a,cat,1\n"}, "points.csv, line 1: 3 columns; wanted 4: id,class,x,y"),
+    ({"points.csv": "a,cat,1\n"}, "points.csv, line 1: 3 columns; wanted 4, with commas between: id,class,x,y"),
+    (
+        {"points.csv": "id;class;x;y\n"},
+        "points.csv, line 1: 1 column; wanted 4, with commas between: id,class,x,y",
+    ),
+    (
+        {"points.csv": "id,x,y,class\na,1,1,cat\n"},
+        "points.csv, line 1: the columns are id,x,y,class; wanted them as id,class,x,y",
+    ),
+    (
+        {"scribbles/a.png": [[0] * 8] * 5 + [[1] * 8]},
+        "scribbles/a.png labels every pixel, with 0 most of them; unlabelled pixels must be 255; pixel masks are no "
+        "scribbles, train-scribble takes them by --mask-list",
+    ),
     (
         {"points.csv": "a,dog,1,1\n"},
         "points.csv, line 1: a point of class 'dog', but the tags of image 'a' are cat; correct one of them",
@@ -550,6 +563,61 @@ def test_the_masks_of_a_data_set_are_no_scribbles(root: Path, folder: str) -> No
         f"--scribbles set/{folder} is the data set's own folder of pixel masks; simulate scribbles from them "
         "with 'pseudolabel data scribbles', or let train-scribble take them as --supervision masks"
     )
+
+
+def plain(folder: Path, *ids: str) -> Path:
+    for name in ids:
+        save(folder / f"{name}.png", np.zeros((6, 8, 3), dtype=np.uint8))
+    return folder
+
+
+def test_scribbles_of_a_set_without_classes_say_what_is_missing(tmp_path: Path) -> None:
+    root = plain(tmp_path / "set/images", "a").parent
+    spec = {
+        "dataset": "folder",
+        "root": root,
+        "split": "all",
+        "scribbles": scribble(root / "strokes/a.png", blank(r2c2=1)),
+    }
+    with pytest.raises(DatasetError) as error:
+        load_dataset(spec)
+    assert str(error.value) == (
+        f"{root}/strokes/a.png holds label 1, but the data set names no class; "
+        "write a classes.txt in its folder: one name a line, in the order of the labels from 1"
+    )
+    text(root / "classes.txt", "cat\n")
+    assert load_dataset(spec).records[0].tags == (1,)
+
+
+def test_scribbles_among_the_photographs_are_refused(tmp_path: Path) -> None:
+    """They would be photographs of a class of their own."""
+    root = plain(tmp_path / "set", "a")
+    spec = {
+        "dataset": "folder",
+        "root": root,
+        "split": "all",
+        "scribbles": scribble(root / "strokes/a.png", blank(r2c2=1)),
+    }
+    with pytest.raises(InputError) as error:
+        load_dataset(spec)
+    assert str(error.value) == (
+        f"--scribbles {root}/strokes lies among the photographs of {root} and would be taken for some; "
+        f"move the photographs to {root}/images"
+    )
+
+
+def test_check_takes_listed_masks_for_labels(root: Path, tmp_path: Path) -> None:
+    places = write(tmp_path, {"scribbles/a.png": blank(r2c2=1)})
+    assert problems(untagged(root), **places) == ["set: id 'b' has no label: no tags or scribbles"]
+    assert problems(root, **places, mask_list=text(tmp_path / "masked.txt", "b\n")) == []
+    assert problems(root, **places, mask_list=text(tmp_path / "masked.txt", "b\nc\n")) == [
+        "masked.txt names 1 images that are not in split val of set (first: 'c'); remove them from the list",
+        "set: id 'b' has no label: no tags or scribbles",
+    ]
+    (root / "SegmentationClass/b.png").unlink()
+    assert problems(root, **places, mask_list=text(tmp_path / "masked.txt", "b\n")) == [
+        "masked.txt: image 'b' has no mask in set"
+    ]
 
 
 @pytest.mark.parametrize("place", ["masks", "masks/x"])

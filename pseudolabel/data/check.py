@@ -13,7 +13,7 @@ from pseudolabel.data.dataset import Dataset, Record, load_dataset
 from pseudolabel.data.faults import passing_on
 from pseudolabel.data.images import read_image
 from pseudolabel.data.instances import InstanceMasks
-from pseudolabel.data.weak import has_weak_labels, load_weak_labels
+from pseudolabel.data.weak import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions
 from pseudolabel.parallel import ordered_map
 from pseudolabel.progress import Progress
@@ -48,16 +48,24 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
     records = dataset.records
     tagged = sum(record.tags is not None for record in records)
-    if dataset.weak:
-        bare = [record.id for record in records if record.tags is None and not has_weak_labels(record)]
-        problems += [f"{dataset.root}: id {name!r} has no label: no tags, {_listed(dataset.weak)}" for name in bare]
+    drawn = isinstance(dataset.read_mask, InstanceMasks)
+    masked: frozenset[str] = frozenset()
+    if options.mask_list is not None:
+        with passing_on(problems.append):
+            masked = listed_ids(options.mask_list, dataset)
+        unmasked = [record.id for record in records if record.id in masked and record.mask is None and not drawn]
+        problems += [f"{options.mask_list}: image {name!r} has no mask in {dataset.root}" for name in unmasked]
+    if dataset.weak or masked:
+        labelled = {record.id for record in records if record.tags is not None or has_weak_labels(record)} | masked
+        bare = [record.id for record in records if record.id not in labelled]
+        kinds = _listed(("tags", *dataset.weak))
+        problems += [f"{dataset.root}: id {name!r} has no label: no {kinds}" for name in bare]
         problems += dataset.strays
     elif 0 < tagged < len(records):
         untagged = [record.id for record in records if record.tags is None]
         problems += [
             f"{dataset.root}: id {name!r} has no tags in {dataset.tag_source}, but others have" for name in untagged
         ]
-    drawn = isinstance(dataset.read_mask, InstanceMasks)
     check = partial(problems_of, read_mask=dataset.read_mask, classes=dataset.classes)
     with (
         progress.track(len(records), "images") as advance,

@@ -19,6 +19,7 @@ from pseudolabel.data.lists import read_text, unsafe
 from pseudolabel.data.shapes import Point
 from pseudolabel.data.tags import label_of
 from pseudolabel.errors import DatasetError
+from pseudolabel.wording import counted
 
 TABLE = "points.csv"
 """Name of the table in a folder of points."""
@@ -69,10 +70,14 @@ def _csv_rows(path: Path, classes: Sequence[str], fault: Fault) -> Iterator[tupl
         for cells in reader:
             words = [cell.strip() for cell in cells]
             where = f"{path}, line {reader.line_num}"
-            if not any(words) or words[0].lower() == HEADING[0]:
+            named = tuple(word.lower() for word in words)
+            if sorted(named) == sorted(HEADING) and named != HEADING:
+                raise DatasetError(f"{where}: the columns are {','.join(named)}; wanted them as {','.join(HEADING)}")
+            if not any(words) or named[0] == HEADING[0]:
                 continue
             if len(words) != len(HEADING):
-                fault(f"{where}: {len(words)} columns; wanted {len(HEADING)}: {','.join(HEADING)}")
+                found = counted(len(words), "column")
+                fault(f"{where}: {found}; wanted {len(HEADING)}, with commas between: {','.join(HEADING)}")
                 continue
             label, place = label_of(words[1], classes, where, fault), _place(words[2], words[3])
             if place is None:

@@ -98,15 +98,25 @@ def read_scribble_png(path: Path, classes: Sequence[str]) -> np.ndarray:
         uint8 (H, W): class indices, 255 where unlabelled.
 
     Raises:
-        DatasetError: It is unreadable, labels no pixel, or holds a value that is no class.
+        DatasetError: It is unreadable, labels no pixel or all of them, or holds a value that is no class.
     """
     labels = read_label_png(path)
     present = np.bincount(labels.ravel(), minlength=256).nonzero()[0]
     wrong = [int(label) for label in present if len(classes) <= label < UNLABELLED]
+    if wrong and len(classes) == 1:
+        raise DatasetError(
+            f"{path} holds label {wrong[0]}, but the data set names no class; "
+            "write a classes.txt in its folder: one name a line, in the order of the labels from 1"
+        )
     if wrong:
         raise DatasetError(f"{path} holds label {wrong[0]}; wanted 0 to {len(classes) - 1}, or 255 for unlabelled")
     if present.tolist() == [UNLABELLED]:
         raise DatasetError(f"{path} labels no pixel: every value is 255; draw a scribble or remove it")
+    if UNLABELLED not in present:
+        raise DatasetError(
+            f"{path} labels every pixel, with {int(np.bincount(labels.ravel()).argmax())} most of them; unlabelled "
+            "pixels must be 255; pixel masks are no scribbles, train-scribble takes them by --mask-list"
+        )
     return labels
 
 

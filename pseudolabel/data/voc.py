@@ -47,7 +47,8 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     photographs = root / "JPEGImages"
     if not photographs.is_dir():
         inner = [*sorted(root.glob("*/JPEGImages")), *sorted(root.glob("VOCdevkit/*/JPEGImages"))]
-        hint = f"; did you mean --root {inner[0].parent}?" if inner else "; wanted the VOC layout"
+        other = "; wanted the VOC layout, or --dataset folder for photographs in any folder"
+        hint = f"; did you mean --root {inner[0].parent}?" if inner else other
         raise DatasetError(f"{root} has no folder JPEGImages{hint}")
     source, table = choose_source("voc", root, tag_source, tags_file, ("xml", "csv", "masks", "none"))
     names = root / "classes.txt"

@@ -17,6 +17,7 @@ from pseudolabel.data.boxes import check_box, read_boxes
 from pseudolabel.data.dataset import Dataset, Record, require_places
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.images import SUFFIXES
+from pseudolabel.data.lists import read_ids
 from pseudolabel.data.manifest import read_manifest
 from pseudolabel.data.points import read_points
 from pseudolabel.data.scribbles import (
@@ -81,6 +82,25 @@ def load_weak_labels(
     draw_points(labels, points, width)
     boxes = [check_box(box, size, fault) for box in record.boxes]
     return WeakLabels(labels, tuple(points), tuple(box for box in boxes if box is not None))
+
+
+def listed_ids(path: Path, dataset: Dataset) -> frozenset[str]:
+    """The images whose pixel masks ``--mask-list`` names.
+
+    Raises:
+        DatasetError: The list cannot be read, or names an image that is not in the split.
+    """
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise DatasetError(f"--mask-list {path} {found}; wanted a text file of image ids, one a line")
+    wanted = read_ids(path)
+    strange = sorted(set(wanted) - {record.id for record in dataset.records})
+    if strange:
+        raise DatasetError(
+            f"{path} names {len(strange)} images that are not in split {dataset.split} of {dataset.root} "
+            f"(first: {strange[0]!r}); remove them from the list"
+        )
+    return frozenset(wanted)
 
 
 def attach(dataset: Dataset, places: Mapping[str, Path], fault: Fault) -> Dataset:

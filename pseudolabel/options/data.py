@@ -14,6 +14,9 @@ from pseudolabel.options.base import DataOptions, WeakLabelOptions
 class DataCheckOptions(WeakLabelOptions):
     """List everything that is wrong with a data set at once: exit code 2 if there is anything."""
 
+    mask_list: Path | None = option(
+        None, "List of ids whose pixel masks train-scribble is to use: they need no other label.", role="input"
+    )
     workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
 
 
