@@ -20,6 +20,8 @@ from pseudolabel.options import PredictMasksOptions
 from pseudolabel.runfolder import Node, RunFolder
 
 _LABELS = ("masks", "soft-labels")
+_SEGMENTS = ("segmenter", "scribble", "cosa")
+"""Types of networks that predict masks."""
 NO_CAMS = "there are none in this run"
 """The reason of a run without CAMs: nothing is missing there."""
 Side = Mapping[str, Any]
@@ -122,11 +124,18 @@ def final_segmenter(run: RunFolder, scores: list[Score]) -> Node | None:
     """The checkpoint that predicts masks and that no other such checkpoint was made from: a scored one, the newest."""
     labels = run.of_kind(*_LABELS)
     predicting = {parent for node in labels for parent in run.parents(node) if parent.kind == "checkpoint"}
-    able = [node for node in run.of_kind("checkpoint") if node in predicting or _trained_on(run, node)]
+    networks = run.of_kind("checkpoint")
+    able = [node for node in networks if node in predicting or _trained_on(run, node)]
+    able = able or [node for node in networks if _type_of(node) in _SEGMENTS]
     earlier = {ancestor for node in able for ancestor in run.ancestors(node)}
     scored = {score.source for score in scores if not score.training}
     last = [node for node in able if node not in earlier]
     return max(last, key=lambda node: (node in scored, node.header.created), default=None)
+
+
+def _type_of(checkpoint: Node) -> Any:
+    """The kind of network that it holds."""
+    return checkpoint.header.facts.get("architecture", {}).get("type")
 
 
 def _trained_on(run: RunFolder, checkpoint: Node) -> Node | None:
@@ -220,7 +229,7 @@ def unfiltered(score: Score) -> Side | None:
 def _segmenter(run: RunFolder, scores: list[Score], segmenter: Node | None) -> tuple[Figure, Figure]:
     """The final segmenter without and with the image tags, on images that it was not trained on."""
     if segmenter is None:
-        none = Figure(reason="no checkpoint of this run was trained on masks or has predicted any")
+        none = Figure(reason="no checkpoint of this run predicts masks")
         return none, none
     fitting = [score for score in scores if score.source is segmenter and not score.training]
     if not fitting:

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import pytest
 import small_runs
-from small_runs import multi_stage, single_stage, stage, write_data
+from small_runs import multi_stage, single_stage, stage, write_data, write_network
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
@@ -200,12 +200,23 @@ def test_a_run_of_cams_alone(multi: Path) -> None:
         shutil.rmtree(multi / name)
     figures = one(multi)["figures"]
     assert figures["pseudo_labels"]["scores"] == figures["cams"]["scores"] == "five.h5"
-    assert figures["segmenter"]["reason"] == "no checkpoint of this run was trained on masks or has predicted any"
+    assert figures["segmenter"]["reason"] == "no checkpoint of this run predicts masks"
     assert one(multi)["cost"]["to_segmenter"] is None
     (multi / "five.h5").unlink()
     figures = one(multi)["figures"]
     assert figures["pseudo_labels"]["reason"].startswith("no masks of the training images have scores")
     assert figures["cams"]["reason"].startswith("no masks cut straight from CAMs of the training images have scores")
+
+
+@pytest.mark.parametrize("kind", ["scribble", "cosa", "segmenter"])
+def test_a_segmenter_that_has_predicted_nothing_yet_is_told_how_to(made: Path, tmp_path: Path, kind: str) -> None:
+    dataset = load_dataset({"dataset": "voc", "root": made / "data", "split": "train"})
+    facts = {"architecture": {"type": kind}}
+    path = write_network(tmp_path / "run/net.h5", "train-scribble", dataset, facts=facts)
+    assert one(path.parent)["figures"]["segmenter"]["reason"] == (
+        f"net.h5 has no scores on images that it was not trained on; run 'pseudolabel predict-masks {path} "
+        "--split SPLIT' and 'pseudolabel evaluate-masks' on what it writes"
+    )
 
 
 def test_a_run_without_cams_has_no_rows_about_them(multi: Path, made: Path) -> None:
