@@ -119,7 +119,9 @@ def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Datas
         spec = {"dataset": options.dataset, "split": spec.get("split")}
     unsaid = [f"--{name}" for name in ("dataset", "root", "split") if not (getattr(options, name) or spec.get(name))]
     if unsaid:
-        raise InputError(f"{options.masks} does not say what it was made of; pass {' and '.join(unsaid)}")
+        inner = sorted(path.parent for path in options.masks.glob("*/masks.h5"))
+        meant = f"; did you mean {' or '.join(map(str, inner[:3]))}? Otherwise" if inner else ";"
+        raise InputError(f"{options.masks} does not say what it was made of{meant} pass {' and '.join(unsaid)}")
     if not predictions.filterable:
         spec |= {"tag_source": "none", "tags_file": None}
     dataset = reopen_dataset(spec, split=options.split, root=options.root)
