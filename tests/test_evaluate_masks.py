@@ -181,13 +181,13 @@ def test_ground_truth_must_be_there(tmp_path: Path, root: Path) -> None:
 def test_what_others_masks_do_not_say_must_be_passed(tmp_path: Path, root: Path) -> None:
     masks = folder_of(tmp_path / "masks")
     assert refusal(masks) == f"{masks} does not say what it was made of; pass --dataset and --root and --split"
+    assert refusal(masks, root, split=None).endswith("; pass --split")
     (masks / "val").mkdir()
     (masks / "val/masks.h5").touch()
     assert refusal(masks) == (
         f"{masks} does not say what it was made of; did you mean {masks}/val? "
         "Otherwise pass --dataset and --root and --split"
     )
-    assert refusal(masks, root, split=None).endswith("; pass --split")
 
 
 def test_a_place_without_masks_is_an_error(tmp_path: Path, root: Path) -> None:
