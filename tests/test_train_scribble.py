@@ -780,6 +780,18 @@ def test_images_and_sets_without_labels_are_refused(options, synthetic_root, wea
     )
 
 
+def test_a_scribble_of_another_size_is_refused_before_the_training(options, weak, tmp_path):
+    """Also where the training would never come to it."""
+    wrong = tmp_path / "wrong"
+    shutil.copytree(weak["scribbles"], wrong)
+    for record in open_dataset(options()).records[1:]:
+        write_mask(wrong / f"{record.id}.png", np.array([[1, 255]], np.uint8))
+    with pytest.raises(
+        DatasetError, match=r"\.png is for 2 x 1 pixels, its image has \d+ x \d+; draw the scribbles at"
+    ):
+        train_scribble(options(scribbles=wrong, tag_source="weak", steps=1, batch_size=1), Listening(1))
+
+
 def test_labels_at_fault_are_refused_or_skipped(options, weak, tmp_path):
     records = open_dataset(options()).records
     wrong = tmp_path / "wrong"

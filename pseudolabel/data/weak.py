@@ -16,7 +16,7 @@ import numpy as np
 from pseudolabel.data.boxes import check_box, read_boxes
 from pseudolabel.data.dataset import Dataset, Record, require_places
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.images import SUFFIXES
+from pseudolabel.data.images import SUFFIXES, image_size
 from pseudolabel.data.lists import read_ids
 from pseudolabel.data.manifest import read_manifest
 from pseudolabel.data.points import read_points
@@ -82,6 +82,16 @@ def load_weak_labels(
     draw_points(labels, points, width)
     boxes = [check_box(box, size, fault) for box in record.boxes]
     return WeakLabels(labels, tuple(points), tuple(box for box in boxes if box is not None))
+
+
+def check_size(record: Record) -> None:
+    """Refuse a scribble PNG of another size than its image, from the headers of both files alone.
+
+    Raises:
+        DatasetError: It is, or one of them is unreadable.
+    """
+    if record.scribbles is not None and record.scribbles.suffix.lower() == ".png":
+        _same_size(record.scribbles, image_size(record.scribbles), image_size(record.image))
 
 
 def listed_ids(path: Path, dataset: Dataset) -> frozenset[str]:

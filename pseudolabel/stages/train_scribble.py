@@ -19,6 +19,7 @@ from torch import Tensor
 from pseudolabel.artefacts import Header, Input, check_output
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset
+from pseudolabel.data.weak import check_size
 from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.errors import InputError
 from pseudolabel.labelled import LabelledViews, open_cams
@@ -69,6 +70,9 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
     dataset = open_dataset(options)
     masked = masked_ids(options, dataset)
     require_labels(dataset, masked)
+    if options.on_error == "stop":  # now, not when a training of hours comes to it
+        for record in dataset.records:
+            check_size(record)
     cams = open_cams(options.cams, dataset)
     views = LabelledViews(dataset, masked, cams, options)
     records, skipped = usable(dataset, views.read, options, progress)
