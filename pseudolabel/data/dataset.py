@@ -301,7 +301,7 @@ def reopen_dataset(
 def _require_apart(root: Path, scribbles: Path) -> None:
     """Refuse scribbles of a plain folder that would be taken for photographs."""
     photographs = root / "images" if (root / "images").is_dir() else root
-    if scribbles.is_relative_to(photographs):
+    if scribbles.is_relative_to(photographs) and any(scribbles.rglob("*.png")):
         raise InputError(
             f"--scribbles {scribbles} lies among the photographs of {photographs} and would be taken for some; "
             + ("keep it elsewhere" if photographs != root else f"move the photographs to {root / 'images'}")
