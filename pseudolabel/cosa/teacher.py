@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pseudolabel.averaging import update_average
 from pseudolabel.cosa.assignments import cells_inside
-from pseudolabel.models.affinity import Attending, propagate, with_mirrored
+from pseudolabel.models.affinity import Attending, propagate
 from pseudolabel.models.cosa import CosaNetwork, CosaOutput
 from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
 
@@ -111,5 +111,4 @@ def _outputs(
         return teacher.outputs(view), None
     with Attending(teacher.backbone) as attention:
         output = teacher.outputs(view)
-    affinity: Tensor = attention.affinity()
-    return output, with_mirrored(affinity, grid) if flip else affinity
+    return output, attention.affinity(grid if flip else None)

@@ -83,8 +83,12 @@ class Attending(TorchFunctionMode):
         """Whether the pass came as far as the last block that is read."""
         return self._block > self._blocks[-1]
 
-    def affinity(self) -> Tensor:
+    def affinity(self, mirrored: tuple[int, int] | None = None) -> Tensor:
         """What was kept.
+
+        Args:
+            mirrored: Rows and columns of the grid, where the pass was of images and their mirror images, these last:
+                the mean of both. None: it was of images alone.
 
         Returns:
             float32 (B, N, N), N patches row by row: how much each (row) attends to each (column), averaged over heads
@@ -95,7 +99,8 @@ class Attending(TorchFunctionMode):
         """
         if self._sum is None or not self.complete:
             raise ValueError(f"attention is read up to block {self._blocks[-1]}, {self._block} blocks were computed")
-        return self._sum / self._sum.sum(dim=2, keepdim=True)
+        found = self._sum / self._sum.sum(dim=2, keepdim=True)
+        return found if mirrored is None else with_mirrored(found, mirrored)
 
 
 def mean_attention(queries: Tensor, keys: Tensor) -> Tensor:
@@ -132,8 +137,8 @@ def patch_affinity(backbone: Backbone, images: Tensor, *, flip: bool) -> Tensor:
         found = backbone.block(
             torch.cat([images, images.flip(3)]) if flip else images, middle_blocks(backbone.depth)[-1]
         )
-    affinity: Tensor = attending.affinity()
-    return with_mirrored(affinity, (found.shape[2], found.shape[3])) if flip else affinity
+    affinity: Tensor = attending.affinity((found.shape[2], found.shape[3]) if flip else None)
+    return affinity
 
 
 def with_mirrored(affinity: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -21,7 +21,7 @@ from pseudolabel.data import Record
 from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import InputError
 from pseudolabel.inference import compute_maps, make_plan
-from pseudolabel.models.affinity import Attending, patch_affinity, propagate, require_attention, with_mirrored
+from pseudolabel.models.affinity import Attending, patch_affinity, propagate, require_attention
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.multiscale import activation, scaled_views, unit_range
@@ -169,7 +169,7 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
         with Attending(network.backbone) if times and scale == 1 else nullcontext() as attending:
             by_head = _maps_by_head(network, view, head)
         if attending is not None and attending.complete:  # not if the head needs fewer blocks
-            affinity = attending.affinity()
+            affinity = attending.affinity(grid if options.flip else None)
         logits.append(network.pool(by_head["auxiliary" if head == "auxiliary" else "main"]).float()[: len(images)])
         for name, found in by_head.items():
             maps = activation(found, grid, flip=options.flip)
@@ -177,8 +177,6 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
     if times:
         if affinity is None:
             affinity = patch_affinity(network.backbone, images, flip=options.flip)
-        elif options.flip:
-            affinity = with_mirrored(affinity, grid)
         sums = {name: propagate(maps, affinity, times) for name, maps in sums.items()}
     if head == "mean":
         peak = [maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in sums.values()]
