@@ -238,7 +238,7 @@ def _load(
     if source == "weak" and tags_file:
         raise InputError("--tags-file is not read with --tag-source weak; leave one of them out")
     if name == "folder" and "scribbles" in places:
-        _require_apart(place, places["scribbles"])
+        layout.require_apart(place, places["scribbles"])
     # Without need of tags there is none of weak labels either: evaluation should not fail where they are gone.
     tags_only = "none" if source == "weak" else source
     dataset: Dataset = layout.load(place, split or spec["split"], tags_only, tags_file, fault)
@@ -296,16 +296,6 @@ def reopen_dataset(
         simulated={**stated, **found.simulated},
         gone=tuple(gone.values()),
     )
-
-
-def _require_apart(root: Path, scribbles: Path) -> None:
-    """Refuse scribbles of a plain folder that would be taken for photographs."""
-    photographs = root / "images" if (root / "images").is_dir() else root
-    if scribbles.is_relative_to(photographs) and any(scribbles.rglob("*.png")):
-        raise InputError(
-            f"--scribbles {scribbles} lies among the photographs of {photographs} and would be taken for some; "
-            + ("keep it elsewhere" if photographs != root else f"move the photographs to {root / 'images'}")
-        )
 
 
 def _weak_places(spec: Mapping[str, Any], root: Path | None) -> dict[str, Path]:

@@ -49,7 +49,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         DatasetError: There are no images, or ``fault`` raised.
         InputError: The split or the tag source does not exist.
     """
-    folder = root / "images" if (root / "images").is_dir() else root
+    folder = _photographs(root)
     images = index_images(folder, fault, skip=(_MASKS,))
     if not images:
         raise DatasetError(f"{folder} holds no image; wanted JPEG, PNG, WebP or TIFF files")
@@ -72,6 +72,29 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     tags_file = tags_file.resolve() if tags_file else None
     masks = (root / _MASKS,)
     return Dataset("folder", root, split, classes, tuple(records), source, read_mask, tags_file, mask_folders=masks)
+
+
+def require_apart(root: Path, scribbles: Path) -> None:
+    """Refuse scribbles that would be taken for photographs.
+
+    Args:
+        root: Folder of the data set.
+        scribbles: Folder of the scribbles, absolute.
+
+    Raises:
+        InputError: There are PNG files below it, and it lies among the photographs.
+    """
+    folder = _photographs(root)
+    if scribbles.is_relative_to(folder) and any(scribbles.rglob("*.png")):
+        raise InputError(
+            f"--scribbles {scribbles} lies among the photographs of {folder} and would be taken for some; "
+            + ("keep it elsewhere" if folder != root else f"move the photographs to {root / 'images'}")
+        )
+
+
+def _photographs(root: Path) -> Path:
+    """Where the images lie."""
+    return root / "images" if (root / "images").is_dir() else root
 
 
 def _rows(images: Mapping[str, Path], folder: Path, source: str, table: Path | None, fault: Fault) -> dict[str, Row]:
