@@ -127,25 +127,10 @@ def _coco_boxes(
     path: Path, wanted: Container[str], classes: Sequence[str], fault: Fault
 ) -> tuple[Boxes, dict[str, str]]:
     content = parse_json(path)
-    images = entries(path, content, "images", {"id": int, "file_name": str}, fault)
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for item in images:
-        image = record_id(item["file_name"])
-        if item["id"] in names or image in taken:
-            fault(f"{path}: image {item['id']} ({item['file_name']}) stands twice; remove one of them")
-        else:
-            names[item["id"]] = image
-            taken.add(image)
+    names = _image_names(path, content, fault)
     found: dict[str, list[Box]] = {name: [] for name in names.values() if name in wanted}
     labels: dict[int, tuple[int, ...]] = {}
-    categories = entries(path, content, "categories", {"id": int, "name": str}, fault)
-    class_name: dict[int, str] = {}
-    for item in categories:
-        if item["id"] in class_name:
-            fault(f"{path}: category {item['id']} ({item['name']}) stands twice; remove one of them")
-        else:
-            class_name[item["id"]] = item["name"]
+    class_name = _category_names(path, content, fault)
     strays: dict[str, str] = {}
     for item in entries(path, content, "annotations", {"image_id": int, "category_id": int, "bbox": list}, fault):
         where = f"{path}: annotation {item.get('id', '?')} of image {item['image_id']}"
@@ -165,6 +150,31 @@ def _coco_boxes(
                 left, top, width, height = item["bbox"]
                 found[name].append(Box(labels[number][0], left, top, left + width, top + height, where))
     return {name: tuple(boxes) for name, boxes in found.items() if boxes}, strays
+
+
+def _image_names(path: Path, content: Mapping[str, Any], fault: Fault) -> dict[int, str]:
+    """The record ids of COCO's images by their numbers; of two that share either, the first."""
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for item in entries(path, content, "images", {"id": int, "file_name": str}, fault):
+        name = record_id(item["file_name"])
+        if item["id"] in names or name in taken:
+            fault(f"{path}: image {item['id']} ({item['file_name']}) stands twice; remove one of them")
+        else:
+            names[item["id"]] = name
+            taken.add(name)
+    return names
+
+
+def _category_names(path: Path, content: Mapping[str, Any], fault: Fault) -> dict[int, str]:
+    """The names of COCO's categories by their numbers; of two that share one, the first."""
+    names: dict[int, str] = {}
+    for item in entries(path, content, "categories", {"id": int, "name": str}, fault):
+        if item["id"] in names:
+            fault(f"{path}: category {item['id']} ({item['name']}) stands twice; remove one of them")
+        else:
+            names[item["id"]] = item["name"]
+    return names
 
 
 def _is_quadruple(values: Sequence[Any]) -> bool:
