@@ -263,10 +263,8 @@ def test_a_later_stage_does_without_weak_labels_that_are_gone(root: Path, tmp_pa
 
 def test_weak_labels_that_are_still_there_are_read_and_say_what_they_are(root: Path, tmp_path: Path) -> None:
     """Also where tags come from weak labels alone; the manifest of now counts, not what the artefact had read."""
-    folder, boxes = (
-        scribble(tmp_path / "s/a.png", blank(r2c2=1)),
-        annotation(tmp_path / "b/a.xml", ("cat", box(1, 1, 2, 3))),
-    )
+    folder = scribble(tmp_path / "s/a.png", blank(r2c2=1))
+    boxes = annotation(tmp_path / "b/a.xml", ("cat", box(1, 1, 2, 3)))
     write_manifest(folder, "scribbles", {"seed": 3})
     before = load(root, scribbles=folder, tag_source="weak")
     folder.rename(tmp_path / "away")
@@ -565,20 +563,16 @@ def test_the_masks_of_a_data_set_are_no_scribbles(root: Path, folder: str) -> No
     )
 
 
-def plain(folder: Path, *ids: str) -> Path:
-    for name in ids:
-        save(folder / f"{name}.png", np.zeros((6, 8, 3), dtype=np.uint8))
-    return folder
+def stroked(root: Path, photograph: str) -> dict[str, Any]:
+    """A plain folder of one photograph, with a scribble in ``strokes``."""
+    save(root / photograph, np.zeros((6, 8, 3), dtype=np.uint8))
+    folder = scribble(root / "strokes/a.png", blank(r2c2=1))
+    return {"dataset": "folder", "root": root, "split": "all", "scribbles": folder}
 
 
 def test_scribbles_of_a_set_without_classes_say_what_is_missing(tmp_path: Path) -> None:
-    root = plain(tmp_path / "set/images", "a").parent
-    spec = {
-        "dataset": "folder",
-        "root": root,
-        "split": "all",
-        "scribbles": scribble(root / "strokes/a.png", blank(r2c2=1)),
-    }
+    root = tmp_path / "set"
+    spec = stroked(root, "images/a.png")
     with pytest.raises(DatasetError) as error:
         load_dataset(spec)
     assert str(error.value) == (
@@ -591,15 +585,9 @@ def test_scribbles_of_a_set_without_classes_say_what_is_missing(tmp_path: Path) 
 
 def test_scribbles_among_the_photographs_are_refused(tmp_path: Path) -> None:
     """They would be photographs of a class of their own."""
-    root = plain(tmp_path / "set", "a")
-    spec = {
-        "dataset": "folder",
-        "root": root,
-        "split": "all",
-        "scribbles": scribble(root / "strokes/a.png", blank(r2c2=1)),
-    }
+    root = tmp_path / "set"
     with pytest.raises(InputError) as error:
-        load_dataset(spec)
+        load_dataset(stroked(root, "a.png"))
     assert str(error.value) == (
         f"--scribbles {root}/strokes lies among the photographs of {root} and would be taken for some; "
         f"move the photographs to {root}/images"
@@ -656,9 +644,13 @@ def test_a_stroke_along_the_far_border_is_drawn_on_the_last_pixels(root: Path, t
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_the_smallest_boxes_are_drawn(side: int) -> None:
     """At a long side of 640 and more nothing is enlarged."""
-    found = WeakLabels(np.full((480, 640), 255, np.uint8), boxes=(Box(1, 100, 200, 100 + side, 201, ""),))
-    picture = labels_picture(np.zeros((480, 640, 3), np.uint8), found, ("background", "cat"), "a")
-    assert np.asarray(picture).any()
+    nothing, photograph = np.full((480, 640), 255, np.uint8), np.zeros((480, 640, 3), np.uint8)
+    pictures = [
+        labels_picture(photograph, WeakLabels(nothing, boxes=(box,)), ("background", "cat"), "a")
+        for box in (Box(1, left, 200, left + side, 201, "") for left in (100, 300))
+    ]
+    first, second = map(np.asarray, pictures)
+    assert (first != second).any(axis=(0, 2)).nonzero()[0].size >= 2 * side
 
 
 def test_check_lists_all_faults_at_once(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
