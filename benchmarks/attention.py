@@ -32,6 +32,7 @@ def main() -> None:
     attentions: list[Any] = [module for module in model.modules() if hasattr(module, "fused_attn")]
 
     def step(images: torch.Tensor, *, fused: bool) -> None:
+        """Forward and backward."""
         for module in attentions:
             module.fused_attn = fused
         with torch.autocast("cpu", torch.bfloat16):

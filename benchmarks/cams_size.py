@@ -115,6 +115,7 @@ def write_full(options: MakeCamsOptions, dataset: Dataset, header: Header, out: 
     taken: list[int] = []
 
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
+        """A batch's maps, whose files are measured on the way."""
         images = normalise(pixels.to(reader.device), backbone.mean, backbone.std)
         with autocast(reader.device, dtype), torch.inference_mode():
             found = full_maps(reader, images, records, options)
@@ -159,7 +160,7 @@ def per_scale_maps(
     import torch.nn.functional as F
 
     from pseudolabel.data import image_size
-    from pseudolabel.models.multiscale import scaled_views
+    from pseudolabel.models.multiscale import scaled_views, unit_range
     from pseudolabel.stages.make_cams import cams
 
     if reader.times:
@@ -175,7 +176,7 @@ def per_scale_maps(
             sides = maps[row :: len(records)][:, wanted]  # and its mirror image's, where there is one
             straight, *mirrored = F.interpolate(sides, total.shape[1:], mode="bilinear")
             total += torch.stack([straight, *(side.flip(2) for side in mirrored)]).amax(dim=0).relu()
-        found.append((unit(total) if wanted else total).numpy())
+        found.append(unit_range(total).numpy())
     return found
 
 
@@ -186,12 +187,6 @@ def npy_bytes(path: Path, classes: tuple[int, ...], maps: np.ndarray) -> int:
     found = {"keys": np.asarray(classes) - 1, "high_res": maps}
     np.save(path, np.asarray(found, dtype=object), allow_pickle=True)
     return path.stat().st_size
-
-
-def unit(maps: Tensor) -> Tensor:
-    """Each map (P, H, W) minus its minimum and over its maximum."""
-    lowest = maps - maps.amin(dim=(1, 2), keepdim=True)
-    return lowest / lowest.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,7 @@ def stepper(run: Run, batches: list[dict[str, Any]], *, plain: bool) -> Callable
     optimiser = make_optimiser(run.network, run.options)
 
     def once() -> object:
+        """All of them."""
         with plainly(wanted=plain):
             return [take(run, optimiser, batch) for batch in batches]
 
@@ -178,7 +179,10 @@ def profiled(run: Run, batches: list[dict[str, Any]]) -> dict[str, float]:
     objective: CoTraining = run.objective  # type: ignore[assignment]
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose seconds are added up under a name."""
+
         def call(*words: Any, **settings: Any) -> Any:
+            """As the function."""
             wait(run.device)
             begin = time.perf_counter()
             result = function(*words, **settings)
