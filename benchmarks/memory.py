@@ -9,21 +9,25 @@ layout, until there are ``--small`` and ``--large`` of them. CAMs are made of th
 in a square of the grid), for memory does not depend on what they show. Then every stage runs in a fresh process:
 search-threshold by mixture and by sweep, refine-crf with one iteration, export-masks, evaluate-masks.
 
-Measured is the largest resident memory of the stage's own process and of its largest worker; the stage's total is its
-own and that of all workers, which is no less than what it ever holds at once. The target is a ratio of the totals of at
-most 1.1 between many and few images. The images must not be much smaller than they are by default, so that in both
-cases the buffers of fixed size (4 MiB before a commit, 16 MiB of a digest, HDF5's cache of chunks) fill up.
+Measured (on Linux) is the largest resident memory of the stage's own process and of its largest worker; the stage's
+total is its own and that of all workers, which is no less than what it ever holds at once. The target is a ratio of the
+totals of at most 1.1 between many and few images. The images must not be much smaller than they are by default, so that
+in both cases the buffers of fixed size (4 MiB before a commit, 16 MiB of a digest, HDF5's cache of chunks) fill up.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import multiprocessing
+import os
+import re
 import shutil
 import statistics
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,23 +193,51 @@ def measure(cams: Path, out: Path, workers: int) -> Iterator[tuple[str, tuple[fl
 def peaks(stage: str, values: dict[str, Any]) -> tuple[float, float]:
     """Run a stage in this process; returns the peak memory of this process and of its largest worker, in MiB.
 
-    A worker starts as a copy of its parent, so that it seems no smaller than that was. Without workers it is 0.
+    Without workers the second is 0.
     """
     from pseudolabel.options import build_options
     from pseudolabel.progress import Progress
     from pseudolabel.running import stage_function
 
     function = stage_function(stage)
-    before = _peak(resource.RUSAGE_CHILDREN)  # NumPy's import asks another program for the processor's name
-    function(build_options(stage, values), Progress())
-    after = _peak(resource.RUSAGE_CHILDREN)
-    return _peak(resource.RUSAGE_SELF), after if after > before else 0.0
+    with watched_workers() as largest:
+        function(build_options(stage, values), Progress())
+    return own_peak(os.getpid()), max(largest.values(), default=0.0)
 
 
-def _peak(who: int) -> float:
-    """Largest resident memory so far, MiB: of this process, or of the largest of its children that have ended."""
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    return resource.getrusage(who).ru_maxrss * unit / 2**20
+@contextmanager
+def watched_workers() -> Iterator[dict[int, float]]:
+    """The peak memory of each worker process of this one so far, MiB, by its number; looked at ten times a second.
+
+    Not ``RUSAGE_CHILDREN``: what that says of a worker includes the moment at which it was still its parent's memory,
+    so that a parent which has grown makes its workers seem to have grown.
+    """
+    found: dict[int, float] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            for process in multiprocessing.active_children():
+                if process.pid is not None and (peak := own_peak(process.pid)):
+                    found[process.pid] = peak
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def own_peak(process: int) -> float:
+    """Largest resident memory of a process so far, MiB; 0 where it has ended, or is not yet its own program."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(peak[1]) / 1024 if peak else 0.0
 
 
 def describe(name: str, runs: dict[int, list[Peaks]], counts: tuple[int, int], workers: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _WRITE_FAILURES = (
 )  # fmt: skip
 _READ_FAILURES = ("synchronously read", "visitation failed", "checksum")
 _SLAB = 1 << 24  # bytes read at a time while digesting
+_CACHE = 1 << 20  # bytes of chunks kept: images are read in their order, and HDF5 2's 8 MiB would fill up with the past
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def open_artefact(path: Path, *kinds: str) -> Iterator[Artefact]:
         what = "is a folder, not an artefact" if path.is_dir() else "does not exist"
         raise ArtefactError(f"{path} {what}; wanted {a_kind(kinds)}")
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", rdcc_nbytes=_CACHE)
     except PermissionError as error:
         raise ArtefactError(f"{path} may not be read: permission denied") from error
     except (OSError, RuntimeError) as error:
@@ -130,7 +131,7 @@ def new_file(out: Path, header: Header) -> Iterator[h5py.File]:
     try:
         with writing(out), _Sink(unfinished, "w+b") as sink:
             try:
-                with h5py.File(sink, "w", libver=_LIBRARY) as file:
+                with h5py.File(sink, "w", libver=_LIBRARY, rdcc_nbytes=_CACHE) as file:
                     write_header(file, header)
                     yield file
             finally:

@@ -18,7 +18,7 @@ from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DatasetOptions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One image.
 
