@@ -1,17 +1,18 @@
-"""The label PNGs that nearly everybody writes, read at twice Pillow's speed.
+"""The label PNGs that nearly everybody writes, read at several times Pillow's speed.
 
 Reading is most of what scoring masks costs. A palette PNG as Pillow, libpng and VOC write it is one zlib stream of
-unfiltered rows, so that inflating it is all there is to do. Everything else is left to Pillow.
+unfiltered rows, so that inflating it is all there is to do, which zlib-ng does in a quarter of zlib's time. Everything
+else is left to Pillow.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from zlib_ng import zlib_ng
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bit depth, colour type, compression, filter, interlace
@@ -39,13 +40,13 @@ def read_plain_png(path: Path) -> np.ndarray | None:
     if depth != 8 or colour not in (_GREY, _PALETTE) or any(rest) or not 0 < width * height <= most:
         return None
     size = height * (width + 1)
-    inflater = zlib.decompressobj()
+    inflater = zlib_ng.decompressobj()
     try:
         values = inflater.decompress(pixels, size)
         # The stream's checksum is read only behind its last byte, which is why one more is asked for.
         if len(values) != size or inflater.decompress(inflater.unconsumed_tail, 1) or not inflater.eof:
             return None
-    except zlib.error:
+    except zlib_ng.error:  # type: ignore[misc]  # its stub takes the class for an instance
         return None
     rows = np.frombuffer(values, dtype=np.uint8).reshape(height, width + 1)
     return None if rows[:, 0].any() else rows[:, 1:].copy()
@@ -61,7 +62,7 @@ def _chunks(content: bytes) -> tuple[bytes, bytes]:
         while name != b"IEND":
             (length,) = struct.unpack_from(">I", content, position)
             chunk = content[position + 4 : position + 8 + length]
-            if struct.unpack_from(">I", content, position + 8 + length)[0] != zlib.crc32(chunk):
+            if struct.unpack_from(">I", content, position + 8 + length)[0] != zlib_ng.crc32(chunk):
                 return b"", b""
             name = chunk[:4]
             if name == b"IHDR":
