@@ -34,7 +34,10 @@ from pseudolabel.progress import RichProgress
 from pseudolabel.stages.make_cams import make_cams
 from pseudolabel.stages.train_cosa import train_cosa
 
-PLAIN: dict[str, Any] = {"propagate": 0, "view_area": (0.3, 1.0)}
+LOW: dict[str, Any] = {"low": 0.35, "high": 0.65}
+"""The packaged pipeline's thresholds from commit caa61df to 0bd80a9."""
+
+PLAIN: dict[str, Any] = {**LOW, "propagate": 0, "view_area": (0.3, 1.0)}
 """Maps as they are, and views as wide as train-cosa's own: the packaged pipeline, but for its threshold, until commit
 caa61df."""
 
@@ -51,6 +54,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "mixture": {"threshold": "mixture"},
     "released rule of three": {"threshold": "released"},
     "thresholds 0.75, 0.5": {"low": 0.5, "high": 0.75},
+    "thresholds 0.65, 0.35": LOW,
+    "thresholds 0.65, 0.35, views from 0.3 of the area": {**LOW, "view_area": (0.3, 1.0)},
     "thresholds 0.55, 0.25": {"low": 0.25, "high": 0.55},
     # as released, but for schedule and network
     "as released": {

@@ -1,0 +1,129 @@
+"""Settings of whole routes compared on all of train.txt: trained on one half, scored on the other, and the reverse.
+
+    python benchmarks/halves.py --root ../shared/voc-mini \\
+        --weights ../shared/weights/vit_tiny_patch16_224.safetensors --rows cosa multi-stage "cosa, no s2c"
+
+Every photograph of train.txt is scored by a network that has not seen it, so that a row stands on 500 photographs
+where one of cosa_choices.py stands on 100; each training has half of the photographs and half of the steps. The pixel
+counts of both halves are added before the mean over classes. ``labels`` is what the route's labels of the half that it
+was trained on are worth before the CRF, mean of both. val.txt is not touched. Writes a row a choice and seed, and can
+be stopped and run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cosa_choices import ROWS as CHOICES
+from foreground import shares_of
+from trials import is_done, read_rows, rows_parser, write_rows
+
+from pseudolabel.artefacts import open_artefact
+from pseudolabel.fields import as_word
+from pseudolabel.pipeline import find_config, read_pipeline
+from pseudolabel.progress import RichProgress
+from pseudolabel.running import run_pipeline
+
+ROUTES: dict[str, tuple[tuple[str, ...], str]] = {
+    "cosa": (("cosa", "pseudo", "pseudo-scores", "val", "val-scores"), "pseudo"),
+    "multi-stage": (
+        ("cam", "cams", "threshold", "plain", "plain-scores", "soft", "masks", "segmenter", "val", "val-scores"),
+        "plain",
+    ),
+}
+"""Of each packaged pipeline: the stages that are run, and which of them writes the labels."""
+
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "multi-stage": ("multi-stage", {}),
+    "cosa": ("cosa", {}),
+    **{f"cosa, {name}": ("cosa", changes) for name, changes in CHOICES.items() if changes},
+}
+"""Of each row: the pipeline, and what is changed in its training."""
+
+COLUMNS = ("choice", "seed", "miou", "miou_tags", "first", "second", "predicted", "missed", "labels", "seconds")
+
+
+def main() -> None:
+    """Train and score every row that the CSV does not hold yet, and write it after each one."""
+    arguments = rows_parser(__doc__, __file__, ROWS, default=("cosa", "multi-stage")).parse_args()
+    halves = write_halves(arguments.root, arguments.work)
+    for seed in arguments.seeds:
+        for name in arguments.rows:
+            if not is_done(arguments.results, name, seed):
+                row = {"choice": name, "seed": seed, **one(arguments, name, seed, halves)}
+                print(row, flush=True)
+                # read again: others may have written meanwhile
+                write_rows(arguments.results, [*read_rows(arguments.results), row], COLUMNS)
+
+
+def write_halves(root: Path, work: Path) -> tuple[Path, Path]:
+    """Write two lists of ids, every photograph of train.txt in one of them."""
+    ids = (root / "ImageSets/Segmentation/train.txt").read_text().split()
+    order = np.random.default_rng(0).permutation(len(ids))
+    work.mkdir(parents=True, exist_ok=True)
+    paths = (work / "first.txt").resolve(), (work / "second.txt").resolve()
+    for path, chosen in zip(paths, np.array_split(order, 2), strict=True):
+        path.write_text("\n".join(sorted(ids[index] for index in chosen)) + "\n")
+    return paths
+
+
+def one(arguments: argparse.Namespace, name: str, seed: int, halves: tuple[Path, Path]) -> dict[str, Any]:
+    """Both trainings of a row, and their figures, in per cent."""
+    begin = time.perf_counter()
+    runs = [run(arguments, name, seed, fit, held) for fit, held in (halves, halves[::-1])]
+    without, within, unlabelled = (runs[0][name] + runs[1][name] for name in ("/", "tag-filtered", "unlabelled"))
+    return {
+        "miou": mean_iou(without),
+        "miou_tags": mean_iou(within),
+        "first": mean_iou(runs[1]["/"]),
+        "second": mean_iou(runs[0]["/"]),
+        **{key: value for key, value in shares_of(without, unlabelled).items() if key != "true"},
+        "labels": round(float(np.mean([run["labels"] for run in runs])), 2),
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def run(arguments: argparse.Namespace, name: str, seed: int, fit: Path, held: Path) -> dict[str, Any]:
+    """Train on one half and predict the other.
+
+    Returns:
+        Confusions, integers (K, K), without tags (``/``) and with them (``tag-filtered``); ``unlabelled`` (K,), pixels
+        of each class that the first leaves out; and ``labels``.
+    """
+    route, changes = ROWS[name]
+    keys, labels = ROUTES[route]
+    first = keys[0]
+    pipeline = read_pipeline(
+        find_config(f"voc-mini/{route}"),
+        {
+            "defaults.root": str(arguments.root.resolve()),
+            "defaults.seed": str(seed),
+            f"{first}.weights": str(arguments.weights.resolve()),
+            f"{first}.split": str(fit),
+            f"{'cams' if route == 'multi-stage' else labels}.split": str(fit),
+            "val.split": str(held),
+            **{f"{first}.{key}": as_word(value) for key, value in changes.items()},
+        },
+        arguments.work / f"{name.replace(' ', '_').replace(',', '')}-{seed}-{fit.stem}",
+    )
+    scores = run_pipeline(pipeline, RichProgress(), only=keys)["scores"]
+    path = next(step.options.artefact for step in pipeline.steps if step.key == "val-scores")
+    with open_artefact(path, "scores") as artefact:
+        found = {group: artefact.file[group]["confusion"][:] for group in ("/", "tag-filtered")}
+        found["unlabelled"] = artefact.file["unlabelled"][:]
+    return {**found, "labels": 100 * scores[f"{labels}-scores"]["miou"]}
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Mean of IoU over the classes of the truth, in per cent, of a confusion (K, K) whose rows are the truth."""
+    hits, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    occurs = true > 0
+    return round(100 * float(np.mean(hits[occurs] / (true + predicted - hits)[occurs])), 2)
+
+
+if __name__ == "__main__":
+    main()
