@@ -653,6 +653,14 @@ def test_the_smallest_boxes_are_drawn(side: int) -> None:
     assert (first != second).any(axis=(0, 2)).nonzero()[0].size >= 2 * side
 
 
+def test_check_does_not_repeat_an_unreadable_table_for_every_image(root: Path, tmp_path: Path) -> None:
+    points = text(tmp_path / "points.csv", "name,where\n")
+    (found,) = problems(untagged(root), points=points)
+    assert found.startswith("points.csv")
+    bare = [f"set: id {name!r} has no label: no tags or scribbles" for name in "ab"]
+    assert problems(root, **write(tmp_path, {"scribbles/ghost.png": blank()}))[:2] == bare
+
+
 def test_check_lists_all_faults_at_once(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     list_file = root / "ImageSets/Segmentation/val.txt"
     list_file.write_text("a\nb\nc\n")

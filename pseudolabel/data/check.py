@@ -59,7 +59,8 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         labelled = {record.id for record in records if record.tags is not None or has_weak_labels(record)} | masked
         bare = [record.id for record in records if record.id not in labelled]
         kinds = _listed(("tags", *dataset.weak))
-        problems += [f"{dataset.root}: id {name!r} has no label: no {kinds}" for name in bare]
+        if labelled or not problems:  # else all of them follow from what could not be read
+            problems += [f"{dataset.root}: id {name!r} has no label: no {kinds}" for name in bare]
         problems += dataset.strays
     elif 0 < tagged < len(records):
         untagged = [record.id for record in records if record.tags is None]
