@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,8 +111,14 @@ def write_full(options: MakeCamsOptions, dataset: Dataset, header: Header, out: 
     backbone, dtype = reader.network.backbone, pick_dtype(options.precision, reader.device)
     reader.network.to(memory_format=torch.channels_last)
     plan = make_plan(
-        dataset, long_side=reader.long_side, multiple=backbone.stride, batch_size=options.batch_size, skip=False
+        dataset,
+        long_side=reader.long_side,
+        multiple=backbone.stride,
+        batch_size=options.batch_size,
+        device=reader.device,
+        skip=False,
     )
+    plan = replace(plan, at_once=1)  # the file that is measured is one
     taken: list[int] = []
 
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:

@@ -1,10 +1,17 @@
-"""Running a network over a data set: images of one size in one batch, at several scales, and mirrored."""
+"""Running a network over a data set: images of one size in one batch, at several scales, and mirrored.
+
+On a processor each thread computes a batch of its own, where torch would have all threads share every operation: small
+networks spend much of that waiting for each other (benchmarks/README.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,22 +35,27 @@ class Plan:
         batches: Indices of the images of each batch.
         sizes: (height, width) at scale 1 of each batch, multiples of the network's stride.
         unreadable: Index to reason of images whose header cannot be read.
+        at_once: How many batches are computed at the same time.
     """
 
     images: Images
     batches: tuple[tuple[int, ...], ...]
     sizes: tuple[tuple[int, int], ...]
     unreadable: dict[int, str]
+    at_once: int
 
 
-def make_plan(dataset: Dataset, *, long_side: int, multiple: int, batch_size: int, skip: bool) -> Plan:
+def make_plan(
+    dataset: Dataset, *, long_side: int, multiple: int, batch_size: int, device: torch.device, skip: bool
+) -> Plan:
     """Read every image's size and put images of equal network size together, in a fixed order.
 
     Args:
         dataset: The images.
         long_side: Of the network's input at scale 1, pixels.
         multiple: Both sides of the input become multiples of it.
-        batch_size: Most images in a batch.
+        batch_size: Most images at the same time: in one batch, or in as many as a processor has threads.
+        device: Where the network computes.
         skip: Record unreadable images instead of stopping at them.
 
     Raises:
@@ -65,19 +77,41 @@ def make_plan(dataset: Dataset, *, long_side: int, multiple: int, batch_size: in
             unreadable[index] = str(error)
             continue
         groups.setdefault(network_size(*sizes[-1], long_side, multiple), []).append(index)
+    at_once = min(batch_size, torch.get_num_threads()) if device.type == "cpu" else 1
+    most = -(-batch_size // at_once)
     batches, seen = [], []
     for size in sorted(groups):
         members = groups[size]
-        for start in range(0, len(members), batch_size):
-            batches.append(tuple(members[start : start + batch_size]))
+        for start in range(0, len(members), most):
+            batches.append(tuple(members[start : start + most]))
             seen.append(size)
     table = np.asarray(sizes, dtype=np.int32).reshape(-1, 2)
     images = Images(tuple(record.id for record in dataset.records), table[:, 0], table[:, 1])
-    return Plan(images, tuple(batches), tuple(seen), unreadable)
+    return Plan(images, tuple(batches), tuple(seen), unreadable, at_once)
 
 
 Compute = Callable[[Tensor, list[Record]], list[dict[int, np.ndarray]]]
-"""Photographs uint8 (B, H, W, 3) of one size and their records to the maps of each: class index to array (h, w)."""
+"""Photographs uint8 (B, H, W, 3) of one size and their records to the maps of each: class index to array (h, w).
+
+It is called in several threads at the same time."""
+
+
+class Batch(NamedTuple):
+    """One decoded batch.
+
+    Attributes:
+        number: In the plan.
+        pixels: uint8 (B, H, W, 3), the photographs that could be read.
+        records: Of these.
+        indices: Theirs, in the data set.
+        failed: Index to reason of the others.
+    """
+
+    number: int
+    pixels: Tensor
+    records: list[Record]
+    indices: list[int]
+    failed: dict[int, str]
 
 
 def compute_maps(
@@ -118,20 +152,48 @@ def compute_maps(
     workers = cores() // (1 if device.type == "cuda" else 4) if workers is None else workers
     ends = len(plan.unreadable) + np.cumsum([len(members) for members in plan.batches])
     numbers = [number for number, end in enumerate(ends) if end > done]
-    with progress.track(len(dataset.records), "images", done=done) as advance:
-        for number, pixels, good, failed in _decode(dataset, plan, numbers, workers):
-            members = plan.batches[number]
-            found = dict(zip(good, compute(pixels, [dataset.records[index] for index in good]), strict=True))
-            written = max(0, done - int(ends[number]) + len(members))  # of this batch, by an interrupted run
+    batches = _decode(dataset, plan, numbers, workers)
+    with (
+        progress.track(len(dataset.records), "images", done=done) as advance,
+        closing(_computed(compute, batches, plan.at_once)) as results,
+    ):
+        for batch, maps in results:
+            members = plan.batches[batch.number]
+            found = dict(zip(batch.indices, maps, strict=True))
+            written = max(0, done - int(ends[batch.number]) + len(members))  # of this batch, by an interrupted run
             for index in members[written:]:
                 if index in found:
                     writer.add(index, found[index])
                 elif skip:
-                    writer.skip(index, failed[index])
+                    writer.skip(index, batch.failed[index])
                 else:
-                    raise DatasetError(failed[index])
+                    raise DatasetError(batch.failed[index])
             advance(len(members) - written)
     return len(dataset.records) - done
+
+
+def _computed(
+    compute: Compute, batches: Iterator[Batch], at_once: int
+) -> Generator[tuple[Batch, list[dict[int, np.ndarray]]], None, None]:
+    """Every batch with its maps, in order; ``at_once`` of them are computed at the same time, each in one thread."""
+    if at_once == 1:
+        for batch in batches:
+            yield batch, compute(batch.pixels, batch.records)
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,))
+    pending: deque[tuple[Batch, Future[list[dict[int, np.ndarray]]]]] = deque()
+    try:
+        for batch in batches:
+            pending.append((batch, pool.submit(compute, batch.pixels, batch.records)))
+            if len(pending) > at_once:  # one more than are computed, so that none has to wait to be decoded
+                first, result = pending.popleft()
+                yield first, result.result()
+        for first, result in pending:
+            yield first, result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 class _Decoder:
@@ -154,14 +216,8 @@ class _Decoder:
         return number, found
 
 
-def _decode(
-    dataset: Dataset, plan: Plan, numbers: Sequence[int], workers: int
-) -> Iterator[tuple[int, Tensor, list[int], dict[int, str]]]:
-    """Decode batches in worker processes, in order.
-
-    Yields:
-        The batch's number; its photographs uint8 (B, H, W, 3); the B image indices; index to reason of the others.
-    """
+def _decode(dataset: Dataset, plan: Plan, numbers: Sequence[int], workers: int) -> Iterator[Batch]:
+    """Decode batches in worker processes, in order."""
     loader: DataLoader[Any] = DataLoader(
         _Decoder(dataset.records, plan, numbers),  # type: ignore[arg-type]  # has the two methods that are used
         batch_size=None,
@@ -173,4 +229,5 @@ def _decode(
         arrays = {i: item for i, item in zip(members, found, strict=True) if not isinstance(item, str)}
         failed = {i: item for i, item in zip(members, found, strict=True) if isinstance(item, str)}
         empty = np.zeros((0, *plan.sizes[number], 3), dtype=np.uint8)
-        yield number, torch.from_numpy(np.stack(list(arrays.values())) if arrays else empty), list(arrays), failed
+        pixels = torch.from_numpy(np.stack(list(arrays.values())) if arrays else empty)
+        yield Batch(number, pixels, [dataset.records[index] for index in arrays], list(arrays), failed)

@@ -60,7 +60,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     backbone, skip = network.backbone, options.on_error == "skip"
     long_side = pick_long_side(parent, times, options)
     batch = pick_batch(long_side // backbone.stride, times, options)
-    plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=batch, skip=skip)
+    plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=batch, device=device, skip=skip)
     protocol = {
         "split": dataset.split,
         "tag_filter": "predicted tags" if options.tags == "predicted" else "image tags",

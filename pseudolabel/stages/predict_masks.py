@@ -147,6 +147,7 @@ def predict(
         long_side=int(header.protocol["size"]),
         multiple=network.multiple,
         batch_size=options.batch_size,
+        device=device,
         skip=skip,
     )
     sizes = plan.images.sizes()
