@@ -1,14 +1,13 @@
 """Running a network over a data set: images of one size in one batch, at several scales, and mirrored.
 
-On a processor each thread computes a batch of its own, where torch would have all threads share every operation: small
-networks spend much of that waiting for each other (benchmarks/README.md).
+On a processor each thread computes a batch of its own (``threads``).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from pseudolabel.data.views import network_size, resized
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.parallel import cores
 from pseudolabel.progress import Progress
+from pseudolabel.threads import one_thread_each
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _computed(
             yield batch, compute(batch.pixels, batch.records)
         return
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,))
+    pool = one_thread_each(at_once)
     pending: deque[tuple[Batch, Future[list[dict[int, np.ndarray]]]]] = deque()
     try:
         for batch in batches:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -11,9 +13,10 @@ from torch import Tensor, nn
 
 from pseudolabel.averaging import update_average
 from pseudolabel.cosa.assignments import cells_inside
-from pseudolabel.models.affinity import Attending, propagate
-from pseudolabel.models.cosa import CosaNetwork, CosaOutput
+from pseudolabel.models.affinity import Attending, propagate, with_mirrored
+from pseudolabel.models.cosa import CosaNetwork
 from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
+from pseudolabel.threads import in_parts
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -63,8 +66,9 @@ def look(
 ) -> Seen:
     """Multi-scale, mirrored CAMs of both heads, and segmentation logits at scale 1.
 
-    One forward pass a scale, the mirrored images in the same batch. The segmentation head, which costs as much as a
-    small ViT, runs at scale 1 only. [ours: logits of image and mirror image are averaged]
+    One forward pass a scale, the mirrored images in the same batch; on a processor each thread computes a part of it.
+    The segmentation head, which costs as much as a small ViT, runs at scale 1 only. [ours: logits of image and mirror
+    image are averaged]
 
     Args:
         teacher: In evaluation mode.
@@ -87,15 +91,15 @@ def look(
     views = scaled_views(images, scales, flip=flip, multiple=stride)
     for scale, view in zip(scales, views, strict=True):
         if scale == 1:
-            output, affinity = _outputs(teacher, view, grid, flip=flip, attending=times > 0)
-            logits = output.segmentation.float()
+            maps, earlier, logits, *attended = _joined(partial(_outputs, teacher, attending=times > 0), view)
+            logits = logits.float()
             segmentation.append(torch.stack(split_mirrored(logits)).mean(dim=0) if flip else logits)
-            found = (output.maps, output.auxiliary)
+            if attended:
+                affinity = with_mirrored(attended[0], grid) if flip else attended[0]
         else:
-            maps, earlier = teacher(view)
-            found = (maps, earlier)
-        main.append(activation(found[0], grid, flip=flip))
-        auxiliary.append(activation(found[1], grid, flip=flip))
+            maps, earlier = _joined(teacher, view)
+        main.append(activation(maps, grid, flip=flip))
+        auxiliary.append(activation(earlier, grid, flip=flip))
     sums = [torch.stack(maps).sum(dim=0) for maps in (main, auxiliary)]
     if affinity is not None:
         cells = None if inside is None else cells_inside(inside, grid)
@@ -103,12 +107,14 @@ def look(
     return Seen(sums[0], sums[1], segmentation[0])
 
 
-def _outputs(
-    teacher: CosaNetwork, view: Tensor, grid: tuple[int, int], *, flip: bool, attending: bool
-) -> tuple[CosaOutput, Tensor | None]:
-    """One forward pass and, if asked for, what the patches attended to in it."""
-    if not attending:
-        return teacher.outputs(view), None
-    with Attending(teacher.backbone) as attention:
+def _joined(function: Callable[[Tensor], Sequence[Tensor]], view: Tensor) -> list[Tensor]:
+    """What a function makes of a batch, computed ``in_parts``."""
+    return [torch.cat(found) for found in zip(*in_parts(function, view), strict=True)]
+
+
+def _outputs(teacher: CosaNetwork, view: Tensor, *, attending: bool) -> tuple[Tensor, ...]:
+    """Both heads' maps and the logits of one forward pass and, if asked for, what the patches attended to in it."""
+    with Attending(teacher.backbone) if attending else nullcontext() as attention:
         output = teacher.outputs(view)
-    return output, attention.affinity(grid if flip else None)
+    attended = () if attention is None else (attention.affinity(),)
+    return output.maps, output.auxiliary, output.segmentation, *attended
