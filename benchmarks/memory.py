@@ -9,10 +9,11 @@ layout, until there are ``--small`` and ``--large`` of them. CAMs are made of th
 in a square of the grid), for memory does not depend on what they show. Then every stage runs in a fresh process:
 search-threshold by mixture and by sweep, refine-crf with one iteration, export-masks, evaluate-masks.
 
-Measured (on Linux) is the largest resident memory of the stage's own process and of its largest worker; the stage's
-total is its own and that of all workers, which is no less than what it ever holds at once. The target is a ratio of the
-totals of at most 1.1 between many and few images. The images must not be much smaller than they are by default, so that
-in both cases the buffers of fixed size (4 MiB before a commit, 16 MiB of a digest, HDF5's cache of chunks) fill up.
+Measured (on Linux) is the largest resident memory of the stage's own process and of its largest worker, but for a
+worker's last tenth of a second; the stage's total is its own and that of all workers, which is no less than what it
+ever holds at once. The target is a ratio of the totals of at most 1.1 between many and few images. The images must not
+be much smaller than they are by default, so that in both cases the buffers of fixed size (4 MiB before a commit, 16 MiB
+of a digest, HDF5's cache of chunks) fill up.
 """
 
 from __future__ import annotations
@@ -231,7 +232,7 @@ def watched_workers() -> Iterator[dict[int, float]]:
 
 
 def own_peak(process: int) -> float:
-    """Largest resident memory of a process so far, MiB; 0 where it has ended, or is not yet its own program."""
+    """Largest resident memory of a process so far, MiB; 0 where it has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:

@@ -54,7 +54,7 @@ def make_plan(
         dataset: The images.
         long_side: Of the network's input at scale 1, pixels.
         multiple: Both sides of the input become multiples of it.
-        batch_size: Most images at the same time: in one batch, or in as many as a processor has threads.
+        batch_size: Most images at the same time: in one batch or, on a processor, in one a thread.
         device: Where the network computes.
         skip: Record unreadable images instead of stopping at them.
 
@@ -78,7 +78,7 @@ def make_plan(
             continue
         groups.setdefault(network_size(*sizes[-1], long_side, multiple), []).append(index)
     at_once = min(batch_size, torch.get_num_threads()) if device.type == "cpu" else 1
-    most = -(-batch_size // at_once)
+    most = batch_size // at_once
     batches, seen = [], []
     for size in sorted(groups):
         members = groups[size]

@@ -6,9 +6,10 @@ waiting for each other; where parts do not depend on each other, a thread for ea
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import TypeVar
 
@@ -47,7 +48,9 @@ def in_parts(function: Callable[[Tensor], Result], batch: Tensor) -> list[Result
         with torch.set_grad_enabled(gradients), torch.autocast("cpu", dtype, enabled=mixed):
             return function(part)
 
-    return list(_pool(threads).map(compute, batch.tensor_split(count)))
+    results = [_pool(threads).submit(compute, part) for part in batch.tensor_split(count)]
+    wait(results)  # of all, before the error of one is raised: nothing goes on behind the caller's back
+    return [result.result() for result in results]
 
 
 def _compute_alone() -> None:
@@ -59,7 +62,17 @@ def _compute_alone() -> None:
 def _pool(count: int) -> ThreadPoolExecutor:
     """Threads that stay, all of them started."""
     pool, together = one_thread_each(count), threading.Barrier(count)
-    for started in [pool.submit(together.wait) for _ in range(count)]:
-        started.result()
-    torch.set_num_threads(count)
+    try:
+        for started in [pool.submit(together.wait) for _ in range(count)]:
+            started.result()
+    except BaseException:
+        together.abort()  # those that have started would wait for the others for ever, and the interpreter for them
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        torch.set_num_threads(count)
     return pool
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a copy of this process has no threads but its own

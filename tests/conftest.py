@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from pseudolabel.data.synthetic import synth
 from pseudolabel.options import SynthOptions
@@ -32,3 +34,12 @@ def voc_mini() -> Path:
     if not root.is_dir():
         pytest.skip(f"needs real photographs in {root}; set PSEUDOLABEL_VOC_MINI to their folder")
     return root
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    """torch has three threads, however many cores the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)

@@ -87,6 +87,7 @@ def one_at_a_time(teacher: CosaNetwork, images: Tensor, scales: tuple[float, ...
     return maps, auxiliary, segmentation
 
 
+@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
 def test_what_the_teacher_sees_is_one_view_after_the_other(backbone: str) -> None:
     teacher = make_teacher(network(backbone=backbone))
@@ -101,6 +102,7 @@ def test_what_the_teacher_sees_is_one_view_after_the_other(backbone: str) -> Non
     torch.testing.assert_close(mirrored.maps.flip(3), seen.maps, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures("three_threads")
 def test_the_teachers_maps_are_passed_on_along_its_attention() -> None:
     """Summed over the scales, along what it attends to at scale 1; what it segments is untouched."""
     teacher, images = make_teacher(network()), torch.randn(2, 3, 64, 96)
@@ -115,6 +117,18 @@ def test_the_teachers_maps_are_passed_on_along_its_attention() -> None:
         torch.testing.assert_close(maps, propagate(wanted, affinity, 2, cells))
         assert not maps.requires_grad
     torch.testing.assert_close(found.segmentation, plain.segmentation, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_in_bfloat16_the_threads_compute_in_bfloat16() -> None:
+    teacher, images = make_teacher(network()), torch.randn(3, 3, 64, 96)
+    looks = {"scales": (0.5, 1.0), "flip": True, "times": 2}
+    exact = look(teacher, images, **looks)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = look(teacher, images, **looks)
+    for found, wanted in zip(rounded, exact, strict=True):
+        distance = (found - wanted).abs().max() / wanted.abs().max()
+        assert 1e-5 < distance < 0.05
 
 
 def test_every_scale_of_both_heads_counts() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,15 +21,6 @@ from pseudolabel.progress import Progress
 CPU = torch.device("cpu")
 SIZES = {"a": (16, 32), "b": (32, 16), "c": (16, 32), "d": (16, 32), "e": (32, 16), "f": (16, 32), "g": (16, 32)}
 ORDER = "acdfgbe"  # of computing: by size, then by name
-
-
-@pytest.fixture
-def threads() -> Iterator[int]:
-    """Three threads, however many the machine has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield 3
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -67,8 +57,9 @@ def brightness(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarr
 WANTED = {name: pytest.approx(10 * number / 255) for number, name in enumerate(SIZES)}
 
 
-def test_no_more_images_are_under_way_than_asked_for(dataset: Dataset, threads: int) -> None:
+def test_no_more_images_are_under_way_than_asked_for(dataset: Dataset, three_threads: None) -> None:
     assert (plan_of(dataset, 6).at_once, batches(plan_of(dataset, 6))) == (3, ["ac", "df", "g", "be"])
+    assert (plan_of(dataset, 5).at_once, batches(plan_of(dataset, 5))) == (3, list(ORDER))
     assert (plan_of(dataset, 2).at_once, batches(plan_of(dataset, 2))) == (2, list(ORDER))
     assert (plan_of(dataset, 1).at_once, batches(plan_of(dataset, 1))) == (1, list(ORDER))
     assert (plan_of(dataset, 4, "cuda").at_once, batches(plan_of(dataset, 4, "cuda"))) == (1, ["acdf", "g", "be"])
@@ -84,7 +75,7 @@ def test_one_thread_computes_one_batch_after_the_other(dataset: Dataset) -> None
 
 
 def test_batches_are_computed_at_the_same_time_in_one_thread_each(
-    dataset: Dataset, threads: int, tmp_path: Path
+    dataset: Dataset, three_threads: None, tmp_path: Path
 ) -> None:
     """The first three wait for each other, so that this ends only if they are computed at once."""
     together, calls, inside = threading.Barrier(3), [], []
@@ -102,7 +93,7 @@ def test_batches_are_computed_at_the_same_time_in_one_thread_each(
     assert torch.get_num_threads() == 3
 
 
-def test_the_order_is_kept_whichever_batch_ends_first(dataset: Dataset, threads: int, tmp_path: Path) -> None:
+def test_the_order_is_kept_whichever_batch_ends_first(dataset: Dataset, three_threads: None, tmp_path: Path) -> None:
     started = []
 
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
@@ -121,7 +112,7 @@ def test_the_order_is_kept_whichever_batch_ends_first(dataset: Dataset, threads:
 
 
 def test_an_error_in_a_thread_ends_the_run_and_the_next_one_goes_on(
-    dataset: Dataset, threads: int, tmp_path: Path
+    dataset: Dataset, three_threads: None, tmp_path: Path
 ) -> None:
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
         if records[0].id == "f":

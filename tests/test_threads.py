@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from pseudolabel import threads as module
 from pseudolabel.threads import in_parts
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """Three threads, however many the machine has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("three_threads")
 
 
 def test_parts_are_computed_at_the_same_time_and_stay_in_order() -> None:
@@ -64,3 +60,41 @@ def test_an_error_in_a_thread_is_raised_and_the_next_call_works() -> None:
     with pytest.raises(ValueError, match="two"):
         in_parts(compute, torch.arange(6.0))
     assert in_parts(compute, torch.ones(6)) == [2, 2, 2]
+
+
+def test_an_error_is_raised_once_no_part_is_computed_any_more() -> None:
+    ended = []
+
+    def compute(part: Tensor) -> None:
+        if part[0] == 0:
+            raise ValueError("the first")
+        time.sleep(0.3)
+        ended.append(float(part[0]))
+
+    with pytest.raises(ValueError, match="the first"):
+        in_parts(compute, torch.arange(3.0))
+    assert sorted(ended) == [1, 2]
+
+
+def test_threads_that_cannot_all_start_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the interpreter would wait for them at its end."""
+    pools = []
+
+    class Failing(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *words: Any, **settings: Any) -> Future[Any]:
+            if self._threads:
+                raise RuntimeError("can't start new thread")
+            return super().submit(function, *words, **settings)
+
+    def fails(count: int) -> ThreadPoolExecutor:
+        pools.append(Failing(count))
+        return pools[0]
+
+    monkeypatch.setattr(module, "one_thread_each", fails)
+    torch.set_num_threads(5)  # a number that no test has threads for yet
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        in_parts(lambda part: part, torch.zeros(5))
+    (thread,) = pools[0]._threads
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert torch.get_num_threads() == 5

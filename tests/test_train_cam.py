@@ -106,6 +106,7 @@ def test_losses_by_hand():
     assert losses["loss"].item() == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6)
 
 
+@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("head", ["main", "auxiliary"])
 def test_cams_equal_a_plain_loop_over_images_scales_and_flips(checkpoint, synthetic_root, tmp_path, head):
     scales = (1, 0.5, 1.5)
@@ -288,6 +289,7 @@ def test_a_killed_make_cams_goes_on_with_the_same_result(checkpoint, tmp_path, m
     assert read_header(tmp_path / "broken.h5").digest == read_header(whole).digest
 
 
+@pytest.mark.usefixtures("three_threads")
 def test_an_unreadable_image_stops_or_is_recorded(synthetic_root, checkpoint, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(synthetic_root, root)

@@ -653,12 +653,14 @@ def test_the_smallest_boxes_are_drawn(side: int) -> None:
     assert (first != second).any(axis=(0, 2)).nonzero()[0].size >= 2 * side
 
 
-def test_check_does_not_repeat_an_unreadable_table_for_every_image(root: Path, tmp_path: Path) -> None:
+def test_check_says_once_that_no_image_has_a_label(root: Path, tmp_path: Path) -> None:
     points = text(tmp_path / "points.csv", "name,where\n")
-    (found,) = problems(untagged(root), points=points)
-    assert found.startswith("points.csv")
-    bare = [f"set: id {name!r} has no label: no tags or scribbles" for name in "ab"]
-    assert problems(root, **write(tmp_path, {"scribbles/ghost.png": blank()}))[:2] == bare
+    table, bare = problems(untagged(root), points=points)
+    assert table.startswith("points.csv")
+    assert bare == "set: none of the 2 images has a label: no tags or points"
+    ghost, stray = problems(root, **write(tmp_path, {"scribbles/ghost.png": blank()}))
+    assert ghost == "set: none of the 2 images has a label: no tags or scribbles"
+    assert stray.startswith("scribbles/ghost.png")
 
 
 def test_check_lists_all_faults_at_once(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,8 +59,10 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         labelled = {record.id for record in records if record.tags is not None or has_weak_labels(record)} | masked
         bare = [record.id for record in records if record.id not in labelled]
         kinds = _listed(("tags", *dataset.weak))
-        if labelled or not problems:  # else all of them follow from what could not be read
+        if labelled:
             problems += [f"{dataset.root}: id {name!r} has no label: no {kinds}" for name in bare]
+        else:  # most likely one cause, which need not be named for each
+            problems.append(f"{dataset.root}: none of the {len(bare)} images has a label: no {kinds}")
         problems += dataset.strays
     elif 0 < tagged < len(records):
         untagged = [record.id for record in records if record.tags is None]

@@ -79,8 +79,7 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
     )
     batch_size: int = option(
         16,
-        "Images of one size that are computed at the same time; fewer if what their patches attend to would take "
-        "over 256 MiB.",
+        "Images that are computed at the same time; fewer if what their patches attend to would take over 256 MiB.",
         role="execution",
         ge=1,
     )
@@ -217,7 +216,7 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOp
         "each class outside of its boxes in images that have any.",
     )
     crf: bool = option(False, "Refine the probabilities with a dense CRF.")
-    batch_size: int = option(16, "Images of one size that are computed at the same time.", role="execution", ge=1)
+    batch_size: int = option(16, "Images that are computed at the same time.", role="execution", ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Number format of the forward pass.")
     on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.")
 

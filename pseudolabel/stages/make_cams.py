@@ -29,7 +29,7 @@ from pseudolabel.options import MakeCamsOptions
 from pseudolabel.progress import Progress
 
 _MOST_PAIRS = 2**26
-"""Of patches in a batch: 256 MiB in float32 of what they attend to."""
+"""Of patches in images that are computed at the same time: 256 MiB in float32 of what they attend to."""
 
 
 def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
@@ -133,7 +133,7 @@ def pick_long_side(parent: Header, times: int, options: MakeCamsOptions) -> int:
 
 
 def pick_batch(side: int, times: int, options: MakeCamsOptions) -> int:
-    """Images of a forward pass: what is asked for, or as many as have room for what their patches attend to.
+    """Images at the same time: what is asked for, or as many as have room for what their patches attend to.
 
     Args:
         side: Of the longest grid, cells.
