@@ -18,14 +18,12 @@ from typing import Any
 
 from trials import (
     CAM_LOOKS,
-    is_done,
     packaged_settings,
-    read_rows,
     rows_parser,
+    run_rows,
     score_cams,
     score_network,
     split_lists,
-    write_rows,
 )
 
 from pseudolabel.artefacts import read_header
@@ -98,13 +96,7 @@ def main() -> None:
     """Train and score every row that the CSV does not hold yet, and write it after each one."""
     arguments = rows_parser(__doc__, __file__, ROWS, default=ROWS).parse_args()
     fit, dev = split_lists(arguments.root, arguments.work)
-    for seed in arguments.seeds:
-        for name in arguments.rows:
-            if not is_done(arguments.results, name, seed):
-                row = {"choice": name, "seed": seed, **one(arguments, name, seed, str(fit), str(dev))}
-                print(row, flush=True)
-                # read again: others may have written meanwhile
-                write_rows(arguments.results, [*read_rows(arguments.results), row], COLUMNS)
+    run_rows(arguments, lambda name, seed: one(arguments, name, seed, str(fit), str(dev)), COLUMNS)
 
 
 def one(arguments: Any, name: str, seed: int, fit: str, dev: str) -> dict[str, Any]:

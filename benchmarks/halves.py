@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from cosa_choices import ROWS as CHOICES
 from foreground import shares_of
-from trials import is_done, read_rows, rows_parser, write_rows
+from trials import rows_parser, run_rows, shuffled_train, write_list
 
 from pseudolabel.artefacts import open_artefact
 from pseudolabel.fields import as_word
+from pseudolabel.metrics.scores import class_mean, iou
 from pseudolabel.pipeline import find_config, read_pipeline
 from pseudolabel.progress import RichProgress
 from pseudolabel.running import run_pipeline
@@ -51,24 +52,13 @@ def main() -> None:
     """Train and score every row that the CSV does not hold yet, and write it after each one."""
     arguments = rows_parser(__doc__, __file__, ROWS, default=("cosa", "multi-stage")).parse_args()
     halves = write_halves(arguments.root, arguments.work)
-    for seed in arguments.seeds:
-        for name in arguments.rows:
-            if not is_done(arguments.results, name, seed):
-                row = {"choice": name, "seed": seed, **one(arguments, name, seed, halves)}
-                print(row, flush=True)
-                # read again: others may have written meanwhile
-                write_rows(arguments.results, [*read_rows(arguments.results), row], COLUMNS)
+    run_rows(arguments, lambda name, seed: one(arguments, name, seed, halves), COLUMNS)
 
 
 def write_halves(root: Path, work: Path) -> tuple[Path, Path]:
     """Write two lists of ids, every photograph of train.txt in one of them."""
-    ids = (root / "ImageSets/Segmentation/train.txt").read_text().split()
-    order = np.random.default_rng(0).permutation(len(ids))
-    work.mkdir(parents=True, exist_ok=True)
-    paths = (work / "first.txt").resolve(), (work / "second.txt").resolve()
-    for path, chosen in zip(paths, np.array_split(order, 2), strict=True):
-        path.write_text("\n".join(sorted(ids[index] for index in chosen)) + "\n")
-    return paths
+    first, second = np.array_split(shuffled_train(root), 2)
+    return write_list(work / "first.txt", first).resolve(), write_list(work / "second.txt", second).resolve()
 
 
 def one(arguments: argparse.Namespace, name: str, seed: int, halves: tuple[Path, Path]) -> dict[str, Any]:
@@ -120,9 +110,8 @@ def run(arguments: argparse.Namespace, name: str, seed: int, fit: Path, held: Pa
 
 def mean_iou(confusion: np.ndarray) -> float:
     """Mean of IoU over the classes of the truth, in per cent, of a confusion (K, K) whose rows are the truth."""
-    hits, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    occurs = true > 0
-    return round(100 * float(np.mean(hits[occurs] / (true + predicted - hits)[occurs])), 2)
+    counts = np.stack([np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)], axis=-1)
+    return round(100 * float(class_mean(iou(counts))), 2)
 
 
 if __name__ == "__main__":

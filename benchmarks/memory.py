@@ -217,6 +217,7 @@ def watched_workers() -> Iterator[dict[int, float]]:
     ended = threading.Event()
 
     def watch() -> None:
+        """Until the stage has ended."""
         while not ended.wait(0.1):
             for process in multiprocessing.active_children():
                 if process.pid is not None and (peak := own_peak(process.pid)):

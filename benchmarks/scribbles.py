@@ -18,7 +18,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from trials import is_done, packaged_settings, read_rows, rows_parser, score_network, split_lists, write_rows
+from trials import packaged_settings, read_rows, rows_parser, run_rows, score_network, split_lists
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.data.simulate import simulate_points, simulate_scribbles
@@ -75,13 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
     lists = split_lists(arguments.root, arguments.work) if arguments.choose else (Path("train"), Path("val"))
     simulate(arguments.root, arguments.work)
-    for seed in arguments.seeds:
-        for name in arguments.rows:
-            if not is_done(arguments.results, name, seed):
-                row = {"choice": name, "seed": seed, **one(arguments, name, seed, *map(str, lists))}
-                print(row, flush=True)
-                # read again: others may have written meanwhile
-                write_rows(arguments.results, [*read_rows(arguments.results), row], COLUMNS)
+    run_rows(arguments, lambda name, seed: one(arguments, name, seed, *map(str, lists)), COLUMNS)
     scores = {key: by_choice(read_rows(arguments.results), key) for key in ("miou", "miou_tags")}
     for name, values in scores["miou"].items():
         print(f"{name:40} {spread(values)}   with tags {spread(scores['miou_tags'][name])}   {len(values)} seeds")

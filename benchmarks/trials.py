@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,41 @@ def rows_parser(doc: str, script: str, rows: Mapping[str, Any], default: Iterabl
 
 def split_lists(root: Path, work: Path) -> tuple[Path, Path]:
     """Write two lists of ids: four fifths of train.txt to train on, one fifth to choose on."""
-    ids = (root / "ImageSets/Segmentation/train.txt").read_text().split()
-    order = np.random.default_rng(0).permutation(len(ids))
-    work.mkdir(parents=True, exist_ok=True)
-    paths = work / "fit.txt", work / "dev.txt"
+    ids = shuffled_train(root)
     cut = len(ids) // 5
-    for path, chosen in zip(paths, (order[cut:], order[:cut]), strict=True):
-        path.write_text("\n".join(sorted(ids[index] for index in chosen)) + "\n")
-    return paths
+    return write_list(work / "fit.txt", ids[cut:]), write_list(work / "dev.txt", ids[:cut])
+
+
+def shuffled_train(root: Path) -> list[str]:
+    """The ids of train.txt in an order that is always the same."""
+    ids = (root / "ImageSets/Segmentation/train.txt").read_text().split()
+    return [ids[index] for index in np.random.default_rng(0).permutation(len(ids))]
+
+
+def write_list(path: Path, ids: Iterable[str]) -> Path:
+    """Write a list of ids, sorted; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name}\n" for name in sorted(ids)))
+    return path
+
+
+def run_rows(
+    arguments: argparse.Namespace, one: Callable[[str, int], Mapping[str, Any]], columns: Sequence[str]
+) -> None:
+    """Make every row asked for that the CSV does not hold yet, and write it after each one.
+
+    Args:
+        arguments: Of ``rows_parser``.
+        one: A row's name and seed to its figures.
+        columns: Of the CSV.
+    """
+    for seed in arguments.seeds:
+        for name in arguments.rows:
+            if not is_done(arguments.results, name, seed):
+                row = {"choice": name, "seed": seed, **one(name, seed)}
+                print(row, flush=True)
+                # read again: others may have written meanwhile
+                write_rows(arguments.results, [*read_rows(arguments.results), row], columns)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
