@@ -1,7 +1,8 @@
 """A processor's threads, each with a part of its own to compute.
 
 torch lets all threads share every operation. Those of a small network are short, so that threads spend much of the time
-waiting for each other; where parts do not depend on each other, a thread for each is quicker (benchmarks/README.md).
+waiting for each other; where parts do not depend on each other, a thread for each can be quicker: make-cams gains,
+co-training's teacher hardly (benchmarks/README.md).
 """
 
 from __future__ import annotations
