@@ -1,13 +1,14 @@
 """Running a network over a data set: images of one size in one batch, at several scales, and mirrored.
 
-On a processor each thread computes a batch of its own (``threads``).
+On a processor each thread computes a batch of its own: torch lets all threads share every operation, and those of a
+small network are so short that threads spend much of the time waiting for each other (benchmarks/make_cams.py).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,7 +24,6 @@ from pseudolabel.data.views import network_size, resized
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.parallel import cores
 from pseudolabel.progress import Progress
-from pseudolabel.threads import one_thread_each
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _computed(
             yield batch, compute(batch.pixels, batch.records)
         return
     threads = torch.get_num_threads()
-    pool = one_thread_each(at_once)
+    pool = ThreadPoolExecutor(at_once, initializer=_compute_alone)  # which sets what is set for all, too
     pending: deque[tuple[Batch, Future[list[dict[int, np.ndarray]]]]] = deque()
     try:
         for batch in batches:
@@ -194,6 +194,11 @@ def _computed(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def _compute_alone() -> None:
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # settles it: a thread takes the number for all at its first question, and then keeps it
 
 
 class _Decoder:

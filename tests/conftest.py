@@ -17,6 +17,12 @@ from pseudolabel.options import SynthOptions
 # are about Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Side by side (pytest-xdist) every process, and every command that it starts, has one thread: more threads than cores
+# wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -87,7 +87,6 @@ def one_at_a_time(teacher: CosaNetwork, images: Tensor, scales: tuple[float, ...
     return maps, auxiliary, segmentation
 
 
-@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
 def test_what_the_teacher_sees_is_one_view_after_the_other(backbone: str) -> None:
     teacher = make_teacher(network(backbone=backbone))
@@ -102,7 +101,6 @@ def test_what_the_teacher_sees_is_one_view_after_the_other(backbone: str) -> Non
     torch.testing.assert_close(mirrored.maps.flip(3), seen.maps, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.usefixtures("three_threads")
 def test_the_teachers_maps_are_passed_on_along_its_attention() -> None:
     """Summed over the scales, along what it attends to at scale 1; what it segments is untouched."""
     teacher, images = make_teacher(network()), torch.randn(2, 3, 64, 96)
@@ -119,8 +117,7 @@ def test_the_teachers_maps_are_passed_on_along_its_attention() -> None:
     torch.testing.assert_close(found.segmentation, plain.segmentation, rtol=0, atol=0)
 
 
-@pytest.mark.usefixtures("three_threads")
-def test_in_bfloat16_the_threads_compute_in_bfloat16() -> None:
+def test_in_bfloat16_it_computes_in_bfloat16() -> None:
     teacher, images = make_teacher(network()), torch.randn(3, 3, 64, 96)
     looks = {"scales": (0.5, 1.0), "flip": True, "times": 2}
     exact = look(teacher, images, **looks)

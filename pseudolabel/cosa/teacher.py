@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -13,10 +11,9 @@ from torch import Tensor, nn
 
 from pseudolabel.averaging import update_average
 from pseudolabel.cosa.assignments import cells_inside
-from pseudolabel.models.affinity import Attending, propagate, with_mirrored
-from pseudolabel.models.cosa import CosaNetwork
+from pseudolabel.models.affinity import Attending, propagate
+from pseudolabel.models.cosa import CosaNetwork, CosaOutput
 from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
-from pseudolabel.threads import in_parts
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -66,9 +63,8 @@ def look(
 ) -> Seen:
     """Multi-scale, mirrored CAMs of both heads, and segmentation logits at scale 1.
 
-    One forward pass a scale, the mirrored images in the same batch; on a processor each thread computes a part of it.
-    The segmentation head, which costs as much as a small ViT, runs at scale 1 only. [ours: logits of image and mirror
-    image are averaged]
+    One forward pass a scale, the mirrored images in the same batch. The segmentation head, which costs as much as a
+    small ViT, runs at scale 1 only. [ours: logits of image and mirror image are averaged]
 
     Args:
         teacher: In evaluation mode.
@@ -91,13 +87,11 @@ def look(
     views = scaled_views(images, scales, flip=flip, multiple=stride)
     for scale, view in zip(scales, views, strict=True):
         if scale == 1:
-            maps, earlier, logits, *attended = _joined(partial(_outputs, teacher, attending=times > 0), view)
-            logits = logits.float()
+            output, affinity = _outputs(teacher, view, grid, flip=flip, attending=times > 0)
+            maps, earlier, logits = output.maps, output.auxiliary, output.segmentation.float()
             segmentation.append(torch.stack(split_mirrored(logits)).mean(dim=0) if flip else logits)
-            if attended:
-                affinity = with_mirrored(attended[0], grid) if flip else attended[0]
         else:
-            maps, earlier = _joined(teacher, view)
+            maps, earlier = teacher(view)
         main.append(activation(maps, grid, flip=flip))
         auxiliary.append(activation(earlier, grid, flip=flip))
     sums = [torch.stack(maps).sum(dim=0) for maps in (main, auxiliary)]
@@ -107,14 +101,12 @@ def look(
     return Seen(sums[0], sums[1], segmentation[0])
 
 
-def _joined(function: Callable[[Tensor], Sequence[Tensor]], view: Tensor) -> list[Tensor]:
-    """What a function makes of a batch, computed ``in_parts``."""
-    return [torch.cat(found) for found in zip(*in_parts(function, view), strict=True)]
-
-
-def _outputs(teacher: CosaNetwork, view: Tensor, *, attending: bool) -> tuple[Tensor, ...]:
-    """Both heads' maps and the logits of one forward pass and, if asked for, what the patches attended to in it."""
-    with Attending(teacher.backbone) if attending else nullcontext() as attention:
+def _outputs(
+    teacher: CosaNetwork, view: Tensor, grid: tuple[int, int], *, flip: bool, attending: bool
+) -> tuple[CosaOutput, Tensor | None]:
+    """One forward pass and, if asked for, what the patches attended to in it."""
+    if not attending:
+        return teacher.outputs(view), None
+    with Attending(teacher.backbone) as attention:
         output = teacher.outputs(view)
-    attended = () if attention is None else (attention.affinity(),)
-    return output.maps, output.auxiliary, output.segmentation, *attended
+    return output, attention.affinity(grid if flip else None)
