@@ -48,10 +48,8 @@ def score_table(comparison: Mapping[str, Any]) -> Table:
     """What every run reached: a section a figure, a column a run; none of CAMs where no run has any."""
     runs = comparison["runs"]
     sections = []
-    for key, title in FIGURES.items():
+    for key in _asked(comparison):
         figures = [run["figures"][key] for run in runs]
-        if all(figure["reason"] == NO_CAMS for figure in figures):
-            continue
         rows = [(words, *(_measure(figure, name) for figure in figures)) for name, words in _MEASURES.items()]
         rows.append(("split, images", *(_images(figure) for figure in figures)))
         rows.append(("tag filter", *(figure["tags"] or "-" for figure in figures)))
@@ -63,7 +61,7 @@ def score_table(comparison: Mapping[str, Any]) -> Table:
         if any(figure["oracle"] for figure in figures):
             rows.append(("masks used before", *("; ".join(figure["oracle"]) or "no" for figure in figures)))
         rows.append(("scores", *(figure["scores"] or "-" for figure in figures)))
-        sections.append((title, rows))
+        sections.append((FIGURES[key], rows))
     return Table("what every run reached", ["", *(run["name"] for run in runs)], sections)
 
 
@@ -158,10 +156,11 @@ def difference_notes(comparison: Mapping[str, Any]) -> list[str]:
 
 def gap_notes(comparison: Mapping[str, Any]) -> list[str]:
     """Why figures are missing, which other scores would fit, and what could not be read, a line each."""
-    notes = []
+    notes, asked = [], _asked(comparison)
     for run in comparison["runs"]:
         reasons: dict[str, list[str]] = {}
-        for key, figure in run["figures"].items():
+        for key in asked:
+            figure = run["figures"][key]
             if figure["reason"]:
                 reasons.setdefault(figure["reason"], []).append(_SHORT[key])
             for name, why in figure["reasons"].items():
@@ -190,6 +189,12 @@ def oracle_notes(comparison: Mapping[str, Any]) -> list[str]:
                 touched.setdefault(reason, []).append(name)
         notes += [f"{run['name']}: {reason}: {', '.join(names)}" for reason, names in touched.items()]
     return notes
+
+
+def _asked(comparison: Mapping[str, Any]) -> list[str]:
+    """The keys of the figures that have a section; none of CAMs where no run has any, where nothing is missing."""
+    runs = comparison["runs"]
+    return [key for key in FIGURES if any(run["figures"][key]["reason"] != NO_CAMS for run in runs)]
 
 
 def _scales(protocol: Mapping[str, Any]) -> str:
