@@ -1,17 +1,26 @@
-"""Fixtures that several test files share: a tiny synthetic data set, and the real photographs where they are."""
+"""Fixtures that several test files share: a tiny synthetic data set, weak labels, real photographs where they are."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from small_scribble import SMALL
 
+from pseudolabel.data.simulate import simulate_boxes, simulate_points, simulate_scribbles
 from pseudolabel.data.synthetic import synth
-from pseudolabel.options import SynthOptions
+from pseudolabel.options import (
+    SimulateBoxesOptions,
+    SimulatePointsOptions,
+    SimulateScribblesOptions,
+    SynthOptions,
+    TrainScribbleOptions,
+)
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and their child processes inherit that; some tests
 # are about Ctrl-C.
@@ -30,6 +39,30 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "synthetic"
     synth(SynthOptions(out=root, train=8, val=4, size=64))
     return root
+
+
+@pytest.fixture(scope="session")
+def weak_folders(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of simulated scribbles, points and boxes of its training images. Change nothing in them."""
+    folder = tmp_path_factory.mktemp("weak")
+    about: dict[str, Any] = {"dataset": "voc", "root": synthetic_root, "split": "train", "from_": "masks", "workers": 0}
+    simulate_scribbles(SimulateScribblesOptions(out=folder / "scribbles", **about))
+    simulate_points(SimulatePointsOptions(out=folder / "points", **about))
+    simulate_boxes(SimulateBoxesOptions(out=folder / "boxes", **about))
+    return {kind: folder / kind for kind in ("scribbles", "points", "boxes")}
+
+
+@pytest.fixture
+def scribble_options(
+    synthetic_root: Path, weak_folders: dict[str, Path], tmp_path: Path
+) -> Callable[..., TrainScribbleOptions]:
+    """Makes options of short trainings; on the scribbles unless told otherwise."""
+
+    def make(name: str = "net.h5", **values: Any) -> TrainScribbleOptions:
+        places = {"root": synthetic_root, "out": tmp_path / name, "scribbles": weak_folders["scribbles"]}
+        return TrainScribbleOptions(**{"dataset": "voc", **places, **SMALL, **values})
+
+    return make
 
 
 @pytest.fixture(scope="session")
