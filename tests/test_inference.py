@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -121,6 +123,22 @@ def test_an_error_in_a_thread_ends_the_run_and_the_next_one_goes_on(
 
     plan = plan_of(dataset, 3)
     with pytest.raises(RuntimeError, match="out of order"):
+        run(dataset, plan, compute, tmp_path / "x.h5")
+    assert torch.get_num_threads() == 3
+    assert not (tmp_path / "x.h5").exists()
+    assert run(dataset, plan, brightness, tmp_path / "x.h5") == WANTED
+
+
+def test_ctrl_c_while_threads_compute_ends_the_run_and_the_next_one_goes_on(
+    dataset: Dataset, three_threads: None, tmp_path: Path
+) -> None:
+    def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
+        if records[0].id == "f":
+            os.kill(os.getpid(), signal.SIGINT)  # reaches the main thread, which waits for this one
+        return brightness(pixels, records)
+
+    plan = plan_of(dataset, 3)
+    with pytest.raises(KeyboardInterrupt):
         run(dataset, plan, compute, tmp_path / "x.h5")
     assert torch.get_num_threads() == 3
     assert not (tmp_path / "x.h5").exists()
