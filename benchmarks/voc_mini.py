@@ -8,7 +8,8 @@ be new, so that no stage is taken over from an earlier run. All that is reported
 headers of the artefacts: nothing is added by hand. val.txt serves only to score; the sweep on it is marked as the
 oracle that it is.
 
-The target is less than 30 minutes on two cores, with nothing else running.
+The target is less than 30 minutes for the multi-stage route and less than 40 for each other, on two cores with nothing
+else running.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def main() -> None:
         "stages": [describe(step, row) for step, row in zip(pipeline.steps, result["stages"], strict=True)],
         "scores": result["scores"],
     }
-    minutes = result["wall_seconds"] / 60
-    report(__file__, arguments, found, figures, [target("minutes from nothing to the last score", minutes, "<= 30")])
+    minutes, limit = result["wall_seconds"] / 60, 30 if arguments.config == "voc-mini/multi-stage" else 40
+    name = "minutes from nothing to the last score"
+    report(__file__, arguments, found, figures, [target(name, minutes, f"<= {limit}")])
 
 
 def parse() -> argparse.Namespace:
