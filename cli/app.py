@@ -29,7 +29,7 @@ EXAMPLES = {
     "train-segmenter": "pseudolabel train-segmenter work/masks --epochs 20 --out work/seg.h5",
     "predict-masks": "pseudolabel predict-masks work/seg.h5 --split val --out work/val",
     "evaluate-masks": "pseudolabel evaluate-masks work/val --json",
-    "run": "pseudolabel run voc-mini/multi-stage --set cam.epochs=2 --dry-run",
+    "run": "pseudolabel run demo/multi-stage --out work/demo --dry-run",
     "compare": "pseudolabel compare work/multi-stage work/single-stage",
     "report": "pseudolabel report work/multi-stage work/single-stage --out report.html",
     "inspect": "pseudolabel inspect work/soft.h5 --lineage",

@@ -140,7 +140,7 @@ def _step(
     parents: list[str] = []
     for name in input_fields(model):
         if isinstance(given.get(name), str) and given[name] != "none":
-            given[name], parent = _input_path(given[name], earlier, keys, f"{where}: {name!r}")
+            given[name], parent = _input_path(given[name], earlier, keys, f"{where}: {name!r}", f"{key}.{name}")
             parents += [parent] if parent else []
     if "root" in model.model_fields and not given.get("root") and parents:
         given["root"] = getattr(earlier[parents[0]].options, "root", None)  # as moved as the first stage's
@@ -148,7 +148,9 @@ def _step(
     return Step(key, stage, build_options(stage, given, where=where), tuple(dict.fromkeys(parents)))
 
 
-def _input_path(value: str, earlier: Mapping[str, Step], keys: Iterable[str], where: str) -> tuple[Path, str | None]:
+def _input_path(
+    value: str, earlier: Mapping[str, Step], keys: Iterable[str], where: str, word: str
+) -> tuple[Path, str | None]:
     """The file that an input means, and the earlier stage that makes it."""
     first, _, rest = value.partition("/")
     if first in earlier and earlier[first].options.writes_folder and rest:
@@ -158,7 +160,8 @@ def _input_path(value: str, earlier: Mapping[str, Step], keys: Iterable[str], wh
     if value in keys:
         raise InputError(f"{where} names stage {value!r}, which does not come earlier; move it up")
     if not Path(value).exists():
-        raise InputError(f"{where} is {value!r}, neither an earlier stage{nearest(value, list(earlier))} nor a file")
+        found = f"{value!r}, neither an earlier stage{nearest(value, list(earlier))} nor a file"
+        raise InputError(f"{where} is {found}; correct it, or pass --set {word}=FILE")
     return Path(value), None
 
 

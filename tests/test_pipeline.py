@@ -478,7 +478,8 @@ def broken(**change: Any) -> dict[str, Any]:
         ),
         (
             broken(soft=STAGES["soft"] | {"cams": "cam"}),
-            ": stage 'soft': 'cams' is 'cam', neither an earlier stage (did you mean 'cams'?) nor a file",
+            ": stage 'soft': 'cams' is 'cam', neither an earlier stage (did you mean 'cams'?) nor a file; "
+            "correct it, or pass --set soft.cams=FILE",
         ),
         (
             broken(soft=STAGES["soft"] | {"cams": "masks"}),

@@ -328,6 +328,21 @@ def test_the_smallest_boxes_are_drawn(side: int) -> None:
     assert (first != second).any(axis=(0, 2)).nonzero()[0].size >= 2 * side
 
 
+def test_check_warns_where_nothing_can_be_learnt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no fault: masks can be predicted of such photographs."""
+    save(tmp_path / "my/images/one.png", np.zeros((6, 8, 3), dtype=np.uint8))
+    words = ["data", "check", "--dataset", "folder", "--root", str(tmp_path / "my"), "--workers", "0"]
+    assert main(words) == 0
+    assert capsys.readouterr().err == (
+        f"warning: no image of split train of {tmp_path / 'my'} has tags, weak labels or a mask, so that nothing "
+        "can be learnt from them; put a tags.csv there, or give --tags-file, --scribbles, --points or --boxes\n"
+    )
+    (tmp_path / "my/tags.csv").write_text("id,tags\none,cat\n")
+    (tmp_path / "my/classes.txt").write_text("background\ncat\n")
+    assert main(words) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_check_says_once_that_no_image_has_a_label(root: Path, tmp_path: Path) -> None:
     points = text(tmp_path / "points.csv", "name,where\n")
     table, bare = problems(untagged(root), points=points)

@@ -23,7 +23,8 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     """Read every file of a split and say what is wrong.
 
     Found are: unsafe and repeated ids, ids without an image, unreadable lists, annotations and tables, unknown classes,
-    images without tags among tagged ones, unreadable images and masks, masks of another size than their image, and
+    images without tags among tagged ones (where there are neither tags nor other labels at all, which is enough to
+    predict masks, that is a warning), unreadable images and masks, masks of another size than their image, and
     labels outside the classes. Of weak labels: those of classes that the tags exclude, or of images that are not in the
     list, images without any label, scribbles of another size or outside the image, points outside it or on ignored
     pixels of the mask, and boxes that are empty, swapped or beyond the border.
@@ -69,6 +70,11 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         problems += [
             f"{dataset.root}: id {name!r} has no tags in {dataset.tag_source}, but others have" for name in untagged
         ]
+    elif not tagged and not drawn and all(record.mask is None for record in records):
+        progress.warn(
+            f"no image of split {dataset.split} of {dataset.root} has tags, weak labels or a mask, so that nothing can "
+            "be learnt from them; put a tags.csv there, or give --tags-file, --scribbles, --points or --boxes"
+        )
     check = partial(problems_of, read_mask=dataset.read_mask, classes=dataset.classes)
     with (
         progress.track(len(records), "images") as advance,

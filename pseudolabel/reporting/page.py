@@ -20,7 +20,7 @@ from pseudolabel.reporting.gallery import Example, examples
 from pseudolabel.reporting.html import Html, element, joined
 from pseudolabel.reporting.parts import bar_cell, charts, notes_of, scrolled, table_of
 from pseudolabel.runfolder import RunFolder, read_runs
-from pseudolabel.wording import percent
+from pseudolabel.wording import counted, percent
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _PICTURED = ("pseudo_labels", "segmenter")
@@ -61,7 +61,7 @@ def write_report(
     figures = [find_figures(run) for run in runs]
     comparison = compare(runs, figures)
     thresholds = tables.threshold_table(comparison)
-    progress.log(f"drawing {len(runs)} runs")
+    progress.log(f"drawing {counted(len(runs), 'run')}")
     shown, left_out = draw_pictures(runs, figures, pictures, root)
     sections = {
         "Scores": score_section(comparison),
