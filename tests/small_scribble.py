@@ -1,9 +1,6 @@
 """Short trainings on weak labels, for the tests of what they make and of what reads that."""
 
-from contextlib import contextmanager
-
 from pseudolabel.data import open_dataset
-from pseudolabel.progress import Progress
 
 SMALL = {
     "backbone": "test_vit",
@@ -17,31 +14,6 @@ SMALL = {
     "device": "cpu",
     "workers": 0,
 }
-
-
-class Listening(Progress):
-    """Keeps the warnings, and ends a training in the middle if told so."""
-
-    def __init__(self, step=None):
-        self.step, self.warnings = step, []
-
-    def warn(self, message):
-        self.warnings.append(message)
-
-    @contextmanager
-    def track(self, total, what, *, done=0):
-        count = [done]
-
-        def advance(number):
-            count[0] += number
-            if count[0] == self.step:
-                raise KilledError
-
-        yield advance
-
-
-class KilledError(Exception):
-    """What ends a training in the middle."""
 
 
 def mixture(scribble_options, folder):

@@ -6,14 +6,14 @@ import shutil
 import numpy as np
 import pytest
 from small_artefacts import blurred_truth, synthetic, write_maps
-from small_scribble import SMALL, KilledError, Listening, mixture
+from small_scribble import SMALL, mixture
+from small_training import KilledError, Listening, curves_of
 
-from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
+from pseudolabel.artefacts import StalePartialError, read_header
 from pseudolabel.data import Record, load_weak_labels, open_dataset
 from pseudolabel.data.images import read_label_png
 from pseudolabel.data.shapes import Box, Point
 from pseudolabel.labelled import LabelledViews, open_cams
-from pseudolabel.models.checkpoint import read_weights
 from pseudolabel.options import (
     PredictMasksOptions,
     TrainSegmenterOptions,
@@ -31,18 +31,6 @@ from pseudolabel.supervision import (
     masked_ids,
     supervision_arrays,
 )
-
-
-def curves_of(path):
-    with open_artefact(path, "checkpoint") as artefact:
-        found = {name: item[:] for name, item in artefact.file["curves"].items() if name != "epoch"}
-        return found | {f"epoch/{name}": item[:] for name, item in artefact.file.get("curves/epoch", {}).items()}
-
-
-def weights_of(path):
-    with open_artefact(path, "checkpoint") as artefact:
-        return read_weights(artefact)
-
 
 # Supervision
 

@@ -5,19 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from small_training import KilledError, Listening, curves_of, weights_of
 
 from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
 from pseudolabel.curves import log_folder
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
-from pseudolabel.models.checkpoint import read_weights
 from pseudolabel.options import TrainCosaOptions, build_options
-from pseudolabel.progress import Progress
 from pseudolabel.stages.train_cosa import CosaViews, train_cosa
 from pseudolabel.training import state_path
 from pseudolabel.training.samples import epoch_order
@@ -42,19 +40,6 @@ SWAPPED = ("c2s", "s2c", "regulariser", "contrastive", "labelled", "low", "high"
 
 def cosa_options(root, out, **values):
     return TrainCosaOptions(**{"dataset": "voc", "root": root, "out": out, **SMALL, **values})
-
-
-def curves_of(path):
-    with open_artefact(path, "checkpoint") as artefact:
-        group = artefact.file["curves"]
-        found = {name: item[:] for name, item in group.items() if hasattr(item, "shape")}
-        below = [(name, inner) for name in ("epoch", "mixture") for inner in group.get(name, {})]
-        return found | {f"{name}/{inner}": group[name][inner][:] for name, inner in below}
-
-
-def weights_of(path, group="weights"):
-    with open_artefact(path, "checkpoint") as artefact:
-        return read_weights(artefact, group)
 
 
 @pytest.fixture(scope="module")
@@ -111,33 +96,11 @@ def test_the_same_seed_trains_the_same_networks_with_any_number_of_workers(check
     assert read_header(tmp_path / "other.h5").digest != read_header(checkpoint).digest
 
 
-class KilledError(Exception):
-    """What ends a training in the middle."""
-
-
-class KillingProgress(Progress):
-    """Raises at one step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    @contextmanager
-    def track(self, total, what, *, done=0):
-        count = [done]
-
-        def advance(number):
-            count[0] += number
-            if count[0] == self.step:
-                raise KilledError
-
-        yield advance
-
-
 @pytest.mark.parametrize("step", [2, 7])
 def test_a_killed_training_ends_as_an_uninterrupted_one(checkpoint, synthetic_root, tmp_path, step):
     options = cosa_options(synthetic_root, tmp_path / "cosa.h5", save_every=1)
     with pytest.raises(KilledError):
-        train_cosa(options, KillingProgress(step))
+        train_cosa(options, Listening(step))
     assert state_path(options.out).exists()
     train_cosa(options)
     assert read_header(options.out).digest == read_header(checkpoint).digest
@@ -147,7 +110,7 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(checkpoint, synthetic_ro
 
 def test_resuming_with_another_option_is_refused_by_name(synthetic_root, tmp_path):
     with pytest.raises(KilledError):
-        train_cosa(cosa_options(synthetic_root, tmp_path / "cosa.h5", save_every=1), KillingProgress(4))
+        train_cosa(cosa_options(synthetic_root, tmp_path / "cosa.h5", save_every=1), Listening(4))
     with pytest.raises(StalePartialError) as error:
         train_cosa(cosa_options(synthetic_root, tmp_path / "cosa.h5", c2s=0.2))
     assert str(error.value) == (
@@ -164,7 +127,7 @@ def test_other_thresholds_hold_from_where_a_training_goes_on(synthetic_root, tmp
 
     begun = cosa_options(synthetic_root, tmp_path / "cosa.h5", save_every=1)
     with pytest.raises(KilledError):
-        train_cosa(begun, KillingProgress(7))
+        train_cosa(begun, Listening(7))
     train_cosa(changed("fixed", threshold="fixed", low=0.3, high=0.6))
     curves = curves_of(tmp_path / "fixed" / "cosa.h5")
     np.testing.assert_allclose([curves[name][-1] for name in ("low", "high")], [0.3, 0.6])

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 from small_artefacts import blurred_truth, synthetic, write_maps
-from small_scribble import SMALL, KilledError, Listening, mixture
+from small_scribble import SMALL, mixture
+from small_training import KilledError, Listening, curves_of, weights_of
 
 from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
 from pseudolabel.curves import log_folder
@@ -42,17 +43,6 @@ def checkpoint(synthetic_root, weak_folders, tmp_path_factory):
         TrainScribbleOptions(dataset="voc", root=synthetic_root, out=path, scribbles=weak_folders["scribbles"], **SMALL)
     )
     return path
-
-
-def curves_of(path):
-    with open_artefact(path, "checkpoint") as artefact:
-        found = {name: item[:] for name, item in artefact.file["curves"].items() if name != "epoch"}
-        return found | {f"epoch/{name}": item[:] for name, item in artefact.file.get("curves/epoch", {}).items()}
-
-
-def weights_of(path):
-    with open_artefact(path, "checkpoint") as artefact:
-        return read_weights(artefact)
 
 
 # What is written
