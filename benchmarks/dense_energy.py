@@ -86,6 +86,7 @@ def dense_energy(images: np.ndarray, maps: torch.Tensor) -> Callable[[], object]
     leaf = maps.clone().requires_grad_()
 
     def once() -> object:
+        """The loss and its gradient."""
         return torch.autograd.grad(module(photos, leaf, unlabelled), leaf)
 
     return once
@@ -103,6 +104,7 @@ def training_step(images: np.ndarray) -> Callable[[], object]:
     tags = (torch.rand(BATCH, CLASSES - 1) > 0.9).float()
 
     def once() -> None:
+        """A step of training."""
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(pixels)
@@ -143,6 +145,7 @@ def other_engine(images: np.ndarray, maps: torch.Tensor) -> Callable[[], np.ndar
     energy = np.zeros((CLASSES + 1, height * width), np.float32)
 
     def one(photo: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The filtered values of one photograph."""
         crf = densecrf.DenseCRF2D(width, height, CLASSES + 1)
         crf.setUnaryEnergy(energy)
         crf.addPairwiseBilateral(

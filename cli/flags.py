@@ -101,6 +101,7 @@ def _annotation(model: type[BaseModel], name: str) -> Any:
         words.append("none")
 
     def complete(incomplete: str) -> list[str]:
+        """The words that begin so."""
         return [word for word in words if word.startswith(incomplete)]
 
     option = typer.Option(f"--{flag}", metavar=metavar, autocompletion=complete if words else None, **described)

@@ -79,6 +79,7 @@ def commands() -> dict[str, Any]:
     """Every command of the live app by its words, groups left out."""
 
     def leaves(group: Any, words: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        """Those of a group, whose own words these are."""
         for name, command in group.commands.items():
             if hasattr(command, "commands"):
                 yield from leaves(command, (*words, name))
