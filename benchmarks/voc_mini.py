@@ -40,7 +40,7 @@ def main() -> None:
         "stages": [describe(step, row) for step, row in zip(pipeline.steps, result["stages"], strict=True)],
         "scores": result["scores"],
     }
-    minutes, limit = result["wall_seconds"] / 60, 30 if arguments.config == "voc-mini/multi-stage" else 40
+    minutes, limit = result["wall_seconds"] / 60, 30 if pipeline.name == "voc-mini multi-stage" else 40
     name = "minutes from nothing to the last score"
     report(__file__, arguments, found, figures, [target(name, minutes, f"<= {limit}")])
 
