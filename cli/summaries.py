@@ -17,14 +17,15 @@ _STATES = {"missing": "red", "changed": "red", "above": "dim", "recorded": "dim"
 
 
 def show_plan(rows: list[dict[str, str]]) -> None:
-    """The table of ``run --dry-run``."""
+    """The table of ``run --dry-run``, and the commands of what is not fresh."""
     output = console()
     table = make_table(["stage", "state", "reason"])
     for row in rows:
         table.add_row(row["key"], row["state"], Text(row["reason"]))
     output.print(table)
     for row in rows:
-        output.print(Text(f"{row['key']}: {row['command']}"), soft_wrap=True)
+        if row["state"] != "fresh":
+            output.print(Text(f"{row['key']}: {row['command']}"), soft_wrap=True)
 
 
 def show_run(result: Mapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ def stage_function(stage: str) -> Callable[[Any, Progress], dict[str, Any]]:
 
 def run_stage(stage: str, options: StageOptions, progress: Progress) -> dict[str, Any]:
     """Run one stage in this process and return what it did."""
+    _require_data(options)  # before torch is imported, which takes seconds
     return stage_function(stage)(options, progress)
 
 
@@ -80,7 +81,7 @@ def run_pipeline(
         if reason is None:
             progress.log(f"[{number}/{len(chosen)}] {step.key}: fresh")
         else:
-            progress.log(f"[{number}/{len(chosen)}] {step.key}: {reason}\n  {command_line(step.stage, step.options)}")
+            progress.log(f"[{number}/{len(chosen)}] {step.key}: {reason}\n  {command_now(step, anew=force)}")
             _make(step, progress, anew=force)
         rows.append(_row(step, reason))
         if step.stage == "evaluate-masks":
@@ -95,6 +96,17 @@ def run_pipeline(
         "bytes": sum(row["bytes"] for row in rows),
         "scores": scores,
     }
+
+
+def command_now(step: Step, *, anew: bool = False) -> str:
+    """The command that does by hand what a run would do for a stage, where its output may be there already.
+
+    Args:
+        step: Of a pipeline.
+        anew: Whether a half-finished output is not gone on with.
+    """
+    overwrite = anew or step.options.artefact.exists()
+    return command_line(step.stage, step.options.model_copy(update={"overwrite": overwrite}))
 
 
 def plan(pipeline: Pipeline, *, force: bool = False, only: Collection[str] = ()) -> list[dict[str, str]]:
@@ -118,9 +130,12 @@ def plan(pipeline: Pipeline, *, force: bool = False, only: Collection[str] = ())
             state, reason = "maybe", f"if {' or '.join(changing)} comes out different"
         moving[step.key] = state != "fresh"
         if state == "run":
-            _require_data(step)
+            try:
+                _require_data(step.options)
+            except InputError as error:
+                raise InputError(f"stage {step.key} ({step.stage}): {error}") from error
             _require_inputs(step, pipeline, coming=moving)
-        command = command_line(step.stage, step.options)
+        command = command_now(step, anew=force)
         rows.append({"key": step.key, "stage": step.stage, "state": state, "reason": reason or "", "command": command})
     return rows
 
@@ -250,15 +265,11 @@ def _chosen(pipeline: Pipeline, only: Collection[str]) -> list[Step]:
     return [step for step in pipeline.steps if not only or step.key in only]
 
 
-def _require_data(step: Step) -> None:
+def _require_data(options: StageOptions) -> None:
     """Refuse a stage whose data set or weak labels are not there."""
-    options = step.options
-    try:
-        if isinstance(options, DatasetOptions):
-            folder_of({"dataset": options.dataset, "root": options.root})
-        require_places({kind: place for kind in WEAK if (place := getattr(options, kind, None)) is not None})
-    except InputError as error:
-        raise InputError(f"stage {step.key} ({step.stage}): {error}") from error
+    if isinstance(options, DatasetOptions):
+        folder_of({"dataset": options.dataset, "root": options.root})
+    require_places({kind: place for kind in WEAK if (place := getattr(options, kind, None)) is not None})
 
 
 def _require_inputs(step: Step, pipeline: Pipeline, coming: Collection[str] = ()) -> None:

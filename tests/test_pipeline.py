@@ -239,7 +239,10 @@ def test_the_plan_runs_nothing_and_says_why(folder: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "was made with another --iterations (2, now 3)" in shown
     work = folder / "work"
-    assert f"soft: pseudolabel refine-crf {work}/cams.h5 --out {work}/soft.h5" in shown
+    assert f"soft: pseudolabel refine-crf {work}/cams.h5 --out {work}/soft.h5 " in shown
+    commands = dict(line.split(": ", 1) for line in shown.splitlines() if ": pseudolabel " in line)
+    assert list(commands) == ["soft", "masks", "scores"]  # the others are fresh
+    assert all(" --overwrite" in command for command in commands.values())  # their outputs are there
     assert main(["run", "small.yaml", "--dry-run", "--json", "--force"]) == 0
     assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"run"}
     assert digests(folder) == before
