@@ -14,11 +14,14 @@ import typer
 
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.fields import nearest
+from pseudolabel.options import STAGES
 
 # Typer's copy of Click is private; its usage errors are the parent of the one that is not.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 INTERRUPTED = 130
+RESUMING = ("run", "demo")
+"""Commands besides the stages that go on from where they were interrupted."""
 
 
 def exit_code(command: Any, arguments: list[str] | None) -> int:
@@ -55,7 +58,9 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
         traceback.print_exc()
         return _say(f"{type(error).__name__}: {error}; this is a bug in pseudolabel, please report the lines above", 1)
     if code == INTERRUPTED:
-        return _say("interrupted; the same command goes on from where it stopped", INTERRUPTED)
+        goes_on = words and (words[0] in STAGES or words[0] in RESUMING)
+        what = "goes on from where it stopped" if goes_on else "starts anew"
+        return _say(f"interrupted; the same command {what}", INTERRUPTED)
     return int(code or 0)
 
 

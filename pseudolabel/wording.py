@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -26,6 +26,12 @@ def counted(number: float, noun: str) -> str:
     """A number, three digits of it where it is no integer, and the noun that it counts: ``1 epoch``, ``2.5 epochs``."""
     text = f"{number:.3g}" if isinstance(number, float) else str(number)
     return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
+
+
+def either(words: Iterable[str]) -> str:
+    """Words of which one will do: ``a``, ``a or b``, ``a, b or c``."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def percent(share: float | None) -> str:

@@ -18,8 +18,9 @@ from pseudolabel.artefacts import (
     open_artefact,
     partial_path,
 )
-from pseudolabel.artefacts.checks import REQUIRED
+from pseudolabel.artefacts.checks import MAKERS, REQUIRED
 from pseudolabel.errors import ArtefactError
+from pseudolabel.options import STAGES
 
 
 def complaint(path: Path, *wanted: str) -> str:
@@ -36,7 +37,10 @@ def cams(tmp_path: Path) -> Path:
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    assert complaint(tmp_path / "no.h5", "cams") == "no.h5 does not exist; wanted cams artefact"
+    assert (
+        complaint(tmp_path / "no.h5", "cams")
+        == "no.h5 does not exist; wanted cams artefact (made by make-cams or import-cams)"
+    )
     (tmp_path / "folder").mkdir()
     assert complaint(tmp_path / "folder") == "folder is a folder, not an artefact; wanted a pseudolabel artefact"
 
@@ -45,7 +49,11 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 def test_a_file_of_another_format(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    assert complaint(path, "cams", "masks") == "x.h5 is not an HDF5 file; wanted cams or masks artefact"
+    stages = "make-cams, import-cams, export-masks or predict-masks"
+    assert (
+        complaint(path, "cams", "masks")
+        == f"x.h5 is not an HDF5 file; wanted cams or masks artefact (made by {stages})"
+    )
 
 
 def test_an_hdf5_file_of_another_program(tmp_path: Path) -> None:
@@ -79,10 +87,16 @@ def test_a_newer_and_an_older_version(cams: Path) -> None:
 
 
 def test_another_kind(cams: Path) -> None:
-    wanted = "cams.h5 holds cams (made by make-cams); wanted masks artefact"
-    assert complaint(cams, "masks") == wanted
+    wanted = "wanted masks artefact (made by export-masks or predict-masks)"
+    assert complaint(cams, "masks") == f"cams.h5 holds cams (made by make-cams); {wanted}"
     edit(cams, "encoding-type", "pseudolabel/scribbles")
     assert complaint(cams).startswith("cams.h5 holds 'scribbles', which is no known kind; known: cams, soft-labels, ")
+
+
+def test_every_kind_that_is_asked_for_names_the_stages_that_make_it() -> None:
+    assert REQUIRED.keys() - MAKERS.keys() == {"training-state"}  # which only the training itself reads
+    assert {stage for stages in MAKERS.values() for stage in stages} <= STAGES.keys()
+    assert all(kinds.STAGES[kind] in stages for kind, stages in MAKERS.items())
 
 
 def test_a_file_without_a_digest_was_never_finished(cams: Path) -> None:

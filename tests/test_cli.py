@@ -273,7 +273,10 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     text = tmp_path / "cams.txt"
     text.write_text("text")
     assert main(fixed(text)) == 2
-    assert capsys.readouterr().err == f"error: {text} is not an HDF5 file; wanted cams artefact\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {text} is not an HDF5 file; wanted cams artefact (made by make-cams or import-cams)\n"
+    )
     assert main(fixed(cams, "--quiet", "--json")) == 0
     capsys.readouterr()
     assert main(fixed(cams)) == 2
@@ -286,14 +289,44 @@ def test_traceback_shows_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(fixed(tmp_path / "no.h5", "--traceback")) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-1] == f"error: {tmp_path}/no.h5 does not exist; wanted cams artefact"
+    wanted = "wanted cams artefact (made by make-cams or import-cams)"
+    assert lines[-1] == f"error: {tmp_path}/no.h5 does not exist; {wanted}"
 
 
-def test_an_output_that_cannot_be_is_one_line_and_exit_code_1(cams: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["search-threshold", str(cams), "--method", "fixed", "--out", str(cams / "x.h5")]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {cams}: ")
-    assert len(said.splitlines()) == 1
+def test_an_output_below_a_file_is_one_line_and_exit_code_2(cams: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = cams / "deep/x.h5"
+    assert main(["search-threshold", str(cams), "--method", "fixed", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {out} cannot be written: {cams} is a file; choose another --out\n"
+
+
+def test_a_missing_data_set_is_found_before_torch_is_imported_and_leaves_no_folder(tmp_path: Path) -> None:
+    line = ["train-cosa", "--root", f"{tmp_path}/no", "--out", f"{tmp_path}/work/x.h5"]
+    code = (
+        "import sys; from pseudolabel.cli.app import main; "
+        f"print(main({line}), 'torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = f"error: data set folder {tmp_path}/no does not exist; pass --root with the folder's place now"
+    assert done.stderr.splitlines() == [said, "2 False"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train-cam --root data --weights {0}/no.safetensors --backbone resnet18 --out {0}/work/deep/x.h5",
+        "make-cams {0}/no.h5 --out {0}/work/deep/x.h5",
+        "search-crf {0}/no.h5 --out {0}/work/deep/x.h5",
+        "export-masks {0}/no.h5 --out {0}/work/deep/masks",
+        "predict-masks {0}/no.h5 --out {0}/work/deep/masks",
+        "train-segmenter {0}/no --out {0}/work/deep/x.h5",
+        "report {0}/no --out {0}/work/deep/x.html",
+    ],
+)
+def test_a_stage_that_cannot_begin_leaves_no_folder(line: str, synthetic_root: Path, tmp_path: Path) -> None:
+    words = [str(synthetic_root) if word == "data" else word.format(tmp_path) for word in line.split()]
+    assert main(words) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def failing(error: BaseException) -> Any:
@@ -312,7 +345,7 @@ def failing(error: BaseException) -> Any:
     [
         (DatasetError("image x\nis missing"), 2, "image x is missing"),
         (PseudolabelError("the loss is nan"), 1, "the loss is nan"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from where it stopped"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command starts anew"),
         (FileNotFoundError(2, "No such file or directory", "a/b.jpg"), 1, "a/b.jpg: No such file or directory"),
         (OSError("odd"), 1, "odd"),
         (MemoryError(), 1, "out of memory; use smaller images, a smaller batch or fewer --workers"),
@@ -325,6 +358,28 @@ def test_every_failure_has_its_exit_code_and_one_line(
 ) -> None:
     assert exit_code(failing(error), ["--"]) == code
     assert capsys.readouterr().err == (f"error: {said}\n" if said else "")
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("train-cosa", "goes on from where it stopped"),
+        ("run", "goes on from where it stopped"),
+        ("data", "starts anew"),
+    ],
+)
+def test_only_what_goes_on_after_an_interrupt_says_so(
+    command: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)  # or a single command would take no name
+
+    @app.command(command)
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert exit_code(typer.main.get_command(app), [command]) == 130
+    assert capsys.readouterr().err == f"error: interrupted; the same command {what}\n"
 
 
 def test_of_torchruns_processes_the_first_says_what_all_have_met(

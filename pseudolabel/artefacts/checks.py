@@ -10,6 +10,7 @@ import h5py
 
 from pseudolabel.artefacts.header import Header, Input
 from pseudolabel.errors import ArtefactError
+from pseudolabel.wording import either
 
 FORMAT_VERSION = 1
 PREFIX = "pseudolabel/"
@@ -35,6 +36,17 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "training-state": ("weights", "optimiser"),
 }
 """Every kind of artefact and what it must hold."""
+
+MAKERS: dict[str, tuple[str, ...]] = {
+    "cams": ("make-cams", "import-cams"),
+    "soft-labels": ("refine-crf", "predict-masks"),
+    "masks": ("export-masks", "predict-masks"),
+    "thresholds": ("search-threshold",),
+    "crf-search": ("search-crf",),
+    "scores": ("evaluate-masks",),
+    "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-segmenter"),
+}
+"""The stages that make a kind that a user may be asked for."""
 
 JSON_ATTRIBUTES = ("options", "inputs", "dataset", "network", "protocol", "oracle", "facts", "environment", "cost")
 _FILTERS = {
@@ -164,5 +176,8 @@ def _check_maps(path: Path, file: h5py.File) -> None:
 
 
 def a_kind(kinds: tuple[str, ...]) -> str:
-    """What was wanted, in words."""
-    return " or ".join(kinds) + " artefact" if kinds else "a pseudolabel artefact"
+    """What was wanted, in words, and which stages make it."""
+    if not kinds:
+        return "a pseudolabel artefact"
+    stages = dict.fromkeys(stage for kind in kinds for stage in MAKERS.get(kind, ()))
+    return f"{either(kinds)} artefact" + (f" (made by {either(stages)})" if stages else "")

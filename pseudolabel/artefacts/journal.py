@@ -44,7 +44,7 @@ class Journal:
     """A journal, open for reading and appending by one process.
 
     Args:
-        path: The file.
+        path: The file; its folder is made.
         anew: Forget what is in it.
 
     Raises:
@@ -53,6 +53,7 @@ class Journal:
 
     def __init__(self, path: Path, *, anew: bool = False) -> None:
         self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._file = WholeFile(path, "a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,10 +44,17 @@ def partial_path(out: Path) -> Path:
 
 
 def check_output(out: Path, *, overwrite: bool) -> None:
-    """Make the folder of an output; refuse to replace a finished artefact unless asked to."""
+    """Refuse to replace a finished artefact unless asked to, and a place that cannot be written to.
+
+    Makes nothing: a stage that fails before it has something to keep leaves no folder behind.
+    """
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists already; pass --overwrite to replace it, or another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    nearest = next(folder for folder in out.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{out} cannot be written: {nearest} is a file; choose another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{out} cannot be written: no permission in {nearest}; choose another --out")
 
 
 @contextmanager
@@ -129,15 +136,17 @@ def new_file(out: Path, header: Header) -> Iterator[h5py.File]:
     """
     unfinished = out.with_name(out.name + ".new.partial")
     try:
-        with writing(out), _Sink(unfinished, "w+b") as sink:
-            try:
-                with h5py.File(sink, "w", libver=_LIBRARY, rdcc_nbytes=_CACHE) as file:
-                    write_header(file, header)
-                    yield file
-            finally:
-                if sink.failure is not None:
-                    raise sink.failure
-            os.fsync(sink.fileno())
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with _Sink(unfinished, "w+b") as sink:
+                try:
+                    with h5py.File(sink, "w", libver=_LIBRARY, rdcc_nbytes=_CACHE) as file:
+                        write_header(file, header)
+                        yield file
+                finally:
+                    if sink.failure is not None:
+                        raise sink.failure
+                os.fsync(sink.fileno())
         _publish(unfinished, out)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from pseudolabel.data.weak import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions
 from pseudolabel.parallel import ordered_map
 from pseudolabel.progress import Progress
+from pseudolabel.wording import either
 
 
 def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - no state
@@ -59,7 +60,7 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     if dataset.weak or masked:
         labelled = {record.id for record in records if record.tags is not None or has_weak_labels(record)} | masked
         bare = [record.id for record in records if record.id not in labelled]
-        kinds = _listed(("tags", *dataset.weak))
+        kinds = either(("tags", *dataset.weak))
         if labelled:
             problems += [f"{dataset.root}: id {name!r} has no label: no {kinds}" for name in bare]
         else:  # most likely one cause, which need not be named for each
@@ -131,7 +132,3 @@ def problems_of(record: Record, read_mask: Callable[[Record], np.ndarray], class
             for point in ignored
         ]
     return found
-
-
-def _listed(kinds: Iterable[str]) -> str:
-    return " or ".join(", ".join(kinds).rsplit(", ", 1))

@@ -76,6 +76,7 @@ def write_report(
     page = page_of(", ".join(run.name for run in runs), {title: joined(part) for title, part in sections.items()})
     partial = partial_path(out)
     with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_bytes(page.encode("utf-8", "replace"))  # names of files may be no UTF-8
             partial.replace(out)
