@@ -18,7 +18,8 @@ from pseudolabel.progress import RichProgress
 
 from .failures import traced
 
-PANELS = {"input": "Inputs", "option": "Options", "execution": "Execution"}
+PANELS = {"input": "Inputs and output", "option": "Settings", "execution": "Execution"}
+"""Headings of a command's help, in their order, by the role of what stands there; ``out`` is with the inputs."""
 _WIDEST = 30  # characters of a list of choices that the help's type column has room for
 _LIMITS = {"ge": ">= ", "gt": "> ", "le": "<= ", "lt": "< "}
 _METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
@@ -43,11 +44,12 @@ def sign(
     Args:
         function: Takes ``as_json``, ``quiet``, ``trace`` and every setting by its name; if layered also ``config`` and
             ``assignments``.
-        model: The settings; positional ones come first, the others in the order of the model's fields.
+        model: The settings; positional ones come first, then a panel after the other in the order of the model's fields.
         doc: The help text.
         layered: Whether settings may also come from --config and --set.
     """
-    names = sorted(model.model_fields, key=lambda name: not is_positional(model, name))
+    order = list(PANELS.values())
+    names = sorted(model.model_fields, key=lambda n: (not is_positional(model, n), order.index(_panel(model, n))))
     annotations = {name: _annotation(model, name) for name in names}
     annotations |= {"config": Config, "assignments": Assignments} if layered else {}
     annotations |= {"as_json": Json, "quiet": Quiet, "trace": Trace}
@@ -89,7 +91,7 @@ def _annotation(model: type[BaseModel], name: str) -> Any:
     described: dict[str, Any] = {"help": _help(model, name, limits), "show_default": False}
     if is_positional(model, name):
         return Annotated[str | None, typer.Argument(metavar=name.upper(), **described)]
-    described["rich_help_panel"] = PANELS[role_of(model, name)]
+    described["rich_help_panel"] = _panel(model, name)
     if kind is bool:
         return Annotated[bool | None, typer.Option(f"--{flag}/--no-{flag}", **described)]
     words = [as_word(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
@@ -106,6 +108,10 @@ def _annotation(model: type[BaseModel], name: str) -> Any:
 
     option = typer.Option(f"--{flag}", metavar=metavar, autocompletion=complete if words else None, **described)
     return Annotated[str | None, option]
+
+
+def _panel(model: type[BaseModel], name: str) -> str:
+    return PANELS["input" if name == "out" else role_of(model, name)]
 
 
 def _help(model: type[BaseModel], name: str, limits: dict[str, float]) -> str:

@@ -20,10 +20,11 @@ from typing import Any
 import typer
 
 from pseudolabel.cli.app import app
+from pseudolabel.cli.flags import PANELS
 from pseudolabel.pairwise.crf import PRESETS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PANELS = ("Arguments", "Inputs", "Options", "Execution")
+HEADINGS = ("Arguments", "Options", *PANELS.values())
 PART = re.compile(r"(<!-- generated: (?P<name>[^\n]+?) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 
@@ -98,10 +99,10 @@ def command_part(name: str, command: Any) -> str:
         f"Usage: `{' '.join(['pseudolabel', name, *positional, '[OPTIONS]'])}`",
         f"```sh\n{command.epilog.removeprefix('Example: ')}\n```",
     ]
-    for panel in PANELS:
-        rows = [row_of(parameter) for parameter in parameters if panel_of(parameter) == panel]
+    for heading in HEADINGS:
+        rows = [row_of(parameter) for parameter in parameters if heading_of(parameter) == heading]
         if rows:
-            parts += [f"**{panel}**", table(("name", "value", "meaning"), rows)]
+            parts += [f"**{heading}**", table(("name", "value", "meaning"), rows)]
     return "\n\n".join(parts)
 
 
@@ -110,7 +111,7 @@ def is_argument(parameter: Any) -> bool:
     return bool(parameter.param_type_name == "argument")
 
 
-def panel_of(parameter: Any) -> str:
+def heading_of(parameter: Any) -> str:
     """The heading under which a parameter stands."""
     return "Arguments" if is_argument(parameter) else str(parameter.rich_help_panel or "Options")
 
