@@ -162,7 +162,7 @@ def cut_by_two(histogram: Histogram, *, start: Mixture | None = None, iterations
         iterations: Of the fit, at most. None: until it has converged.
 
     Raises:
-        UnfitError: All values lie in one bin.
+        UnfitError: All values lie in one bin, or on one side of xi*.
     """
     _require_filled(histogram, 2)
     counts, values = histogram.counts.astype(np.float64), histogram.centres
@@ -174,6 +174,8 @@ def cut_by_two(histogram: Histogram, *, start: Mixture | None = None, iterations
     background, foreground = mixture.log_joint(values) * counts
     gain = np.concatenate([[0.0], np.cumsum(background - foreground)])  # of xi at each edge over xi at the first
     best = np.flatnonzero(gain == gain.max())
+    if counts[: best[0]].sum() in (0, counts.sum()):  # edges that are equally good have no value between them
+        raise UnfitError(f"{int(counts.sum())} values in one heap")
     value = float(histogram.edges[best].mean())
     posterior = mixture.posterior(values)
     below = values[(values < value) & (posterior[0] >= _SURE)]

@@ -89,8 +89,8 @@ def fitted(options: SearchThresholdOptions, reader: MapsReader, progress: Progre
         common = cut(as_histogram(counts[0], options.minimum))
     except UnfitError as error:
         raise InputError(
-            f"{options.cams} has {error} above --minimum {options.minimum:g}, too few to tell object from background; "
-            "pass a smaller --minimum, or --method fixed and --value"
+            f"{options.cams} has {error} above --minimum {options.minimum:g}, "
+            "which do not part object from background; pass a smaller --minimum, or --method fixed and --value"
         ) from error
     cuts = [common] * len(classes)
     fallback = []

@@ -105,6 +105,14 @@ def test_where_there_is_nothing_to_separate_the_thresholds_stay(rule) -> None:
     assert (threshold.low, threshold.high) != (0.3, 0.6)
 
 
+def test_one_heap_whose_threshold_would_lie_beside_it_is_a_collapse() -> None:
+    values = np.random.default_rng(13).normal(0.305, 0.057, 647)
+    threshold = DynamicThreshold(low=0.3, high=0.6)
+    threshold.update(count_values(values, 0.05))
+    assert threshold.collapsed
+    assert (threshold.low, threshold.high) == (0.3, 0.6)
+
+
 def test_a_component_that_has_lost_its_values_is_a_collapse() -> None:
     counts = np.zeros(256, dtype=np.int64)
     counts[100], counts[250] = 100_000, 1

@@ -116,6 +116,27 @@ def test_a_shifted_and_stretched_histogram_has_shifted_and_stretched_thresholds(
         assert getattr(other, name) == pytest.approx(3 + 2 * getattr(unit, name))
 
 
+def test_the_threshold_has_values_on_both_sides_or_there_is_none() -> None:
+    refused = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        values = random.normal(random.uniform(0.1, 0.9), random.uniform(0.004, 0.06), 900)
+        counted = histogram(values[(values > 0.05) & (values <= 1)])
+        try:
+            value = cut_by_two(counted).value
+        except UnfitError:
+            refused += 1
+        else:
+            assert 0 < counted.counts[counted.centres < value].sum() < counted.counts.sum()
+    assert 0 < refused < 200
+
+
+def test_values_that_all_lie_beside_the_threshold_are_an_error() -> None:
+    values = np.random.default_rng(13).normal(0.305, 0.057, 647)
+    with pytest.raises(UnfitError, match=r"^647 values in one heap$"):
+        cut_by_two(histogram(values))
+
+
 def test_in_a_gap_the_middle_is_taken() -> None:
     found = cut_by_two(as_histogram(np.array([40, 50, 0, 0, 0, 0, 0, 0, 30, 20]), 0.0))
     assert found.value == pytest.approx(0.5)

@@ -265,7 +265,7 @@ def test_nothing_to_separate_is_an_error(tmp_path: Path, root: Path, values: flo
     maps = {name: {} if values is None else {1: np.full(GRID, values)} for name in TRUTH}
     cams = write(tmp_path / "cams.h5", root, maps)
     assert refusal(cams) == (
-        f"{cams} has {found} above --minimum 0.05, too few to tell object from background; pass a smaller --minimum, "
+        f"{cams} has {found} above --minimum 0.05, which do not part object from background; pass a smaller --minimum, "
         "or --method fixed and --value"
     )
 

@@ -125,8 +125,7 @@ class DynamicThreshold:
             cut = _CUTS[self.rule](histogram, start=self.mixture, iterations=_ITERATIONS if self.mixture else None)
         except UnfitError:
             cut = None
-        one_sided = cut is not None and cut.value in (histogram.edges[0], histogram.edges[-1])
-        self.collapsed = cut is None or one_sided or float(cut.mixture.weight.min()) < _LEAST_SHARE
+        self.collapsed = cut is None or float(cut.mixture.weight.min()) < _LEAST_SHARE
         if cut is None or self.collapsed:
             self.mixture = None
             return
