@@ -9,7 +9,7 @@ from typing import Any
 from pseudolabel.options import STAGES
 from pseudolabel.runfolder import Node, RunFolder
 
-WHERE = ("machine", "cores", "device", "dtype")
+WHERE = ("machine", "cores", "device", "dtype", "processes")
 """What of its environment a stage's cost depends on."""
 
 
@@ -25,7 +25,11 @@ def cost_data(run: RunFolder, segmenter: Node | None) -> dict[str, Any]:
     """
     leading = run.ancestors(segmenter) | {segmenter} if segmenter else set()
     parts = {part for node in run.nodes for part in _own_parts(run, node)}
-    rows = [{**stage_data(run, node), "leads_to_segmenter": node in leading} for node in run.nodes if node not in parts]
+    rows = [
+        {**stage_data(run, node), "leads_to_segmenter": bool(({node} | _own_parts(run, node)) & leading)}
+        for node in run.nodes
+        if node not in parts
+    ]
     route = [row for row in rows if row["leads_to_segmenter"]]
     return {"stages": rows, "total": _total(rows), "to_segmenter": _total(route) if route else None}
 

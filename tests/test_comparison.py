@@ -115,6 +115,19 @@ def test_a_segmenter_trained_on_anothers_masks_is_the_final_one(single: Path, ma
     assert route == ["network.h5", "pseudo/masks.h5", "last.h5"]
 
 
+def test_soft_labels_that_lead_to_the_segmenter_through_a_crf_are_counted(single: Path, made: Path) -> None:
+    train = load_dataset({"dataset": "voc", "root": str(made / "data"), "split": "train"})
+    stage(
+        "refine-crf", single / "pseudo/soft.h5", "--out", single / "refined.h5", "--iterations", "1", "--workers", "0"
+    )
+    stage("export-masks", single / "refined.h5", "--out", single / "clean", "--workers", "0")
+    small_runs.write_network(single / "last.h5", "train-segmenter", train, single / "clean" / "masks.h5")
+    cost = one(single)["cost"]
+    route = [row["artefact"] for row in cost["stages"] if row["leads_to_segmenter"]]
+    assert route == ["network.h5", "pseudo/masks.h5", "refined.h5", "clean/masks.h5", "last.h5"]
+    assert cost["to_segmenter"]["stages"] == 5
+
+
 def both_in_one(made: Path, folder: Path) -> Path:
     """The artefacts of both routes in one folder."""
     shutil.copytree(made / "multi", folder)
