@@ -49,16 +49,17 @@ def threshold(mixture: np.ndarray = MIXTURE) -> dict[str, np.ndarray]:
     edges = np.linspace(0.05, 1, 257)
     values = np.random.default_rng(0).normal(0.4, 0.2, 10_000)
     counts = np.histogram(values, edges)[0].astype(np.int64)
-    return {"threshold/counts": counts, "threshold/edges": edges, "threshold/mixture": mixture}
+    limits = {"threshold/low": np.asarray(0.31), "threshold/high": np.asarray(0.56)}
+    return {"threshold/counts": counts, "threshold/edges": edges, "threshold/mixture": mixture, **limits}
 
 
-def run(folder: Path, *networks: Mapping[str, np.ndarray], stage: str = "train-cosa") -> RunFolder:
+def run(folder: Path, *networks: Mapping[str, np.ndarray], stage: str = "train-cosa", **facts: int) -> RunFolder:
     """A folder of checkpoints."""
     folder.mkdir()
     for number, arrays in enumerate(networks):
         header = Header(
             "checkpoint", stage, {}, ("background", "cat"), created=f"2026-01-0{number + 1}T00:00:00+00:00",
-            facts={"architecture": {"type": "cosa"}},
+            facts={"architecture": {"type": "cosa"}, **facts},
         )  # fmt: skip
         weights = {"weights/one": np.full(1, number, np.float32)}
         write_artefact(folder / f"{'abc'[number]}.h5", header, weights | arrays, CostMeter())
@@ -144,9 +145,9 @@ def test_a_curve_that_is_alone_in_its_group_keeps_its_own_chart(tmp_path: Path) 
 
 def test_the_mixture_of_a_checkpoint_is_drawn_over_its_histogram(tmp_path: Path) -> None:
     (chart,) = mixture_charts([run(tmp_path / "run", curves() | threshold())])
-    assert titles([chart]) == ["run: a.h5, scores of the last batches"]
+    assert titles([chart]) == ["run: a.h5, scores of the batches at the end"]
     (label,) = labels([chart])
-    assert label.startswith("run: a.h5, scores of the last batches: Histogram of 9")
+    assert label.startswith("run: a.h5, scores of the batches at the end: Histogram of 9")
     assert label.endswith(
         " values and the Gaussian components fitted to it. component 1: mean 0.200, weight 0.75; "
         "component 2: mean 0.750, weight 0.25; low 0.310; high 0.560"
@@ -155,7 +156,7 @@ def test_the_mixture_of_a_checkpoint_is_drawn_over_its_histogram(tmp_path: Path)
 
 def test_one_threshold_is_one_mark(tmp_path: Path) -> None:
     found = curves() | threshold()
-    found["curves/high"] = found["curves/low"]
+    found["threshold/high"] = found["threshold/low"]
     (label,) = labels(mixture_charts([run(tmp_path / "run", found)]))
     assert label.endswith("; threshold 0.310")
 
@@ -175,5 +176,12 @@ def test_what_a_checkpoint_need_not_hold_is_left_out(tmp_path: Path) -> None:
     assert mixture_charts([run(tmp_path / "half", half)]) == []
     odd = threshold() | {"threshold/edges": np.linspace(0, 1, 5)}
     assert mixture_charts([run(tmp_path / "odd", odd)]) == []
-    (label,) = labels(mixture_charts([run(tmp_path / "bare", threshold())]))
-    assert label.endswith("weight 0.25")
+    fixed = threshold() | {"threshold/counts": np.zeros(256, np.int64)}
+    assert mixture_charts([run(tmp_path / "fixed", fixed)]) == []
+
+
+def test_the_thresholds_are_those_of_the_state_that_was_kept(tmp_path: Path) -> None:
+    found = curves() | threshold() | {"threshold/low": np.asarray(0.2), "threshold/high": np.asarray(0.2)}
+    (chart,) = mixture_charts([run(tmp_path / "run", found, kept_step=30)])
+    assert titles([chart]) == ["run: a.h5, scores of the batches up to step 30"]
+    assert labels([chart])[0].endswith("; threshold 0.200")

@@ -154,22 +154,24 @@ def mixture_charts(runs: Sequence[RunFolder]) -> list[Html]:
 
 
 def _followed_chart(run: RunFolder, node: Node) -> Html | None:
-    """The last state of a training's own threshold, if it has one."""
+    """A training's own threshold in the state that was kept, and the scores that it follows, if it does."""
     with open_artefact(node.path, "checkpoint") as artefact:
-        if not _holds(artefact.file, "threshold", _FOLLOWED):
+        if not _holds(artefact.file, "threshold", (*_FOLLOWED, *_LIMITS)):
             return None
         edges, counts, table = (artefact.file[f"threshold/{name}"][:] for name in _FOLLOWED)
+        limits = [(name, float(artefact.file[f"threshold/{name}"][()])) for name in _LIMITS]
+    if not counts.any():
+        return None  # fixed thresholds
     if table.size == 0:
         table = np.zeros((len(_MIXTURE), 0))  # it has collapsed
     if edges.shape != (len(counts) + 1,) or table.ndim != 2 or len(table) != len(_MIXTURE):
         return None
-    curves = dict(_curves(node))
-    known = {name: curves[name][np.isfinite(curves[name])] for name in _LIMITS if name in curves}
-    last = [(name, float(values[-1])) for name, values in known.items()]
-    if len({value for _, value in last}) == 1:
-        last = [("threshold", last[0][1])]
-    marks = [Mark(name, value, style) for style, (name, value) in enumerate(last)]
-    return mixture_chart(f"{run.name}: {node.name}, scores of the last batches", edges, counts, Mixture(*table), marks)
+    if len({value for _, value in limits}) == 1:
+        limits = [("threshold", limits[0][1])]
+    marks = [Mark(name, value, style) for style, (name, value) in enumerate(limits)]
+    step = node.header.facts.get("kept_step")
+    title = f"{run.name}: {node.name}, scores of the batches " + (f"up to step {step}" if step else "at the end")
+    return mixture_chart(title, edges, counts, Mixture(*table), marks)
 
 
 def _curves(node: Node) -> Iterator[tuple[str, np.ndarray]]:
