@@ -44,7 +44,7 @@ def sign(
     Args:
         function: Takes ``as_json``, ``quiet``, ``trace`` and every setting by its name; if layered also ``config`` and
             ``assignments``.
-        model: The settings; positional ones come first, then a panel after the other in the order of the model's fields.
+        model: The settings; positional ones come first, then a panel after the other, each in the fields' order.
         doc: The help text.
         layered: Whether settings may also come from --config and --set.
     """

@@ -86,6 +86,8 @@ def test_the_swapped_losses_begin_after_the_warm_up(checkpoint):
     assert curves["low"][3] == pytest.approx(0.25)  # the first co-training step still has the thresholds given
     assert curves["high"][3] == pytest.approx(0.7)
     assert (curves["mixture/low_mean"][3:] < curves["mixture/high_mean"][3:]).all()
+    np.testing.assert_allclose(curves["mixture/low_share"][3:] + curves["mixture/high_share"][3:], 1, rtol=1e-6)
+    assert all((curves[f"mixture/{name}_deviation"][3:] > 0).all() for name in ("low", "high"))
     assert ((curves["labelled"][3:] > 0) & (curves["labelled"][3:] <= 1)).all()
 
 
@@ -230,9 +232,8 @@ def test_fixed_thresholds_stay_and_the_released_rules_run(synthetic_root, tmp_pa
 
 
 def test_a_convolutional_backbone_reads_an_earlier_stage(synthetic_root, tmp_path):
-    options = cosa_options(
-        synthetic_root, tmp_path / "cosa.h5", backbone="test_resnet", crop=64, auxiliary_stage=-2, output_stride=16
-    )
+    cnn = {"backbone": "test_resnet", "crop": 64, "auxiliary_stage": -2, "output_stride": 16, "auxiliary_block": None}
+    options = cosa_options(synthetic_root, tmp_path / "cosa.h5", **cnn)
     train_cosa(options)
     assert np.isfinite(curves_of(options.out)["loss"]).all()
     student, teacher = weights_of(options.out), weights_of(options.out, "teacher")
@@ -279,7 +280,12 @@ def test_scores_on_a_split_with_masks_choose_only_when_asked(synthetic_root, tmp
     assert header.oracle == ("state of training chosen by pixel masks of val",)
     assert header.protocol["state"] == "best on val (pixel masks)"
     assert result["miou"] == pytest.approx(curves["epoch/miou"].max())
-    assert result["kept_step"] == 3 * (1 + int(curves["epoch/miou"].argmax()))
+    epoch = int(curves["epoch/miou"].argmax())
+    assert result["kept_step"] == 3 * (1 + epoch)
+    assert result["tag_map"] == pytest.approx(curves["epoch/tag_map"][epoch])
+    with open_artefact(tmp_path / "best.h5", "checkpoint") as artefact:
+        kept = [float(artefact.file[f"threshold/{name}"][()]) for name in ("low", "high")]
+    assert [result["low"], result["high"]] == kept
 
 
 def tagged(root, out, tags):
@@ -314,8 +320,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(synthetic_root
     with pytest.raises(PseudolabelError) as error:
         train_cosa(options)
     assert str(error.value).startswith("the loss is nan at step 2 (images ")
-    assert f"the last good state is {state_path(options.out)}" in str(error.value)
+    assert "; no state was saved yet: " in str(error.value)  # that of step 1 leads nowhere
     assert not options.out.exists()
+    train_cosa(options.model_copy(update={"learning_rate": 6e-5}))
+    assert np.isfinite(curves_of(options.out)["loss"]).all()
     assert epoch_order(6, 0, 0).size == 6
 
 

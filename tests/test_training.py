@@ -300,7 +300,65 @@ def test_a_loss_that_is_not_finite_stops_with_step_images_and_last_state(tmp_pat
         f"the loss is nan at step 3 (images {names}); the last good state is {state}: "
         "lower --learning-rate or pass --precision float32"
     )
-    assert state.exists()
+    with open_artefact(state, "training-state") as artefact:
+        assert artefact.file["step"][()] == 1  # from that of step 2 there is no way on
+
+
+def test_a_state_from_which_no_step_can_be_taken_is_not_kept(tmp_path):
+    """The second step leaves huge weights; the same loss from the state that is kept goes on with a smaller rate."""
+
+    def diverging(factor):
+        run = make_run(tmp_path, save_every=1, decay_power=0, warmup=0)
+        run.objective = Mean(
+            lambda network, batch: {"loss": squared(network, batch)["loss"] * (factor if run.step == 1 else 1.0)}
+        )
+        run.network.drop.p = 0.0
+        return run
+
+    run = diverging(1.0)
+    after = run.objective.after_step
+
+    def spoil(network, step):
+        if step == 2:
+            with torch.no_grad():
+                network.head.weight.fill_(1e30)
+        return after(network, step)
+
+    run.objective.after_step = spoil
+    with pytest.raises(PseudolabelError, match=r"^the loss is inf at step 3 "):
+        finish(run)
+    again = diverging(1.0)
+    finish(again)
+    assert np.isfinite(again.curves["loss"]).all()
+    assert len(again.curves["loss"]) == 12
+
+
+def test_where_no_state_was_saved_yet_none_is_named(tmp_path):
+    run = make_run(tmp_path, save_every=100)
+    run.objective = Mean(lambda network, batch: {"loss": squared(network, batch)["loss"] * float("nan")})
+    with pytest.raises(PseudolabelError) as error:
+        finish(run)
+    assert "); no state was saved yet: lower --learning-rate" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_starting_anew_forgets_the_state_of_an_earlier_training(tmp_path):
+    kill_at_step(make_run(tmp_path), 8, CostMeter())
+    with pytest.raises(ZeroDivisionError):
+        finish(failing_at(make_run(tmp_path, save_every=100), 3), overwrite=True)
+    assert not state_path(tmp_path / "net.h5").exists()
+    kill_at_step(make_run(tmp_path), 8, CostMeter())
+    with pytest.raises(ZeroDivisionError):
+        finish(failing_at(make_run(tmp_path), 0), overwrite=True)
+    assert state_path(tmp_path / "net.h5").exists()  # no step was taken: nothing changes
+
+
+def failing_at(run, step):
+    """The run, which cannot compute its loss after so many steps."""
+    run.objective = Mean(
+        lambda network, batch: {"loss": squared(network, batch)["loss"] / (1 if run.step < step else 1 // 0)}
+    )
+    return run
 
 
 def test_a_batch_size_other_than_the_recipes_is_warned_about(tmp_path, capsys):
@@ -379,6 +437,42 @@ def test_the_best_state_is_kept_where_one_is_chosen(tmp_path, killed):
         assert torch.equal(torch.from_numpy(run.best.arrays[name]), tensor), name
 
 
+def test_a_best_state_is_chosen_where_a_training_goes_on_from_its_last_step(tmp_path):
+    def choosing(**values):
+        run = make_run(tmp_path, "train-scribble", keep="best", validate_on="val", **values)
+        run.validate, run.choose = (lambda network: {"score": 0.5, "other": 2.0}), "score"
+        return run
+
+    kill_at_step(make_run(tmp_path, "train-scribble", save_every=6), 8, CostMeter())
+    run, cost = choosing(steps=6, resume_changed=True), CostMeter()
+    train(run, Progress(), cost, overwrite=False)
+    assert (run.best.value, run.best.step, run.kept_measured) == (0.5, 6, {"score": 0.5, "other": 2.0})
+    save_checkpoint(run, cost)
+    with open_artefact(run.options.out, "checkpoint") as artefact:
+        assert artefact.file["weights"].keys() == dict(run.network.named_parameters()).keys()
+
+
+def test_what_was_measured_of_the_best_state_is_kept_with_it(tmp_path):
+    def choosing(run):
+        run.validate, run.choose = (lambda network: {"score": -abs(run.step - 6.0), "step": float(run.step)}), "score"
+        return run
+
+    kill_at_step(choosing(make_run(tmp_path)), 10, CostMeter())
+    run = choosing(make_run(tmp_path))
+    finish(run)
+    assert run.kept_step == 6
+    assert run.kept_measured == {"score": 0.0, "step": 6.0}
+    assert run.measured == {"score": -6.0, "step": 12.0}
+
+
+def test_an_epoch_in_which_nothing_was_measured_is_no_number(tmp_path):
+    kill_at_step(make_run(tmp_path), 8, CostMeter())
+    run = make_run(tmp_path, jitter=0.1, resume_changed=True)
+    run.validate = lambda network: {"score": 0.5}
+    finish(run)
+    np.testing.assert_array_equal(run.curves["epoch/score"], [np.nan, np.nan, 0.5, 0.5])
+
+
 def test_the_average_is_what_is_validated_and_kept(tmp_path):
     run = make_run(tmp_path, ema=0.9, epochs=1)
     seen = []
@@ -402,8 +496,10 @@ with joined("cpu") as (group, device):
     run.network.drop.p = 0.0
     run.group = group
     cost = CostMeter()
+    used = cost.used()[0]
     train(run, Progress(), cost, overwrite=False)
     torch.save(run.network.state_dict(), Path(sys.argv[1]) / f"{group.rank}.pt")
+    (Path(sys.argv[1]) / f"{group.rank}.txt").write_text(str(used))
     save_checkpoint(run, cost)
 """
 
@@ -425,6 +521,11 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(tmp_path):
     with open_artefact(tmp_path / "net.h5", "checkpoint") as artefact:  # the first process wrote it
         np.testing.assert_allclose(artefact.file["curves/loss"][:], alone.curves["loss"], rtol=1e-5)
     assert not state_path(tmp_path / "net.h5").exists()
+    header = read_header(tmp_path / "net.h5")
+    assert header.environment["processes"] == 2
+    used = [float((tmp_path / f"{rank}.txt").read_text()) for rank in (0, 1)]
+    assert min(used) > 0
+    assert header.cost["cpu_seconds"] >= sum(used)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):

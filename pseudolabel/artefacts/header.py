@@ -170,20 +170,31 @@ class CostMeter:
         self._wall = time.perf_counter()
         self._cpu = _cpu_seconds()
         self._spent: dict[str, Any] = {}
+        self._elsewhere = (0.0, 0)
         self.resume(spent or {})
 
     def resume(self, spent: Mapping[str, Any]) -> None:
         """Go on from what an interrupted run has spent, where a stage learns of that only after it has begun."""
         self._spent = dict(spent)
 
+    def used(self) -> tuple[float, int]:
+        """Processor seconds and peak memory in bytes of this process and its children since the making."""
+        return _cpu_seconds() - self._cpu, _peak_memory()
+
+    def add(self, others: Sequence[Sequence[float]]) -> None:
+        """Count other processes that work on the same, too: what each has ``used`` so far."""
+        seconds, peaks = zip(*others, strict=True)
+        self._elsewhere = (sum(seconds), int(max(peaks)))
+
     def read(self, images: int) -> dict[str, Any]:
         """The cost so far, in seconds, bytes and images per second; child processes count once they have ended."""
         wall = time.perf_counter() - self._wall + self._spent.get("wall_seconds", 0.0)
-        cpu = _cpu_seconds() - self._cpu + self._spent.get("cpu_seconds", 0.0)
+        own, peak = self.used()
+        cpu = own + self._elsewhere[0] + self._spent.get("cpu_seconds", 0.0)
         return {
             "wall_seconds": round(wall, 3),
             "cpu_seconds": round(cpu, 3),
-            "peak_memory_bytes": max(_peak_memory(), self._spent.get("peak_memory_bytes", 0)),
+            "peak_memory_bytes": max(peak, self._elsewhere[1], self._spent.get("peak_memory_bytes", 0)),
             "images": images,
             "images_per_second": round(images / wall, 3) if wall > 0 else None,
         }

@@ -149,14 +149,15 @@ class CoTraining:
         return {**used, "collapsed": float(self.threshold.collapsed), "agreement": agreed, **self._components()}
 
     def _components(self) -> dict[str, float]:
-        """The mixture's lowest and highest component, as far as there is one."""
+        """The mixture's components, as far as there is one."""
         mixture = None if self._fixed else self.threshold.mixture
         if mixture is None:
             return {}
+        names = ("low", "high") if len(mixture.mean) == 2 else ("low", "middle", "high")
         return {
-            "mixture/low_mean": float(mixture.mean[0]),
-            "mixture/high_mean": float(mixture.mean[-1]),
-            "mixture/high_share": float(mixture.weight[-1]),
+            f"mixture/{name}_{what}": float(values[index])
+            for what, values in (("mean", mixture.mean), ("deviation", mixture.deviation), ("share", mixture.weight))
+            for index, name in enumerate(names)
         }
 
     def pictures(self) -> dict[str, np.ndarray]:

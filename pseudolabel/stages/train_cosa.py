@@ -20,13 +20,14 @@ from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.cosa.assignments import cam_labels, guided_cams
 from pseudolabel.cosa.cotraining import CoTraining, Teaching
 from pseudolabel.cosa.step import Method
+from pseudolabel.cosa.teacher import look
 from pseudolabel.cosa.thresholds import DynamicThreshold
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.views import blurred, random_view, recoloured, scaled_view
 from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import require_attention
-from pseudolabel.models.backbone import initialise, require_multiple
+from pseudolabel.models.backbone import initialise, is_plain_vit, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.options import TrainCosaOptions
 from pseudolabel.progress import Progress
@@ -100,14 +101,13 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
         run = make_run(options, dataset, kept, held_out, scored, group, device)
         train(run, progress, cost, overwrite=options.overwrite)
         facts = {
-            "tag_map": run.curves.get("epoch/tag_map", [None])[-1],
-            "miou": run.best.value if run.choose else run.curves.get("epoch/miou", [None])[-1],
-            "kept_step": run.best.step if run.choose else run.step,
+            **{name: run.kept_measured.get(name) for name in ("tag_map", "miou")},
+            "kept_step": run.kept_step,
         }
         held_out_ids = [record.id for record in held_out]
         result = save_checkpoint(run, cost, skipped=skipped, held_out=held_out_ids, **facts)
-        assert isinstance(run.objective, CoTraining)
-        thresholds = {"low": run.objective.threshold.low, "high": run.objective.threshold.high}
+        arrays = run.best.arrays or run.objective.checkpoint(run.network)
+        thresholds = {name: float(arrays[f"threshold/{name}"]) for name in ("low", "high")}
         oracle = list(run.header.oracle)
     return {**result, "skipped": len(skipped), **facts, **thresholds, "held_out": len(held_out), "oracle": oracle}
 
@@ -140,7 +140,7 @@ def make_run(
         found = {"tag_map": tag_map(teacher, held_out, prepare, options.crop, device, dtype)} if held_out else {}
         if scored:
             with autocast(device, dtype), torch.inference_mode():
-                predict = quick_predictions(teacher, prepare, options.crop, objective.threshold)
+                predict = quick_predictions(teacher, prepare, options, objective.threshold)
                 truth = partial(small_mask, dataset, side=options.crop)
                 found |= quick_scores(scored, dataset.classes, options.crop, predict, truth, device)
         return found
@@ -180,7 +180,7 @@ def build_student(options: TrainCosaOptions, classes: int) -> CosaNetwork:
     Raises:
         InputError: The views' side does not fit the network, or there is no auxiliary block.
     """
-    if options.auxiliary_block is None:
+    if options.auxiliary_block is None and is_plain_vit(options.backbone):
         raise InputError("train-cosa needs its auxiliary head; give --auxiliary-block a number, for instance -3")
     torch.manual_seed(options.seed)
     pretrained = options.pretrained and options.weights is None
@@ -227,22 +227,23 @@ def make_objective(
 
 
 def quick_predictions(
-    teacher: CosaNetwork, prepare: Callable[[Tensor], Tensor], crop: int, threshold: DynamicThreshold
+    teacher: CosaNetwork, prepare: Callable[[Tensor], Tensor], options: TrainCosaOptions, threshold: DynamicThreshold
 ) -> Predict:
     """What is scored after an epoch, at one scale, not mirrored.
 
     Returns:
         A function that gives the teacher's segmentation, ``miou``, the same with the image tags, ``miou_tags``, and
-        its CAMs at the middle threshold, ``cam_miou`` and ``auxiliary_cam_miou``.
+        its CAMs at the middle threshold, passed on as in training, ``cam_miou`` and ``auxiliary_cam_miou``.
     """
+    size = (options.crop, options.crop)
 
     def predict(photographs: Tensor, tags: Tensor) -> dict[str, Tensor]:
-        output = teacher.outputs(prepare(photographs))
-        logits = resize(output.segmentation.float(), (crop, crop))
+        seen = look(teacher, prepare(photographs), scales=(1,), flip=False, times=options.propagate)
+        logits = resize(seen.segmentation, size)
         found = {"miou": logits.argmax(dim=1), "miou_tags": within_tags(logits, tags).argmax(dim=1)}
-        for name, maps in (("cam_miou", output.maps), ("auxiliary_cam_miou", output.auxiliary)):
-            cams, cut = guided_cams(maps.float().relu(), tags), threshold.value
-            found[name] = cam_labels(cams, tags, (crop, crop), low=cut, high=cut).labels
+        for name, sums in (("cam_miou", seen.maps), ("auxiliary_cam_miou", seen.auxiliary)):
+            cut = threshold.value
+            found[name] = cam_labels(guided_cams(sums, tags), tags, size, low=cut, high=cut).labels
         return found
 
     return predict

@@ -85,9 +85,8 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
         facts = {
             "supervision": count_kinds(kept, masked),
             "annotation_hours": run.header.protocol["annotation_hours"],
-            "agreement": run.curves.get("epoch/agreement", [None])[-1],
-            "miou": run.best.value if run.choose else run.curves.get("epoch/miou", [None])[-1],
-            "kept_step": run.best.step if run.choose else run.step,
+            **{name: run.kept_measured.get(name) for name in ("agreement", "miou")},
+            "kept_step": run.kept_step,
         }
         result = save_checkpoint(run, cost, skipped=skipped, held_out=[record.id for record in held_out], **facts)
     return {**result, "skipped": len(skipped), **facts, "held_out": len(held_out), "oracle": list(run.header.oracle)}

@@ -120,7 +120,7 @@ def train_segmenter(
     with joined(options.device) as (group, device):
         run = make_run(options, path, parent, MaskViews(path, rows, kept, options), held_out, group, device)
         train(run, progress, cost, overwrite=options.overwrite)
-        score = run.curves.get("epoch/agreement", [None])[-1]
+        score = run.kept_measured.get("agreement")
         result = save_checkpoint(run, cost, skipped=skipped, agreement=score)
     return {
         **result,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,10 @@ from pseudolabel.devices import autocast, seed_everything
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.progress import Progress
 from pseudolabel.training.group import apart
-from pseudolabel.training.run import Batch, Best, Losses, Run, Step
+from pseudolabel.training.run import Arrays, Batch, Best, Losses, Run, Step
 from pseudolabel.training.samples import load_batches
 from pseudolabel.training.schedule import make_optimiser, rate_factor
-from pseudolabel.training.state import restore_state, save_state, state_path
+from pseudolabel.training.state import restore_state, share_cost, state_arrays, state_path, write_state
 from pseudolabel.wording import counted
 
 
@@ -40,6 +41,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     """
     options, state = run.options, state_path(run.options.out)
     _announce(run, progress)
+    if run.group.size > 1:
+        run.header = replace(run.header, environment={**run.header.environment, "processes": run.group.size})
     seed_everything(run.header.seed)
     optimiser = make_optimiser(run.network, options)
     if state.exists() and not overwrite:
@@ -58,11 +61,17 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         group=run.group,
     )
     curves: Curves | None = None
+    waiting: Arrays | None = None
     with apart(run.group), ExitStack() as stack, progress.track(run.total_steps, "steps", done=run.step) as advance:
         for batches in batches_of_steps:
             values = _step(run, optimiser, batches)
-            if curves is None:  # a training that cannot take a step leaves nothing behind
+            if curves is None:  # a training that cannot take a step leaves nothing behind, and changes nothing
+                if overwrite and run.group.leads:
+                    state.unlink(missing_ok=True)
                 curves = stack.enter_context(_curves(run))
+            if waiting is not None:
+                write_state(run, waiting, cost)
+                waiting = None
             run.step += 1
             values |= run.objective.after_step(run.network, run.step)
             _record(run, values)
@@ -75,8 +84,13 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
                 curves.scalars(run.step, _end_epoch(run, progress, rate))
                 for name, (counts, edges) in run.objective.histograms().items():
                     curves.histogram(run.step, name, counts, edges)
-            if run.step % options.save_every == 0 and run.step < run.total_steps and run.group.leads:
-                save_state(run, optimiser, cost)
+            if run.step % options.save_every == 0 and run.step < run.total_steps:
+                share_cost(run, cost)
+                if run.group.leads:
+                    waiting = state_arrays(run, optimiser)  # it is good once a step from it has a finite loss
+    if run.validate is not None and run.group.leads and not run.measured:  # gone on with from its last step
+        _validate(run)
+    share_cost(run, cost)
 
 
 def _curves(run: Run) -> Curves:
@@ -139,10 +153,11 @@ def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[
     summed = run.group.total(torch.stack([value.float() for value in sums.values()]))
     values = dict(zip(sums, summed.tolist(), strict=True))
     if not math.isfinite(values["loss"]):
-        ids = ", ".join(str(name) for batch in batches for name in batch["id"])
+        ids, state = ", ".join(str(name) for batch in batches for name in batch["id"]), state_path(options.out)
+        kept = f"the last good state is {state}" if state.exists() else "no state was saved yet"
         raise PseudolabelError(
-            f"the loss is {values['loss']} at step {run.step + 1} (images {ids}); the last good state is "
-            f"{state_path(run.options.out)}: lower --learning-rate or pass --precision float32"
+            f"the loss is {values['loss']} at step {run.step + 1} (images {ids}); {kept}: "
+            "lower --learning-rate or pass --precision float32"
         )
     run.group.sum_gradients(run.network)
     optimiser.step()
@@ -179,13 +194,22 @@ def _end_epoch(run: Run, progress: Progress, rate: float) -> dict[str, float]:
     recent = run.curves["loss"][-run.steps_per_epoch :]
     message = f"epoch {epoch}/{epochs}: loss {sum(recent) / len(recent):.4f}, {rate:.1f} images/s"
     if run.validate is not None and run.group.leads:
-        with run.objective.evaluated(run.network) as network:
-            values = run.validate(network)
+        values = _validate(run)
         for name, value in values.items():
-            run.curves.setdefault(f"epoch/{name}", []).append(value)
+            curve = run.curves.setdefault(f"epoch/{name}", [])
+            curve += [math.nan] * (epoch - 1 - len(curve))  # of epochs in which it was not measured
+            curve.append(value)
             message += f", {name.replace('_', ' ')} {value:.4f}"
-        if run.choose and values[run.choose] > run.best.value:
-            kept = {name: array.copy() for name, array in run.objective.checkpoint(run.network).items()}
-            run.best = Best(values[run.choose], run.step, kept)
     progress.log(message)
     return {f"epoch/{name}": value for name, value in values.items()}
+
+
+def _validate(run: Run) -> dict[str, float]:
+    """Measure the network as it is now, and keep this state if one is to be chosen and it is the best so far."""
+    assert run.validate is not None  # asked for by who calls
+    with run.objective.evaluated(run.network) as network:
+        values = run.measured = run.validate(network)
+    if run.choose and values[run.choose] > run.best.value:
+        kept = {name: array.copy() for name, array in run.objective.checkpoint(run.network).items()}
+        run.best = Best(values[run.choose], run.step, kept, values)
+    return values

@@ -154,11 +154,13 @@ class Best:
         value: Of the number that is maximised; -inf before the first validation.
         step: When that was.
         arrays: Of the checkpoint then.
+        measured: All numbers of that validation.
     """
 
     value: float = -math.inf
     step: int = 0
     arrays: Arrays = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -178,6 +180,7 @@ class Run:
         group: The processes that train together.
         picture_every: Steps between two pictures; None for none.
         more: Further datasets of the checkpoint, which the training does not change.
+        measured: Numbers of the last validation.
     """
 
     network: nn.Module
@@ -195,6 +198,7 @@ class Run:
     step: int = 0
     curves: dict[str, list[float]] = field(default_factory=dict)
     best: Best = field(default_factory=Best)
+    measured: dict[str, float] = field(default_factory=dict)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -205,6 +209,16 @@ class Run:
     def total_steps(self) -> int:
         """Optimiser steps of the whole training."""
         return total_steps(self.samples, self.options)
+
+    @property
+    def kept_step(self) -> int:
+        """Steps behind the state that is kept."""
+        return self.best.step if self.choose else self.step
+
+    @property
+    def kept_measured(self) -> dict[str, float]:
+        """What validation has found of the state that is kept, by name."""
+        return self.best.measured if self.choose else self.measured
 
     @property
     def images_per_step(self) -> int:

@@ -57,8 +57,8 @@ def save_checkpoint(
     return result
 
 
-def save_state(run: Run, optimiser: torch.optim.AdamW, cost: CostMeter) -> None:
-    """Write everything that a resumed training needs."""
+def state_arrays(run: Run, optimiser: torch.optim.AdamW) -> Arrays:
+    """Everything that a resumed training needs, as it is now: a copy, which further steps do not reach."""
     arrays = weight_arrays(run.network.state_dict())
     for index, entry in optimiser.state_dict()["state"].items():
         arrays |= {f"optimiser/{index}/{name}": value.cpu().numpy() for name, value in entry.items()}
@@ -67,12 +67,27 @@ def save_state(run: Run, optimiser: torch.optim.AdamW, cost: CostMeter) -> None:
     if run.best.arrays:
         arrays |= {f"best/{name}": array for name, array in run.best.arrays.items()}
         arrays |= {"chosen/value": np.asarray(run.best.value), "chosen/step": np.asarray(run.best.step)}
+        arrays |= {f"chosen/measured/{name}": np.asarray(value) for name, value in run.best.measured.items()}
     arrays["random/cpu"] = torch.get_rng_state().numpy()
     if run.device.type == "cuda":
         arrays["random/cuda"] = torch.cuda.get_rng_state(run.device).numpy()
     arrays["step"] = np.asarray(run.step)
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def write_state(run: Run, arrays: Arrays, cost: CostMeter) -> None:
+    """Write what ``state_arrays`` gave to where a killed training looks for it."""
     header = replace(run.header, kind="training-state")
-    write_artefact(state_path(run.options.out), header, arrays, cost, images=run.step * run.images_per_step)
+    write_artefact(state_path(run.options.out), header, arrays, cost, images=int(arrays["step"]) * run.images_per_step)
+
+
+def share_cost(run: Run, cost: CostMeter) -> None:
+    """Let the meter count what the other processes of the group have used; all of them call it."""
+    if run.group.size > 1:
+        table = torch.zeros(run.group.size, 2, dtype=torch.float64, device=run.device)
+        table[run.group.rank] = torch.tensor(cost.used(), dtype=torch.float64)
+        used = run.group.total(table).tolist()
+        cost.add([row for rank, row in enumerate(used) if rank != run.group.rank])
 
 
 def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
@@ -117,7 +132,9 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             raise ArtefactError(f"{state}: {error}; pass --overwrite to start anew") from error
         run.curves.update({name: array.tolist() for name, array in _arrays(file["curves"]).items()})
         if "chosen" in file and _judged_alike(run, artefact.header):
-            run.best = Best(float(file["chosen/value"][()]), int(file["chosen/step"][()]), _arrays(file["best"]))
+            measured = {name: float(value) for name, value in _arrays(file["chosen/measured"]).items()}
+            step = int(file["chosen/step"][()])
+            run.best = Best(float(file["chosen/value"][()]), step, _arrays(file["best"]), measured)
         torch.set_rng_state(torch.from_numpy(file["random/cpu"][:]))
         if run.device.type == "cuda" and "random/cuda" in file:
             torch.cuda.set_rng_state(torch.from_numpy(file["random/cuda"][:]), run.device)
@@ -138,8 +155,8 @@ def _note(run: Run, begun: Header, changed: list[str]) -> None:
 
 
 def _judged_alike(run: Run, begun: Header) -> bool:
-    """Whether the best state so far was chosen on the images that choose from here on: scores of others say nothing."""
-    names = ("validate_on", "split", "holdout", "seed")
+    """Whether the best state so far was chosen on the images, of the size, that choose from here on."""
+    names = ("validate_on", "split", "holdout", "seed", "crop")
     return all(begun.options.get(name) == run.header.options.get(name) for name in names)
 
 
