@@ -7,8 +7,8 @@ first step. Both forms start from the same student and teacher and see the same 
 
     fast    as train-cosa computes it: the number format that the machine is quick in, mirrored views in one batch
     exact   the same in float32
-    plain   float32; the teacher looks at one scale and one mirroring at a time, with all of its heads at each; maps are
-            resized by torch's own function
+    plain   float32; the teacher looks at one scale and one mirroring at a time, with the segmentation head where it is
+            needed, at scale 1; maps are resized by torch's own function
 
 The targets: plain takes at least twice as long as fast on two cores (three times on a GPU); each loss within 1e-2 of
 plain's, in float32 within 1e-5; the threshold search takes at most 1 % of the fast step.
@@ -156,7 +156,8 @@ def plain_look(
     with torch.no_grad():
         views = scaled_views(images, scales, flip=False, multiple=stride)
         for scale, view in zip(scales, views, strict=True):
-            outputs = [teacher.outputs(one) for one in ([view, view.flip(3)] if flip else [view])]
+            network = teacher.outputs if scale == 1 else teacher
+            outputs = [network(one) for one in ([view, view.flip(3)] if flip else [view])]
             for name, found in sums.items():
                 maps = [getattr(output, name) for output in outputs]
                 both = torch.cat([maps[0], maps[1]]) if flip else maps[0]
