@@ -37,3 +37,13 @@ def test_a_run_from_nothing_starts_from_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "work is not an empty folder; pass another --work, or remove it\n"
     assert not (tmp_path / "figures.json").exists()
+
+
+def test_the_lists_of_voc_mini_are_those_of_its_folder() -> None:
+    lists = {split: (FOLDER / f"voc_mini_lists/{split}.txt").read_text().split() for split in ("train", "val")}
+    assert {split: len(set(ids)) for split, ids in lists.items()} == {"train": 500, "val": 100}
+    assert not set(lists["train"]) & set(lists["val"])
+    root = FOLDER.parents[1] / "shared/voc-mini/ImageSets/Segmentation"
+    if not root.is_dir():
+        pytest.skip("voc-mini is not beside the repository")
+    assert {split: (root / f"{split}.txt").read_text().split() for split in lists} == lists
