@@ -300,7 +300,7 @@ def test_an_output_below_a_file_is_one_line_and_exit_code_2(cams: Path, capsys: 
 
 
 def test_a_missing_data_set_is_found_before_torch_is_imported_and_leaves_no_folder(tmp_path: Path) -> None:
-    line = ["train-cosa", "--root", f"{tmp_path}/no", "--out", f"{tmp_path}/work/x.h5"]
+    line = ["train-cosa", "--root", f"{tmp_path}/no", "--out", f"{tmp_path}/made/x.h5"]
     code = (
         "import sys; from pseudolabel.cli.app import main; "
         f"print(main({line}), 'torch' in sys.modules, file=sys.stderr)"
@@ -314,13 +314,13 @@ def test_a_missing_data_set_is_found_before_torch_is_imported_and_leaves_no_fold
 @pytest.mark.parametrize(
     "line",
     [
-        "train-cam --root data --weights {0}/no.safetensors --backbone resnet18 --out {0}/work/deep/x.h5",
-        "make-cams {0}/no.h5 --out {0}/work/deep/x.h5",
-        "search-crf {0}/no.h5 --out {0}/work/deep/x.h5",
-        "export-masks {0}/no.h5 --out {0}/work/deep/masks",
-        "predict-masks {0}/no.h5 --out {0}/work/deep/masks",
-        "train-segmenter {0}/no --out {0}/work/deep/x.h5",
-        "report {0}/no --out {0}/work/deep/x.html",
+        "train-cam --root data --weights {0}/no.safetensors --backbone resnet18 --out {0}/made/deep/x.h5",
+        "make-cams {0}/no.h5 --out {0}/made/deep/x.h5",
+        "search-crf {0}/no.h5 --out {0}/made/deep/x.h5",
+        "export-masks {0}/no.h5 --out {0}/made/deep/masks",
+        "predict-masks {0}/no.h5 --out {0}/made/deep/masks",
+        "train-segmenter {0}/no --out {0}/made/deep/x.h5",
+        "report {0}/no --out {0}/made/deep/x.html",
     ],
 )
 def test_a_stage_that_cannot_begin_leaves_no_folder(line: str, synthetic_root: Path, tmp_path: Path) -> None:

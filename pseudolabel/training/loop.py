@@ -73,17 +73,11 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
                 write_state(run, waiting, cost)
                 waiting = None
             run.step += 1
-            values |= run.objective.after_step(run.network, run.step)
-            _record(run, values)
-            curves.scalars(run.step, values)
-            for name, picture in run.objective.pictures().items():
-                curves.picture(run.step, name, picture)
+            _record(run, curves, values | run.objective.after_step(run.network, run.step))
             advance(1)
             if run.step % run.steps_per_epoch == 0 or run.step == run.total_steps:
                 rate = (run.step - first) * run.images_per_step / (time.perf_counter() - started)
-                curves.scalars(run.step, _end_epoch(run, progress, rate))
-                for name, (counts, edges) in run.objective.histograms().items():
-                    curves.histogram(run.step, name, counts, edges)
+                _end_epoch(run, progress, curves, rate)
             if run.step % options.save_every == 0 and run.step < run.total_steps:
                 share_cost(run, cost)
                 if run.group.leads:
@@ -179,15 +173,18 @@ def _parts(run: Run, batches: list[Batch]) -> Iterator[Losses]:
         yield losses
 
 
-def _record(run: Run, values: dict[str, float]) -> None:
-    """Append to the curves, one value a step: not a number where nothing was measured."""
+def _record(run: Run, curves: Curves, values: dict[str, float]) -> None:
+    """Append to the curves, one value a step: not a number where nothing was measured; and what is to be seen."""
     known = {name for name in run.curves if not name.startswith("epoch/")}
     for name in known | values.keys():
         run.curves.setdefault(name, [math.nan] * (run.step - 1)).append(values.get(name, math.nan))
+    curves.scalars(run.step, values)
+    for name, picture in run.objective.pictures().items():
+        curves.picture(run.step, name, picture)
 
 
-def _end_epoch(run: Run, progress: Progress, rate: float) -> dict[str, float]:
-    """Validate, report, and choose; returns what was measured."""
+def _end_epoch(run: Run, progress: Progress, curves: Curves, rate: float) -> None:
+    """Validate, choose and report."""
     values: dict[str, float] = {}
     epochs = math.ceil(run.total_steps / run.steps_per_epoch)
     epoch = math.ceil(run.step / run.steps_per_epoch)
@@ -201,7 +198,9 @@ def _end_epoch(run: Run, progress: Progress, rate: float) -> dict[str, float]:
             curve.append(value)
             message += f", {name.replace('_', ' ')} {value:.4f}"
     progress.log(message)
-    return {f"epoch/{name}": value for name, value in values.items()}
+    curves.scalars(run.step, {f"epoch/{name}": value for name, value in values.items()})
+    for name, (counts, edges) in run.objective.histograms().items():
+        curves.histogram(run.step, name, counts, edges)
 
 
 def _validate(run: Run) -> dict[str, float]:
