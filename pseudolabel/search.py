@@ -247,10 +247,7 @@ def open_pairs(options: SearchThresholdOptions, reader: MapsReader) -> Pairs:
         DatasetError: An image is not in the data set.
     """
     dataset = reopen_dataset(reader.header.dataset, root=options.root)
-    if dataset.classes != reader.header.classes:
-        raise InputError(
-            f"{options.cams} has other classes than {dataset.root}; pass --root with the folder that it was made from"
-        )
+    dataset.require_classes(reader.header.classes, options.cams, masks=True)
     indices = [index for index, name in enumerate(reader.images.ids) if name not in reader.skipped]
     records = dataset.find([reader.images.ids[index] for index in indices], options.cams)
     if not records:

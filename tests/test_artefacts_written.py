@@ -42,6 +42,18 @@ def test_a_finished_artefact_is_only_replaced_when_asked(cams: Path, tmp_path: P
     assert not (tmp_path / "new").exists()  # it comes with the first thing to keep
 
 
+def test_a_file_of_the_users_is_not_replaced_even_when_asked(cams: Path, tmp_path: Path) -> None:
+    table = tmp_path / "tags.csv"
+    table.write_text("id,class\n")
+    with pytest.raises(InputError) as caught:
+        check_output(table, overwrite=True)
+    assert str(caught.value) == f"{table} is no output of pseudolabel and will not be replaced; choose another --out"
+    check_output(cams, overwrite=True)
+    check_output(cams.rename(tmp_path / "cams"), overwrite=True)  # an artefact by another name
+    cams.write_text("damaged")
+    check_output(cams, overwrite=True)
+
+
 def begin(out: Path, count: int, *, seed: int = 0, **changes: object) -> MapsWriter:
     """A writer that has added the first images' maps and committed them."""
     options = build_options("make-cams", {"checkpoint": "cam.h5", "out": out, "seed": seed}).resolved()
@@ -236,8 +248,11 @@ def test_a_full_disk_leaves_the_earlier_artefact_untouched(tmp_path: Path) -> No
 
 def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="File exists"):
+    with pytest.raises(InputError) as caught:
         check_output(tmp_path / "file" / "x.h5", overwrite=False)
+    assert (
+        str(caught.value) == f"{tmp_path}/file/x.h5 cannot be written: {tmp_path}/file is a file; choose another --out"
+    )
 
 
 def test_an_error_inside_the_block_leaves_no_artefact(tmp_path: Path) -> None:

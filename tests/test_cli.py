@@ -363,8 +363,8 @@ def test_every_failure_has_its_exit_code_and_one_line(
 @pytest.mark.parametrize(
     ("command", "what"),
     [
-        ("train-cosa", "goes on from where it stopped"),
-        ("run", "goes on from where it stopped"),
+        ("train-cosa", "goes on from what was saved"),
+        ("run", "goes on from what was saved"),
         ("data", "starts anew"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,20 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
     shown = capsys.readouterr()
     assert shown.out == ""
     return shown.err
+
+
+def test_a_data_set_whose_classes_have_changed_is_refused(checkpoints, synthetic_root, tmp_path, capsys):
+    """Their names would come from the checkpoint, their tags' numbers from the data set."""
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    names = (root / "classes.txt").read_text().split()
+    (root / "classes.txt").write_text("\n".join([names[0], *reversed(names[1:])]))
+    for words in (["make-cams", "--out", tmp_path / "x.h5"], ["predict-masks", "--out", tmp_path / "x"]):
+        said = refusal(capsys, words[0], checkpoints[VIT], "--root", root, "--split", "val", *words[1:])
+        assert said == (
+            f"error: {checkpoints[VIT]} was made with other classes than {root} has: class 1 was {names[1]!r}, "
+            f"is {names[-1]!r}; pass --root with the folder that it was made from\n"
+        )
 
 
 def test_a_checkpoint_of_another_network_is_named(checkpoints, synthetic_root, tmp_path, capsys):

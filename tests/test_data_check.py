@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.cli.app import main
+from pseudolabel.data import load_dataset
 from pseudolabel.data.check import check_dataset
 from pseudolabel.errors import InputError
 from pseudolabel.options import DataCheckOptions
@@ -73,12 +74,16 @@ def spoil(root: Path) -> list[str]:
 
 
 def test_a_sound_data_set(root: Path) -> None:
+    dataset = load_dataset({"dataset": "voc", "root": root, "split": "train"})
+    names, tagged = dataset.classes[1:], [record.tags or () for record in dataset.records]
+    assert sum(map(len, tagged)) >= 8
     assert check(root) == {
         "root": str(root),
         "split": "train",
         "classes": 5,
         "images": 8,
         "tagged": 8,
+        "images_of": {name: sum(label in tags for tags in tagged) for label, name in enumerate(names, start=1)},
         "masks": 8,
         "tag_source": "xml",
         "oracle": [],

@@ -129,3 +129,23 @@ def test_refusals(tmp_path: Path) -> None:
         == "--tag-source xml is not for --dataset folder; wanted auto, folders, csv, masks"
     )
     assert refusal(tmp_path, tag_source="csv") == "--tag-source csv needs --tags-file, or a tags.csv in ROOT"
+
+
+def test_classes_in_another_order_than_an_artefact_has_are_refused(table: Path) -> None:
+    before = load(table)
+    before.require_classes(("background", "cat", "dog"), Path("net.h5"))
+    (table / "classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(InputError) as caught:
+        load(table).require_classes(before.classes, Path("net.h5"))
+    assert str(caught.value) == (
+        f"net.h5 was made with other classes than {table} has: class 1 was 'cat', is 'dog'; "
+        f"name the former in {table}/classes.txt (cat, dog), or train anew with these"
+    )
+    (table / "classes.txt").unlink()
+    (table / "tags.csv").unlink()
+    (table / "deep/c.webp").unlink()
+    untagged = load(table, tag_source="none")
+    assert untagged.classes == ("background",)
+    untagged.require_classes(before.classes, Path("net.h5"))
+    with pytest.raises(InputError, match=r"class 1 was 'cat', is 'none'"):
+        untagged.require_classes(before.classes, Path("net.h5"), masks=True)

@@ -198,8 +198,7 @@ def test_ids_never_lead_out_of_the_folder(name: str, dataset: Dataset, tmp_path:
     masks = write_maps(tmp_path / "in.h5", "masks", dataset, [mask], names=[name])
     with pytest.raises(InputError, match=rf"no file of that name is written into {tmp_path / 'out'}$"):
         export_masks(options(masks, tmp_path / "out"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5", "out"]
-    assert files(tmp_path / "out") == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["in.h5"]
 
 
 @pytest.mark.parametrize("name", ["contact-sheet", "overlays/a", "pictures.partial/a"])
@@ -300,7 +299,8 @@ def test_other_classes_are_refused(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         export_masks(options(masks, tmp_path / "out", rle=True))
     assert str(caught.value) == (
-        f"{masks} has labels of other classes than {dataset.root}; pass --root with the folder that they were made from"
+        f"{masks} was made with other classes than {dataset.root} has: class 1 was 'unicorn', is "
+        f"{dataset.classes[1]!r}; pass --root with the folder that it was made from"
     )
 
 

@@ -347,7 +347,8 @@ def test_masks_that_do_not_fit_or_say_nothing_are_errors(
     names = root / "classes.txt"
     names.write_text(names.read_text().strip() + "\ncow\n")
     assert refusal(inputs, out, method="oracle", root=root) == (
-        f"{inputs['cams']} has other classes than {root}; pass --root with the folder that it was made from"
+        f"{inputs['cams']} was made with other classes than {root} has: class 6 was 'none', is 'cow'; "
+        "pass --root with the folder that it was made from"
     )
 
 

@@ -290,7 +290,7 @@ def test_masks_that_do_not_fit_the_maps_are_errors(cams: Path, root: Path) -> No
     (root / "ImageSets/Segmentation/train.txt").write_text("image 0")
     assert "5 images of" in refusal(cams, method="sweep")
     (root / "classes.txt").write_text("cat\ndog\ncow")
-    assert "has other classes than" in refusal(cams, method="sweep")
+    assert "was made with other classes than" in refusal(cams, method="sweep")
 
 
 def test_masks_without_a_pixel_that_counts_are_an_error(tmp_path: Path) -> None:

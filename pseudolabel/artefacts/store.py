@@ -43,13 +43,20 @@ def partial_path(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def check_output(out: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a finished artefact unless asked to, and a place that cannot be written to.
+def check_output(out: Path, *, overwrite: bool, ending: str = ".h5") -> None:
+    """Refuse to replace a finished artefact unless asked to, any other file, and a place that cannot be written to.
 
     Makes nothing: a stage that fails before it has something to keep leaves no folder behind.
+
+    Args:
+        out: Path of the output.
+        overwrite: Whether it may be replaced: where its name has the ending, or it is an HDF5 file.
+        ending: That such outputs usually have.
     """
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists already; pass --overwrite to replace it, or another --out")
+    if out.is_file() and out.suffix != ending and not h5py.is_hdf5(out):
+        raise InputError(f"{out} is no output of pseudolabel and will not be replaced; choose another --out")
     nearest = next(folder for folder in out.absolute().parents if folder.exists())
     if not nearest.is_dir():
         raise InputError(f"{out} cannot be written: {nearest} is a file; choose another --out")

@@ -36,8 +36,8 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
 
     Returns:
         ``root``, ``split``, ``classes`` (how many, without background), ``images``, ``tagged`` and ``masks`` (how many
-        images have them), the same for each kind of weak label given, ``tag_source``, ``oracle``, and ``problems``: one
-        line each, naming file and cause.
+        images have them), the same for each kind of weak label given, ``images_of`` (how many images each class is
+        tagged in, by its name), ``tag_source``, ``oracle``, and ``problems``: one line each, naming file and cause.
 
     Raises:
         InputError: The split or the tag source does not exist.
@@ -90,6 +90,10 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         "classes": len(dataset.classes) - 1,
         "images": len(records),
         "tagged": tagged,
+        "images_of": {
+            name: sum(label in (record.tags or ()) for record in records)
+            for label, name in enumerate(dataset.classes[1:], start=1)
+        },
         "masks": sum(drawn or record.mask is not None for record in records),
         **{kind: sum(bool(getattr(record, kind)) for record in records) for kind in dataset.weak},
         "tag_source": dataset.tag_source,

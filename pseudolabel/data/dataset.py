@@ -6,6 +6,7 @@ import hashlib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,29 @@ class Dataset:
         if untagged:
             first = f"(first: {untagged[0]}){self.gone_note}"
             raise DatasetError(f"{len(untagged)} images of {self.root} have no tags {first}; {otherwise}")
+
+    def require_classes(self, wanted: tuple[str, ...], source: Path, *, masks: bool = False) -> None:
+        """Refuse other classes than those that an artefact's indices mean.
+
+        Args:
+            wanted: The artefact's, background first.
+            source: The artefact's path, for the message.
+            masks: Whether ground truth is read, too. Where it is not, a data set whose classes are no longer known
+                (its tags are gone) will do: nothing in it has an index.
+
+        Raises:
+            DatasetError: The classes differ, or their order.
+        """
+        if self.classes == wanted or (len(self.classes) == 1 and not masks):
+            return
+        pairs = enumerate(zip_longest(wanted, self.classes, fillvalue="none"))
+        index, (was, now) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
+        mend = "pass --root with the folder that it was made from"
+        if self.name == "folder":
+            mend = f"name the former in {self.root / 'classes.txt'} ({', '.join(wanted[1:])}), or train anew with these"
+        raise DatasetError(
+            f"{source} was made with other classes than {self.root} has: class {index} was {was!r}, is {now!r}; {mend}"
+        )
 
     def spec(self) -> dict[str, Any]:
         """What ``load_dataset`` needs to find this data set again, as JSON data."""

@@ -57,7 +57,7 @@ def write_report(
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; wanted the name of a file")
     runs = read_runs(folders)
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, ending=out.suffix)
     figures = [find_figures(run) for run in runs]
     comparison = compare(runs, figures)
     thresholds = tables.threshold_table(comparison)

@@ -125,12 +125,8 @@ def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Datas
     if not predictions.filterable:
         spec |= {"tag_source": "none", "tags_file": None}
     dataset = reopen_dataset(spec, split=options.split, root=options.root)
-    if header and header.classes != dataset.classes:
-        raise InputError(
-            f"{options.masks} has {len(header.classes)} classes ({', '.join(header.classes[:3])} ...), "
-            f"{dataset.root} has {len(dataset.classes)} ({', '.join(dataset.classes[:3])} ...); "
-            "pass --dataset and --root of the data set that they were made from"
-        )
+    if header:
+        dataset.require_classes(header.classes, options.masks, masks=True)
     return dataset
 
 

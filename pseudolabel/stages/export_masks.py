@@ -113,11 +113,7 @@ def open_dataset(options: ExportMasksOptions, source: Source) -> Dataset | None:
     if not (options.overlays or options.contact_sheet or options.rle):
         return None
     dataset = reopen_dataset(source.header.dataset, root=options.root)
-    if dataset.classes != source.header.classes:
-        raise InputError(
-            f"{options.labels} has labels of other classes than {dataset.root}; "
-            "pass --root with the folder that they were made from"
-        )
+    dataset.require_classes(source.header.classes, options.labels, masks=True)
     return dataset
 
 

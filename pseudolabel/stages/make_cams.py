@@ -51,6 +51,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     network, parent = load_network(options.checkpoint, "cam", options.network)
     assert isinstance(network, CamNetwork)  # load_network checked the architecture's type
     dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
+    dataset.require_classes(parent.classes, options.checkpoint)
     head, times = pick_head(network, options), pick_times(network, options)
     if options.tags != "predicted":
         dataset.require_tags("pass --tags predicted, or tag them")

@@ -58,6 +58,7 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
     network, parent = load_network(options.checkpoint, "segmenter", options.network)
     assert isinstance(network, AnySegmenter)  # load_network checked the architecture's type
     dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
+    dataset.require_classes(parent.classes, options.checkpoint)
     header = make_header(options, parent, dataset)
     if options.overwrite or not already_made(first, header):
         written = predict(options, network, dataset, header, first, progress)

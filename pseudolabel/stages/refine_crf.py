@@ -63,6 +63,7 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
     with open_source(options.cams, options.threshold, "cams", "soft-labels") as source:
         check_confidence(options, source)
         dataset = reopen_dataset(source.header.dataset, root=options.root)
+        dataset.require_classes(source.header.classes, options.cams)
         records = dataset.find(source.images.ids, options.cams)
         held = HELD in source.header.protocol
         if held and not any(record.boxes for record in records):

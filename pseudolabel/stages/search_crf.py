@@ -110,10 +110,7 @@ def check_masks(options: SearchCrfOptions, source: Source, dataset: Dataset, rec
         InputError: The data set has other classes than the maps, or no pixel of the masks counts.
         DatasetError: Masks are missing, unreadable or of another size than the maps.
     """
-    if dataset.classes != source.header.classes:
-        raise InputError(
-            f"{options.cams} has other classes than {dataset.root}; pass --root with the folder that it was made from"
-        )
+    dataset.require_classes(source.header.classes, options.cams, masks=True)
     faults, counts = [], False
     for image, record in records.items():
         try:
