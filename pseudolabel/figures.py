@@ -232,6 +232,7 @@ def _segmenter(run: RunFolder, scores: list[Score], segmenter: Node | None) -> t
         none = Figure(reason="no checkpoint of this run predicts masks")
         return none, none
     fitting = [score for score in scores if score.source is segmenter and not score.training]
+    fitting = [score for score in fitting if not score.facts.get("trained_on")]
     if not fitting:
         none = Figure(
             reason=f"{segmenter.name} has no scores on images that it was not trained on; run 'pseudolabel "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,21 +152,32 @@ class Supervision:
 def find_supervision(parents: Mapping[Path, Header]) -> Supervision | None:
     """The nearest checkpoint among what masks were made from that says what supervised its images.
 
-    What a network learnt from comes before the checkpoint that its weights started from.
-
     Args:
         parents: Path to header of the masks, and of what is known to be behind them.
 
     Returns:
         None where there is none, or none any more.
     """
+    for path, header in behind(parents):
+        if header.kind == "checkpoint" and (found := _read_supervision(path)) is not None:
+            return found
+    return None
+
+
+def behind(parents: Mapping[Path, Header]) -> Iterator[tuple[Path, Header]]:
+    """What masks were made from, as far as it still lies where it did, the nearest first; the masks are among it.
+
+    What a network learnt from comes before the checkpoint that its weights started from.
+
+    Args:
+        parents: Path to header of the masks, and of what is known to be behind them.
+    """
     waiting = list(parents.items())
     started_from: list[tuple[Path, Header]] = []
     seen: set[Path] = set()  # places: equal data of another making have equal digests
     while waiting or started_from:
         path, header = (waiting or started_from).pop(0)
-        if header.kind == "checkpoint" and (found := _read_supervision(path)) is not None:
-            return found
+        yield path, header
         for item in header.inputs:
             place = Path(os.path.normpath(path.parent / item.path))
             if item.kind not in REQUIRED or place in seen:
@@ -176,7 +187,6 @@ def find_supervision(parents: Mapping[Path, Header]) -> Supervision | None:
             if parent is not None:
                 initial = parent.kind == header.kind == "checkpoint"
                 (started_from if initial else waiting).append((place, parent))
-    return None
 
 
 def _read_supervision(path: Path) -> Supervision | None:

@@ -115,6 +115,19 @@ def test_a_segmenter_trained_on_anothers_masks_is_the_final_one(single: Path, ma
     assert route == ["network.h5", "pseudo/masks.h5", "last.h5"]
 
 
+def test_images_of_another_list_that_were_trained_on_are_no_others(single: Path, made: Path) -> None:
+    spec = {"dataset": "voc", "root": str(made / "data")}
+    train = load_dataset({**spec, "split": "train"})
+    (single / "some.txt").write_text(train.records[0].id)
+    some = load_dataset({**spec, "split": str(single / "some.txt")})
+    last = small_runs.write_network(single / "last.h5", "train-segmenter", train, single / "pseudo" / "masks.h5")
+    stage("evaluate-masks", small_runs.predict(single / "after", last, some, seed=9))
+    assert read_header(single / "after/scores.h5").facts["trained_on"] == 1
+    figure = one(single)["figures"]["segmenter"]
+    assert figure["miou"] is None
+    assert figure["reason"].startswith("last.h5 has no scores on images that it was not trained on; ")
+
+
 def test_soft_labels_that_lead_to_the_segmenter_through_a_crf_are_counted(single: Path, made: Path) -> None:
     train = load_dataset({"dataset": "voc", "root": str(made / "data"), "split": "train"})
     stage(

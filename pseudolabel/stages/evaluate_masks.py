@@ -26,6 +26,7 @@ from pseudolabel.artefacts import Header, check_output, child_header, write_arte
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.errors import InputError
+from pseudolabel.familiar import count_trained_on
 from pseudolabel.metrics.scores import rounded
 from pseudolabel.options import EvaluateMasksOptions
 from pseudolabel.parallel import ordered_map
@@ -60,7 +61,8 @@ def evaluate_masks(
 
     Returns:
         ``out``; the keys of ``metrics.scores.summarise``; ``interval`` (of mIoU, 95 %); ``images`` and ``skipped``
-        (their numbers); ``worst`` (``id`` and ``miou`` of the worst images); ``unfiltered`` and ``tag_filtered`` (the
+        (their numbers); ``trained_on`` (of how many the network behind the masks has learnt, None where that is not
+        known); ``worst`` (``id`` and ``miou`` of the worst images); ``unfiltered`` and ``tag_filtered`` (the
         main keys once more for each, None where there is no such score); ``by_supervision`` (as ``split_by``, None
         where no image was trained on, or nobody knows); ``oracle``; ``protocol``.
 
@@ -98,6 +100,11 @@ def evaluate_masks(
                 advance(len(counts.ids))
         complain(f"{options.masks} does not fit the ground truth of split {dataset.split}", scoring.faults)
         facts = describe(options, predictions, dataset, records, scoring, supervision)
+        if facts["trained_on"] and predictions.tag_filter == "none":  # with the tags they are meant as pseudo labels
+            progress.warn(
+                f"the network behind {options.masks} was trained on {facts['trained_on']} of the {len(records)} "
+                "images: their score says nothing about others"
+            )
         header = make_header(options, predictions, dataset, facts, supervision)
         arrays = scoring.arrays()
         if predictions.skipped:
@@ -165,6 +172,7 @@ def describe(
     return main | {
         "images": len(records),
         "skipped": len(predictions.skipped),
+        "trained_on": count_trained_on(predictions.parents, dataset, records),
         "worst": [{"id": name, "miou": rounded(score)} for score, name in scoring.worst],
         "unfiltered": None if constructed or unknown else main_scores(main),
         "tag_filtered": main_scores(main) if constructed else main_scores(second[0]) if second else None,
