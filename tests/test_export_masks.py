@@ -22,6 +22,7 @@ from small_artefacts import (
     write_maps,
     write_thresholds,
 )
+from small_training import Listening
 
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.data import Dataset, load_dataset, read_image
@@ -302,6 +303,17 @@ def test_other_classes_are_refused(dataset: Dataset, tmp_path: Path) -> None:
         f"{masks} was made with other classes than {dataset.root} has: class 1 was 'unicorn', is "
         f"{dataset.classes[1]!r}; pass --root with the folder that it was made from"
     )
+
+
+def test_masks_without_any_object_are_warned_about(dataset: Dataset, tmp_path: Path) -> None:
+    threshold = write_thresholds(tmp_path / "t.h5", dataset.classes, 0.4)
+    nothing = [{1: np.zeros((3, 4))}, {}, {2: np.full((3, 4), 0.39)}]
+    warning = "none of the 3 masks has a pixel of an object: nothing can be learnt from them"
+    for name, maps, wanted in (("none", nothing, [warning]), ("some", blurred_truth(dataset, 3), [])):
+        cams = write_maps(tmp_path / f"{name}.h5", "cams", dataset, maps)
+        progress = Listening()
+        export_masks(options(cams, tmp_path / name, threshold=threshold), progress)
+        assert progress.warnings == wanted
 
 
 def test_thresholds_go_with_cams_only(soft: Path, dataset: Dataset, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ All files wait in a folder of their own inside ``--out`` until the last one is c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, reopen_dataset
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.gallery import COCO, OVERLAYS, SHEET, Gallery
-from pseudolabel.labels import Thresholds, assign, from_soft
+from pseudolabel.labels import IGNORE, Thresholds, assign, from_soft
 from pseudolabel.options import ExportMasksOptions
 from pseudolabel.pictures import mask_path, write_mask
 from pseudolabel.progress import Progress
@@ -76,12 +77,22 @@ def write_masks(
     check_output(options.artefact, overwrite=options.overwrite)
     pngs = mask_paths(options, source.images.ids)
     writer = MapsWriter(options.artefact, header, source.images, dtype="uint8", cost=cost, overwrite=options.overwrite)
+    seen: Counter[bool] = Counter()
+
+    def counted(found: np.ndarray | str) -> np.ndarray | str:
+        """The label map, counted by whether it has an object."""
+        if not isinstance(found, str):
+            seen[bool((found % IGNORE).any())] += 1
+        return found
+
     with writer:
         done = writer.done
         staging = Staging(options.out, fresh=done == 0)
         work = partial(make_mask, kind=source.header.kind, thresholds=source.thresholds)
         tasks = ((source.item(index), staging.place(pngs[index])) for index in range(done, len(pngs)))
-        write_maps(writer, work, tasks, len(pngs), workers=options.workers, progress=progress)
+        write_maps(writer, work, tasks, len(pngs), take=counted, workers=options.workers, progress=progress)
+        if seen[False] and not seen[True]:
+            progress.warn(f"none of the {seen[False]} masks has a pixel of an object: nothing can be learnt from them")
         skipped = {name for name, _ in writer.skipped}
         kept = [index for index, name in enumerate(source.images.ids) if name not in skipped]
         also: list[Path] = []
