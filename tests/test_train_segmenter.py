@@ -225,6 +225,13 @@ def test_restricting_by_hand():
     soft = np.array([0.1, 0.6, 0.3], dtype=np.float32)[:, None, None]
     np.testing.assert_allclose(restricted(soft, (2,))[:, 0, 0], [0.25, 0, 0.75], rtol=1e-6)
     assert restricted(soft, ())[:, 0, 0].tolist() == [1, 0, 0]
+    sure = np.array([0, 1, 0], np.float32).reshape(3, 1, 1)  # of a class that the tags exclude
+    assert restricted(sure, (2,))[:, 0, 0].tolist() == [1, 0, 0]
+    assert restricted(np.array([1e-30, 1, 3e-30], np.float32).reshape(3, 1, 1), (2,))[:, 0, 0].tolist() == [
+        0.25,
+        0,
+        0.75,
+    ]
 
 
 def test_probabilities_sum_to_one(checkpoint):

@@ -199,11 +199,15 @@ def class_probabilities(network: AnySegmenter, images: Tensor, scales: tuple[flo
 
 
 def restricted(probabilities: np.ndarray, tags: tuple[int, ...]) -> np.ndarray:
-    """Probabilities (K, h, w) with the classes that the tags exclude removed, background kept, summing to 1 again."""
+    """Probabilities (K, h, w) with the classes that the tags exclude removed, background kept, summing to 1 again.
+
+    Where the network is so sure of an excluded class that nothing is left in float32, all is background.
+    """
     mask = np.zeros(len(probabilities), dtype=probabilities.dtype)
     mask[[0, *tags]] = 1
     kept = probabilities * mask[:, None, None]
-    return np.asarray(kept / np.maximum(kept.sum(axis=0), np.finfo(np.float32).tiny), dtype=np.float32)
+    kept[0, kept.sum(axis=0) < np.finfo(np.float32).tiny] = 1
+    return np.asarray(kept / kept.sum(axis=0), dtype=np.float32)
 
 
 def held(probabilities: np.ndarray, record: Record, size: tuple[int, int]) -> dict[int, np.ndarray]:
