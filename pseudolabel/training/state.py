@@ -132,7 +132,7 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             raise ArtefactError(f"{state}: {error}; pass --overwrite to start anew") from error
         run.curves.update({name: array.tolist() for name, array in _arrays(file["curves"]).items()})
         if "chosen" in file and _judged_alike(run, artefact.header):
-            measured = {name: float(value) for name, value in _arrays(file["chosen/measured"]).items()}
+            measured = {name: float(value) for name, value in _arrays(file.get("chosen/measured", {})).items()}
             step = int(file["chosen/step"][()])
             run.best = Best(float(file["chosen/value"][()]), step, _arrays(file["best"]), measured)
         torch.set_rng_state(torch.from_numpy(file["random/cpu"][:]))
