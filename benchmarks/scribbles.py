@@ -13,12 +13,11 @@ length of the scribbles, which needs the extra ``bench``.
 
 from __future__ import annotations
 
-import math
 import statistics
 from pathlib import Path
 from typing import Any
 
-from trials import packaged_settings, read_rows, rows_parser, run_rows, score_network, split_lists
+from trials import deviation, packaged_settings, read_rows, rows_parser, run_rows, score_network, split_lists, spread
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.data.simulate import simulate_points, simulate_scribbles
@@ -118,16 +117,6 @@ def by_choice(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
     for row in rows:
         found.setdefault(row["choice"], []).append(float(row[key]))
     return found
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.mean(values):5.2f} ± {deviation(values):4.2f}"
-
-
-def deviation(values: list[float]) -> float:
-    """The standard deviation; of one seed none is known."""
-    return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def plot(scores: dict[str, list[float]], path: Path) -> None:

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 from pathlib import Path
 from typing import Any
 
 from common import make_parser
-from trials import read_rows, write_rows
+from trials import read_rows, spread, write_rows
 
 SCORES: dict[str, tuple[str, str | None]] = {
     "maps": ("plain-scores", None),
@@ -78,12 +77,6 @@ def row_of(path: Path) -> dict[str, Any]:
 def percent(share: float) -> float:
     """A share in per cent."""
     return round(100 * share, 2)
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation, or the one value."""
-    mean = statistics.mean(values)
-    return f"{mean:5.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:5.1f}"
 
 
 if __name__ == "__main__":

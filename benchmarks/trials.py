@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,16 @@ def write_rows(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) -
 def is_done(path: Path, name: str, seed: int) -> bool:
     """Whether the CSV holds this choice and seed."""
     return (name, str(seed)) in {(row["choice"], row["seed"]) for row in read_rows(path)}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.mean(values):5.2f} ± {deviation(values):4.2f}"
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation; of one seed none is known."""
+    return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def packaged_settings(pipeline: str, key: str, arguments: argparse.Namespace) -> dict[str, Any]:
