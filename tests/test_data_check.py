@@ -104,6 +104,30 @@ def test_a_mask_that_tags_are_read_from_is_named_once(root: Path) -> None:
     assert set(wanted[-2:]) < set(found)
 
 
+def test_masks_with_classes_that_the_tags_exclude_are_counted_in_a_warning(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tags of scene_00001 that leave out class 2 of its mask, and of scene_00003 that leave out classes 1 and 4."""
+    names = load_dataset({"dataset": "voc", "root": root, "split": "train"}).classes
+    assert check(root)["problems"] == []
+    assert capsys.readouterr().err == ""
+    for name, stripes, tag in (("scene_00001", (2,), 1), ("scene_00003", (1, 4), 2)):
+        mask = np.full_like(np.asarray(Image.open(root / f"SegmentationClass/{name}.png")), 255)
+        mask[0] = (0, tag, *stripes)[-1]
+        mask[1] = (0, tag, *stripes)[-len(stripes)]
+        mask[2] = tag
+        Image.fromarray(mask).save(root / f"SegmentationClass/{name}.png")
+        (root / f"Annotations/{name}.xml").write_text(
+            f"<annotation><object><name>{names[tag]}</name></object></annotation>"
+        )
+    for workers in (0, 2):
+        assert check(root, workers=workers)["problems"] == []
+        assert capsys.readouterr().err == (
+            f"warning: the masks of 2 images have classes that their tags exclude (first: 'scene_00001': {names[2]}); "
+            "tags (xml) and masks may be of different images, or their classes in another order\n"
+        )
+
+
 def test_what_stops_everything_is_a_problem_too(root: Path) -> None:
     (root / "classes.txt").write_text("ball\nball\n")
     assert problems(root) == ["classes.txt: class 'ball' stands twice; every class needs a name of its own"]

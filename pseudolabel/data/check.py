@@ -14,6 +14,7 @@ from pseudolabel.data.faults import passing_on
 from pseudolabel.data.images import read_image
 from pseudolabel.data.instances import InstanceMasks
 from pseudolabel.data.weak import has_weak_labels, listed_ids, load_weak_labels
+from pseudolabel.labels import IGNORE
 from pseudolabel.options import DataCheckOptions
 from pseudolabel.parallel import ordered_map
 from pseudolabel.progress import Progress
@@ -28,7 +29,8 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     predict masks, that is a warning), unreadable images and masks, masks of another size than their image, and
     labels outside the classes. Of weak labels: those of classes that the tags exclude, or of images that are not in the
     list, images without any label, scribbles of another size or outside the image, points outside it or on ignored
-    pixels of the mask, and boxes that are empty, swapped or beyond the border.
+    pixels of the mask, and boxes that are empty, swapped or beyond the border. Tags that exclude a class of the mask
+    are a warning: they may be meant to be imperfect.
 
     Args:
         options: The data set and how many processes read it.
@@ -76,14 +78,22 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
             f"no image of split {dataset.split} of {dataset.root} has tags, weak labels or a mask, so that nothing can "
             "be learnt from them; put a tags.csv there, or give --tags-file, --scribbles, --points or --boxes"
         )
-    check = partial(problems_of, read_mask=dataset.read_mask, classes=dataset.classes)
+    check = partial(faults_of, read_mask=dataset.read_mask, classes=dataset.classes)
+    untrue: list[str] = []
     with (
         progress.track(len(records), "images") as advance,
         closing(ordered_map(check, records, workers=options.workers)) as results,
     ):
-        for found in results:
+        for record, (found, excluded) in zip(records, results, strict=True):
             problems += found
+            if excluded:
+                untrue.append(f"{record.id!r}: {', '.join(dataset.classes[label] for label in excluded)}")
             advance(1)
+    if untrue:
+        progress.warn(
+            f"the masks of {len(untrue)} images have classes that their tags exclude (first: {untrue[0]}); tags "
+            f"({dataset.tag_source}) and masks may be of different images, or their classes in another order"
+        )
     return {
         "root": str(dataset.root),
         "split": dataset.split,
@@ -102,7 +112,9 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     }
 
 
-def problems_of(record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]) -> list[str]:
+def faults_of(
+    record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]
+) -> tuple[list[str], list[int]]:
     """What is wrong with the files of one image.
 
     Args:
@@ -111,7 +123,7 @@ def problems_of(record: Record, read_mask: Callable[[Record], np.ndarray], class
         classes: Class names, background first.
 
     Returns:
-        One line for each fault.
+        One line for each fault; the class indices of the mask that the image's tags exclude, ascending.
     """
     found: list[str] = []
     size: tuple[int, int] | None = None
@@ -123,16 +135,18 @@ def problems_of(record: Record, read_mask: Callable[[Record], np.ndarray], class
         with passing_on(found.append):
             mask = read_mask(record)
     if size is None:
-        return found
+        return found, []
     if mask is not None and mask.shape != size:
         name = f"{record.mask}" if record.mask else f"the ground truth of {record.image}"
         found.append(f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
         mask = None
     if has_weak_labels(record):
         weak = load_weak_labels(record, size, classes, fault=found.append)
-        ignored = [point for point in weak.points if mask is not None and mask[point.y, point.x] == 255]
+        ignored = [point for point in weak.points if mask is not None and mask[point.y, point.x] == IGNORE]
         found += [
             f"{point.where}: point ({point.x}, {point.y}) lies on pixels that the mask of the image ignores (255)"
             for point in ignored
         ]
-    return found
+    if mask is None or record.tags is None:
+        return found, []
+    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist()
