@@ -24,6 +24,7 @@ _SEGMENTS = ("segmenter", "scribble", "cosa")
 """Types of networks that predict masks."""
 NO_CAMS = "there are none in this run"
 """The reason of a run without CAMs: nothing is missing there."""
+_OF_SOME = ", with --split LIST where only the images of a list have ground truth"
 Side = Mapping[str, Any]
 """Scores of one label map: the result of evaluate-masks, or one of its parts."""
 
@@ -153,7 +154,9 @@ def _place(run: RunFolder, node: Node) -> Score | str:
     source, plain = origin(run, scored)
     if source is None:
         return f"what {scored.name} was made from is not there any more, or not recorded"
-    return Score(node, scored, source, plain, _place_of(node.header) == _training_place(run, source))
+    facts = node.header.facts
+    learnt = 0 < facts.get("images", 0) == facts.get("trained_on")  # a part of the list
+    return Score(node, scored, source, plain, learnt or _place_of(node.header) == _training_place(run, source))
 
 
 def _training_place(run: RunFolder, source: Node) -> tuple[Any, Any]:
@@ -179,7 +182,7 @@ def _pseudo_labels(run: RunFolder, scores: list[Score], segmenter: Node | None) 
     if segmenter is not None and masks is not None:
         fitting = [score for score in here if score.scored is masks or masks in _same_labels(run, score.scored)]
         missing = f"{masks.name}, which {segmenter.name} was trained on, has no scores"
-        return _newest(fitting, as_they_are, f"{missing}; run 'pseudolabel evaluate-masks {masks.path}'")
+        return _newest(fitting, as_they_are, f"{missing}; run 'pseudolabel evaluate-masks {masks.path}'{_OF_SOME}")
     for fitting in (
         [score for score in here if score.source is segmenter],
         [score for score in here if score.source.kind == "cams" and not score.plain],
@@ -187,7 +190,8 @@ def _pseudo_labels(run: RunFolder, scores: list[Score], segmenter: Node | None) 
     ):
         if fitting:
             return _newest(fitting, filtered, "")
-    return Figure(reason="no masks of the training images have scores; run 'pseudolabel evaluate-masks' on them")
+    unscored = "no masks of the training images have scores; run 'pseudolabel evaluate-masks' on them"
+    return Figure(reason=unscored + _OF_SOME)
 
 
 def _same_labels(run: RunFolder, scored: Node) -> list[Node]:

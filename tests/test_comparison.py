@@ -128,6 +128,19 @@ def test_images_of_another_list_that_were_trained_on_are_no_others(single: Path,
     assert figure["reason"].startswith("last.h5 has no scores on images that it was not trained on; ")
 
 
+def test_pseudo_labels_may_be_scored_on_those_of_the_training_images_that_have_masks(multi: Path, made: Path) -> None:
+    train = load_dataset({"dataset": "voc", "root": str(made / "data"), "split": "train"})
+    (multi / "some.txt").write_text(train.records[0].id)
+    before = one(multi)["figures"]["pseudo_labels"]
+    scored = multi / before["scores"]
+    masks = multi / before["scored"]
+    scored.unlink()
+    stage("evaluate-masks", masks, "--split", multi / "some.txt", "--out", scored)
+    figure = one(multi)["figures"]["pseudo_labels"]
+    assert (figure["scores"], figure["images"], figure["split"]) == (before["scores"], 1, str(multi / "some.txt"))
+    assert figure["protocol"]["ids_sha256"] != before["protocol"]["ids_sha256"]
+
+
 def test_soft_labels_that_lead_to_the_segmenter_through_a_crf_are_counted(single: Path, made: Path) -> None:
     train = load_dataset({"dataset": "voc", "root": str(made / "data"), "split": "train"})
     stage(
@@ -207,7 +220,8 @@ def test_what_is_missing_is_a_dash_with_a_reason(multi: Path) -> None:
     figures = one(multi)["figures"]
     assert figures["pseudo_labels"]["reason"] == (
         "seven/masks.h5, which nine.h5 was trained on, has no scores; "
-        f"run 'pseudolabel evaluate-masks {multi / 'seven' / 'masks.h5'}'"
+        f"run 'pseudolabel evaluate-masks {multi / 'seven' / 'masks.h5'}', with --split LIST where only the images of "
+        "a list have ground truth"
     )
     assert {figures["pseudo_labels"][measure] for measure in MEASURES} == {None}
     shown = tables.score_table(compare_runs([multi]))

@@ -60,6 +60,10 @@ def refusal(*arguments: Any, **options: Any) -> str:
 class Noticing(Progress):
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.lines: list[str] = []
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -207,6 +211,30 @@ def masks_artefact(path: Path, root: Path, masks: Mapping[str, Any] = PREDICTION
     return write_artefact_of_maps(path, "masks", root, masks, SIZES, **header)
 
 
+def test_a_list_of_some_of_the_images_scores_their_masks_alone(tmp_path: Path, root: Path) -> None:
+    masks = masks_artefact(tmp_path / "run/masks.h5", root)
+    (root / "SegmentationClass/b.png").unlink()  # only some of one's own photographs have a mask
+    assert "b.png has no ground-truth mask" in refusal(masks)
+    some = tmp_path / "some.txt"
+    some.write_text("sub/c\na\n")
+    progress = Noticing()
+    found = evaluate_masks(EvaluateMasksOptions(masks=masks, split=str(some)), progress)
+    assert progress.lines == [f"1 of 3 masks are of images outside split {some}: not scored"]
+    pngs = folder_of(tmp_path / "pngs", {name: PREDICTION[name] for name in ("a", "sub/c")})
+    alone = evaluate(pngs, root, split=str(some))
+    assert {key: found[key] for key in KEYS - {"protocol"}} == {key: alone[key] for key in KEYS - {"protocol"}}
+    assert (found["images"], found["protocol"]["split"]) == (2, str(some))
+    some.write_text("a\nd\n")
+    save(root / "JPEGImages/d.png", np.zeros((2, 3, 3), dtype=np.uint8))
+    assert "1 of 2 images have no mask (d); make what is missing" in refusal(masks, split=str(some), overwrite=True)
+
+
+def test_masks_of_a_list_that_has_shrunk_since_are_superfluous(tmp_path: Path, root: Path) -> None:
+    masks = masks_artefact(tmp_path / "run/masks.h5", root)
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\nb\n")
+    assert "1 masks are of no image of the split (sub/c)" in refusal(masks)
+
+
 def test_masks_say_what_they_are_of_and_how_they_were_made(tmp_path: Path, root: Path) -> None:
     masks = masks_artefact(
         tmp_path / "run/masks.h5",
@@ -241,9 +269,7 @@ def test_a_moved_data_set_and_another_split_can_be_named(tmp_path: Path, root: P
     found = evaluate_masks(EvaluateMasksOptions(masks=masks, root=moved))
     assert found["images"] == 3
     (tmp_path / "part.txt").write_text("a\nb\n")
-    assert "1 masks are of no image of the split (sub/c)" in refusal(
-        masks, moved, split=str(tmp_path / "part.txt"), overwrite=True
-    )
+    assert evaluate(masks, moved, split=str(tmp_path / "part.txt"), overwrite=True)["images"] == 2
 
 
 def test_masks_of_other_classes_are_an_error(tmp_path: Path, root: Path) -> None:

@@ -1,7 +1,9 @@
 """``evaluate-masks``: masks and ground truth in, scores out, with everything beside them that they depend on.
 
 Every image of the split must have exactly one mask of its size. An image that an earlier stage says it has skipped is
-not scored and is listed in the result; every other missing, superfluous, misshapen or unreadable mask is an error.
+not scored and is listed in the result; every other missing, superfluous, misshapen or unreadable mask is an error. Only
+where ``--split`` names another list than that which an artefact's masks are of may there be more masks: a part of them
+is scored, for instance that which there is ground truth of.
 
 Soft labels of every class are scored twice: unfiltered, which are the top-level figures, and with the classes that the
 image tags exclude removed before the argmax. Masks that were made with the image tags only have a filtered score, and
@@ -16,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -75,6 +78,7 @@ def evaluate_masks(
     with open_predictions(options.masks) as predictions:
         check_output(out, overwrite=options.overwrite)
         dataset = open_truth(options, predictions)
+        predictions = part_of(predictions, dataset, progress)
         records = records_of(dataset, predictions.places, predictions.skipped, options.masks)
         filtered = predictions.filterable and all(record.tags is not None for record in records)
         if predictions.skipped:
@@ -135,6 +139,22 @@ def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Datas
     if header:
         dataset.require_classes(header.classes, options.masks, masks=True)
     return dataset
+
+
+def part_of(predictions: Predictions, dataset: Dataset, progress: Progress) -> Predictions:
+    """The masks without those of images outside the split, where an artefact says that it was made of another."""
+    header = predictions.header
+    if header is None or header.dataset.get("split") == dataset.split:
+        return predictions
+    asked = {record.id for record in dataset.records}
+    places = {name: place for name, place in predictions.places.items() if name in asked}
+    skipped = {name: reason for name, reason in predictions.skipped.items() if name in asked}
+    others = len(predictions.places) - len(places)
+    if others:
+        progress.log(
+            f"{others} of {len(predictions.places)} masks are of images outside split {dataset.split}: not scored"
+        )
+    return replace(predictions, places=places, skipped=skipped)
 
 
 def supervision_of(predictions: Predictions, options: EvaluateMasksOptions, progress: Progress) -> Supervision | None:
