@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pseudolabel.artefacts import Header
-from pseudolabel.data import Dataset, Record, load_dataset
-from pseudolabel.errors import InputError
+from pseudolabel.artefacts import Header, open_artefact
+from pseudolabel.data import Record
 from pseudolabel.supervision import behind
 
+_PLACE = ("dataset", "root")
+"""What ids of two artefacts must have in common to mean the same images."""
 
-def count_trained_on(parents: Mapping[Path, Header], dataset: Dataset, records: Sequence[Record]) -> int | None:
+
+def count_trained_on(parents: Mapping[Path, Header], records: Iterable[Record]) -> int | None:
     """How many images the nearest network behind masks was trained on.
 
     Args:
         parents: Path to header of the masks, and of what is known to be behind them.
-        dataset: Of the images, as it is now.
-        records: The images.
+        records: The images that are scored.
 
     Returns:
         None where that is not known: no checkpoint is behind the masks any more, it was trained on another data set, or
-        its list is gone. Splits of COCO share no image and are not read for this, which would take long.
+        it does not say on which images.
     """
-    checkpoint = next((header for _, header in behind(parents) if header.kind == "checkpoint"), None)
     masks = next(iter(parents.values()), None)
-    if checkpoint is None or masks is None or dataset.name == "coco":
+    path, network = next(
+        ((path, header) for path, header in behind(parents) if header.kind == "checkpoint"), (None, None)
+    )
+    if masks is None or path is None or network is None:
         return None
-    spec = checkpoint.dataset
-    if any(spec.get(name) != masks.dataset.get(name) for name in ("dataset", "root")):
+    if any(network.dataset.get(name) != masks.dataset.get(name) for name in _PLACE):
         return None
-    plain = {"dataset": dataset.name, "root": str(dataset.root), "split": spec.get("split"), "tag_source": "none"}
-    try:
-        listed = load_dataset(plain).records
-    except InputError:
-        return None
-    trained = {record.id for record in listed} - set(checkpoint.facts.get("held_out") or ())
+    with open_artefact(path, "checkpoint") as artefact:
+        if "images/id" not in artefact.file:
+            return None
+        trained = set(artefact.file["images/id"].asstr()[:])
     return sum(record.id in trained for record in records)

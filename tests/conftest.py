@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import multi_stage, single_stage, write_data
 from small_scribble import SMALL
 
 from pseudolabel.data.simulate import simulate_boxes, simulate_points, simulate_scribbles
@@ -82,3 +84,25 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set, a multi-stage run ``multi`` and a single-stage run ``single``; tests that change them copy them."""
+    folder = tmp_path_factory.mktemp("runs")
+    root = write_data(folder / "data")
+    multi_stage(folder / "multi", root)
+    single_stage(folder / "single", root)
+    return folder
+
+
+@pytest.fixture
+def multi(made: Path, tmp_path: Path) -> Path:
+    """A copy of the multi-stage run."""
+    return Path(shutil.copytree(made / "multi", tmp_path / "multi"))
+
+
+@pytest.fixture
+def single(made: Path, tmp_path: Path) -> Path:
+    """A copy of the single-stage run."""
+    return Path(shutil.copytree(made / "single", tmp_path / "single"))

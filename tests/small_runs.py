@@ -18,6 +18,7 @@ from PIL import Image
 from pseudolabel.artefacts import Header, Images, Input, MapsWriter, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.cli.app import main
+from pseudolabel.comparison import compare_runs
 from pseudolabel.data import Dataset, load_dataset
 
 CLASSES = ("background", "cat", "dog")
@@ -76,6 +77,7 @@ def write_network(path: Path, stage_name: str, dataset: Dataset, *made_of: Path,
     )
     arrays = {
         "weights/one": np.full(1, len(str(path)), np.float32),
+        "images/id": np.array([record.id for record in dataset.records], dtype=object),
         "curves/loss": np.linspace(1, 0.5, 400, dtype=np.float32),
         "curves/epoch/score": np.array([0.25, np.nan, 0.75], np.float32),
     }
@@ -178,3 +180,9 @@ def single_stage(folder: Path, root: Path, *, seed: int = 5) -> Path:
     stage("evaluate-masks", predict(folder / "pseudo", network, train, seed=seed + 1, tags="dataset"))
     stage("evaluate-masks", predict(folder / "held-out", network, val, seed=seed + 2))
     return folder
+
+
+def compared(folder: Path) -> dict[str, Any]:
+    """What ``compare`` says of one run."""
+    (run,) = compare_runs([folder])["runs"]
+    return run

@@ -71,6 +71,8 @@ def test_a_checkpoint_says_all_that_later_stages_need(checkpoint, synthetic_root
     assert not state_path(checkpoint).exists()
     with open_artefact(checkpoint, "checkpoint") as artefact:
         assert artefact.file["curves/loss"].shape == (2,)  # 6 images, batches of 4, 2 epochs
+        trained = artefact.file["images/id"].asstr()[:].tolist()
+    assert sorted(trained + header.facts["held_out"]) == [f"scene_{number:05}" for number in range(8)]
 
 
 def test_the_same_seed_trains_the_same_network(checkpoint, synthetic_root, tmp_path):

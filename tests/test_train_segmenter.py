@@ -152,7 +152,12 @@ def test_a_frozen_encoder_stays_as_loaded(masks, checkpoint, tmp_path):
 
 def test_agreement_is_measured_on_what_is_held_out(masks, tmp_path):
     result = train_segmenter(seg_options(masks, tmp_path / "seg.h5", holdout=0.3, epochs=1, batch_size=2))
-    assert result["held_out"] == 2
+    header = read_header(tmp_path / "seg.h5")
+    assert result["held_out"] == len(header.facts["held_out"]) == 2
+    with open_artefact(tmp_path / "seg.h5") as artefact:
+        trained = artefact.file["images/id"].asstr()[:].tolist()
+    assert len(trained) == result["images"]
+    assert not set(trained) & set(header.facts["held_out"])
     assert 0 <= result["agreement"] <= 1
 
 

@@ -157,7 +157,7 @@ with joined("cpu") as (group, device):
     train(run, Progress(), cost, overwrite=False)
     torch.save(run.network.state_dict(), Path(sys.argv[1]) / f"{group.rank}.pt")
     (Path(sys.argv[1]) / f"{group.rank}.txt").write_text(f"{before} {cost.used()[0]}")
-    save_checkpoint(run, cost)
+    save_checkpoint(run, cost, (), ())
 """
 
 

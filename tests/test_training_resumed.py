@@ -44,7 +44,7 @@ def test_a_killed_training_costs_what_all_of_its_runs_cost(tmp_path):
     saved = read_header(state_path(tmp_path / "net.h5")).cost
     last, cost = make_run(tmp_path), CostMeter()
     train(last, Progress(), cost, overwrite=False)
-    save_checkpoint(last, cost)
+    save_checkpoint(last, cost, (), ())
     found = read_header(last.options.out).cost
     assert 1000 < saved["wall_seconds"] < found["wall_seconds"] < 2000
     assert 500 < saved["cpu_seconds"] < found["cpu_seconds"] < 1000
@@ -57,7 +57,7 @@ def test_starting_anew_forgets_what_an_earlier_training_cost(tmp_path):
     kill_at_step(make_run(tmp_path), 8, CostMeter({"wall_seconds": 1000.0}))
     run, cost = make_run(tmp_path), CostMeter()
     train(run, Progress(), cost, overwrite=True)
-    save_checkpoint(run, cost)
+    save_checkpoint(run, cost, (), ())
     assert read_header(run.options.out).cost["wall_seconds"] < 1000
 
 
@@ -85,7 +85,7 @@ def test_a_training_can_go_on_with_other_options_and_says_so(tmp_path):
     assert run.curves["rate"] == pytest.approx(np.multiply(whole.curves["rate"], factors))
     change = "--learning-rate (0.05, now 0.1) from step 4"
     assert said.warnings == [f"this training was begun with another {change}"]
-    save_checkpoint(run, cost)
+    save_checkpoint(run, cost, (), ())
     assert read_header(run.options.out).facts["changed"] == [change]
 
 
@@ -263,7 +263,7 @@ def test_a_best_state_is_chosen_where_a_training_goes_on_from_its_last_step(tmp_
     run, cost = choosing(steps=6, resume_changed=True), CostMeter()
     train(run, Progress(), cost, overwrite=False)
     assert (run.best.value, run.best.step, run.kept_measured) == (0.5, 6, {"score": 0.5, "other": 2.0})
-    save_checkpoint(run, cost)
+    save_checkpoint(run, cost, (), ())
     with open_artefact(run.options.out, "checkpoint") as artefact:
         assert artefact.file["weights"].keys() == dict(run.network.named_parameters()).keys()
 

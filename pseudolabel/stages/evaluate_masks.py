@@ -192,7 +192,7 @@ def describe(
     return main | {
         "images": len(records),
         "skipped": len(predictions.skipped),
-        "trained_on": count_trained_on(predictions.parents, dataset, records),
+        "trained_on": count_trained_on(predictions.parents, records),
         "worst": [{"id": name, "miou": rounded(score)} for score, name in scoring.worst],
         "unfiltered": None if constructed or unknown else main_scores(main),
         "tag_filtered": main_scores(main) if constructed else main_scores(second[0]) if second else None,

@@ -85,8 +85,7 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
         run = make_run(options, dataset, kept, held_out, group, device)
         train(run, progress, cost, overwrite=options.overwrite)
         score = run.kept_measured.get("tag_map")
-        held_out_ids = [record.id for record in held_out]
-        result = save_checkpoint(run, cost, skipped=skipped, tag_map=score, held_out=held_out_ids)
+        result = save_checkpoint(run, cost, kept, held_out, skipped=skipped, tag_map=score)
     return {**result, "skipped": len(skipped), "tag_map": score, "held_out": len(held_out)}
 
 

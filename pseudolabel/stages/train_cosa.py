@@ -104,8 +104,7 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
             **{name: run.kept_measured.get(name) for name in ("tag_map", "miou")},
             "kept_step": run.kept_step,
         }
-        held_out_ids = [record.id for record in held_out]
-        result = save_checkpoint(run, cost, skipped=skipped, held_out=held_out_ids, **facts)
+        result = save_checkpoint(run, cost, kept, held_out, skipped=skipped, **facts)
         arrays = run.best.arrays or run.objective.checkpoint(run.network)
         thresholds = {name: float(arrays[f"threshold/{name}"]) for name in ("low", "high")}
         oracle = list(run.header.oracle)

@@ -88,7 +88,7 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
             **{name: run.kept_measured.get(name) for name in ("agreement", "miou")},
             "kept_step": run.kept_step,
         }
-        result = save_checkpoint(run, cost, skipped=skipped, held_out=[record.id for record in held_out], **facts)
+        result = save_checkpoint(run, cost, kept, held_out, skipped=skipped, **facts)
     return {**result, "skipped": len(skipped), **facts, "held_out": len(held_out), "oracle": list(run.header.oracle)}
 
 

@@ -121,7 +121,7 @@ def train_segmenter(
         run = make_run(options, path, parent, MaskViews(path, rows, kept, options), held_out, group, device)
         train(run, progress, cost, overwrite=options.overwrite)
         score = run.kept_measured.get("agreement")
-        result = save_checkpoint(run, cost, skipped=skipped, agreement=score)
+        result = save_checkpoint(run, cost, kept, held_out, skipped=skipped, agreement=score)
     return {
         **result,
         "skipped": len(skipped),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pseudolabel.artefacts import Header, StalePartialError, open_artefact, write_artefact
 from pseudolabel.artefacts.header import CostMeter, differences
+from pseudolabel.data import Record
 from pseudolabel.errors import ArtefactError
 from pseudolabel.models.checkpoint import read_weights, weight_arrays
 from pseudolabel.training.run import Arrays, Best, Run
@@ -24,13 +25,21 @@ def state_path(out: Path) -> Path:
 
 
 def save_checkpoint(
-    run: Run, cost: CostMeter, *, skipped: Mapping[str, str] | None = None, **facts: Any
+    run: Run,
+    cost: CostMeter,
+    kept: Iterable[Record],
+    held_out: Iterable[Record],
+    *,
+    skipped: Mapping[str, str] | None = None,
+    **facts: Any,
 ) -> dict[str, Any]:
     """Write the checkpoint of a finished training and forget the state to resume from.
 
     Args:
         run: After ``train``.
         cost: The stage's meter.
+        kept: The images that were trained on.
+        held_out: Those that were held out.
         skipped: Id to reason, of images that could not be used.
         **facts: What the checkpoint says beside its architecture.
 
@@ -48,9 +57,11 @@ def save_checkpoint(
         return result
     arrays = {**run.more, **(run.best.arrays if run.choose else run.objective.checkpoint(run.network))}
     arrays |= {f"curves/{name}": np.asarray(values, dtype=np.float32) for name, values in run.curves.items()}
+    arrays["images/id"] = np.array([record.id for record in kept], dtype=object)
     if skipped:
         arrays["skipped/id"] = np.array(list(skipped), dtype=object)
         arrays["skipped/reason"] = np.array(list(skipped.values()), dtype=object)
+    facts["held_out"] = [record.id for record in held_out]
     header = replace(run.header, facts={**run.header.facts, **facts})
     write_artefact(run.options.out, header, arrays, cost, images=run.total_steps * run.images_per_step)
     state_path(run.options.out).unlink(missing_ok=True)
