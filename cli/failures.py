@@ -59,7 +59,7 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
         return _say(f"{type(error).__name__}: {error}; this is a bug in pseudolabel, please report the lines above", 1)
     if code == INTERRUPTED:
         goes_on = words and (words[0] in STAGES or words[0] in RESUMING)
-        what = "goes on from what was saved" if goes_on else "starts anew"
+        what = "goes on from what was saved, if anything was" if goes_on else "starts anew"
         return _say(f"interrupted; the same command {what}", INTERRUPTED)
     return int(code or 0)
 

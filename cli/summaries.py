@@ -14,6 +14,7 @@ from .render import console, make_table
 from .scores import show_scores, show_summary
 
 _STATES = {"missing": "red", "changed": "red", "above": "dim", "recorded": "dim"}
+_IN_WORDS = {"recorded": "recorded, not checked"}
 
 
 def show_plan(rows: list[dict[str, str]]) -> None:
@@ -100,7 +101,7 @@ def _add_inputs(branch: Tree, described: Mapping[str, Any]) -> None:
 def _follow(branch: Tree, node: Mapping[str, Any]) -> None:
     for item in node["inputs"]:
         stage = f" by {item['stage']}" if "stage" in item else ""
-        state = "" if item["state"] == "found" else f"  ({item['state']})"
+        state = "" if item["state"] == "found" else f"  ({_IN_WORDS.get(item['state'], item['state'])})"
         label = Text(f"{item['kind']}: {item['path']}{stage}  {item['digest'][:12]}{state}")
         label.stylize(_STATES.get(item["state"], ""))
         _follow(branch.add(label), item)

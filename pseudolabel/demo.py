@@ -72,7 +72,8 @@ def demo(options: DemoOptions, progress: Progress = Progress()) -> dict[str, Any
         pictures, given = [shown], {"net.scribbles": str(strokes)}
     routes = ROUTES[options.supervision]
     runs = {}
-    for name, route in routes.items():
+    for number, (name, route) in enumerate(routes.items(), start=1):
+        progress.log(f"route {number} of {len(routes)}: {name}")
         changes = {"defaults.root": str(data), f"{route.first}.weights": str(weights), **given, **route.changes}
         pipeline = read_pipeline(find_config(route.config), changes, options.out / name)
         runs[name] = run_pipeline(replace(pipeline, name=f"demo {name}"), progress)

@@ -50,15 +50,33 @@ def option(default: Any, help: str, *, role: Role = "option", positional: bool =
     return Field(default, description=help, json_schema_extra={"role": role, "positional": positional}, **bounds)
 
 
-def reads(help: str, *, positional: bool = True, default: Any = ...) -> Any:
-    """Describe a setting that says what a stage reads."""
-    return option(default, help, role="input", positional=positional)
+def reads(
+    help: str, *, positional: bool = True, default: Any = ..., kind: str | None = None, serves: str | None = None
+) -> Any:
+    """Describe a setting that says what a stage reads.
+
+    Args:
+        help: For the command line.
+        positional: Whether the command line takes it by position.
+        default: Its default; ``...`` makes it required.
+        kind: The one kind of artefact that it can be, if there is one, as ``artefacts.open_artefact`` takes it.
+        serves: As of ``artefacts.open_artefact``.
+    """
+    field = option(default, help, role="input", positional=positional)
+    field.json_schema_extra |= {"kind": kind, "serves": serves}
+    return field
 
 
 def role_of(model: type[BaseModel], name: str) -> Role:
     """The role of one field of an options model."""
     extra = model.model_fields[name].json_schema_extra
     return extra["role"] if isinstance(extra, dict) else "option"  # type: ignore[return-value]
+
+
+def artefact_of(model: type[BaseModel], name: str) -> tuple[str | None, str | None]:
+    """The kind of artefact that a field must name, and what it must serve as; None where that is not one alone."""
+    extra = model.model_fields[name].json_schema_extra
+    return (extra.get("kind"), extra.get("serves")) if isinstance(extra, dict) else (None, None)  # type: ignore[return-value]
 
 
 def is_positional(model: type[BaseModel], name: str) -> bool:

@@ -41,7 +41,9 @@ def in_own_process(what: str, function: Callable[..., Result], *arguments: Any) 
         code = process.exitcode or 0
         cause = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         hint = "; is there enough memory?" if code == -signal.SIGKILL else ""
-        raise PseudolabelError(f"{what} ended {cause}{hint}; the same command goes on from what was saved") from None
+        raise PseudolabelError(
+            f"{what} ended {cause}{hint}; the same command goes on from what was saved, if anything was"
+        ) from None
     except KeyboardInterrupt:
         if process.pid is not None:
             os.kill(process.pid, signal.SIGINT)

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.artefacts import Header, StalePartialError, read_header
+from pseudolabel.artefacts import Header, StalePartialError, check_output, read_header
 from pseudolabel.artefacts.header import made_differently
 from pseudolabel.data import Dataset, load_dataset, reopen_dataset
 from pseudolabel.data.dataset import WEAK, folder_of, require_places
 from pseudolabel.errors import ArtefactError, InputError
-from pseudolabel.fields import nearest
+from pseudolabel.fields import artefact_of, nearest
 from pseudolabel.isolation import in_own_process
 from pseudolabel.options import DatasetOptions, StageOptions, TrainScribbleOptions, command_line
 from pseudolabel.pipeline import Pipeline, Step, input_fields
@@ -40,7 +40,7 @@ def stage_function(stage: str) -> Callable[[Any, Progress], dict[str, Any]]:
 
 def run_stage(stage: str, options: StageOptions, progress: Progress) -> dict[str, Any]:
     """Run one stage in this process and return what it did."""
-    _require_data(options)  # before torch is imported, which takes seconds
+    _require_beginning(options)  # before torch is imported, which takes seconds
     return stage_function(stage)(options, progress)
 
 
@@ -270,6 +270,16 @@ def _require_data(options: StageOptions) -> None:
     if isinstance(options, DatasetOptions):
         folder_of({"dataset": options.dataset, "root": options.root})
     require_places({kind: place for kind in WEAK if (place := getattr(options, kind, None)) is not None})
+
+
+def _require_beginning(options: StageOptions) -> None:
+    """Refuse a stage that could not begin, as it would itself: what it would write, and what it reads."""
+    check_output(options.artefact, overwrite=options.overwrite)
+    _require_data(options)
+    for name in input_fields(type(options)):
+        path, (kind, serves) = getattr(options, name), artefact_of(type(options), name)
+        if path is not None and kind is not None:
+            read_header(path / "masks.h5" if kind == "masks" and path.is_dir() else path, kind, serves=serves)
 
 
 def _require_inputs(step: Step, pipeline: Pipeline, coming: Collection[str] = ()) -> None:

@@ -93,7 +93,9 @@ def require_tags(dataset: Dataset) -> None:
     Raises:
         DatasetError: One has none.
     """
-    dataset.require_tags("put a tags.csv there, give --tags-file, or --tag-source masks, which is marked oracle")
+    dataset.require_tags(
+        "put them into a tags.csv there, give --tags-file, or --tag-source masks, which is marked oracle"
+    )
 
 
 def usable(

@@ -324,7 +324,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(folder: Path) -> None:
     process.send_signal(signal.SIGINT)  # to the parent alone; it passes it on
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "error: interrupted; the same command goes on from what was saved"
+    assert said.splitlines()[-1] == "error: interrupted; the same command goes on from what was saved, if anything was"
     assert partial.exists()
     assert not (folder / "work" / "soft.h5").exists()
     progress = Remembering()
@@ -400,7 +400,7 @@ def test_its_errors_are_raised_here_with_their_traceback() -> None:
 
 
 def test_a_process_that_dies_is_one_line() -> None:
-    tail = "the same command goes on from what was saved"
+    tail = "the same command goes on from what was saved, if anything was"
     with pytest.raises(PseudolabelError) as caught:
         in_own_process("stage soft (refine-crf)", signal.raise_signal, signal.SIGKILL)
     assert str(caught.value) == f"stage soft (refine-crf) ended by signal SIGKILL; is there enough memory?; {tail}"

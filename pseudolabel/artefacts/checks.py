@@ -47,6 +47,8 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-segmenter"),
 }
 """The stages that make a kind that a user may be asked for."""
+SERVES: dict[str, tuple[str, ...]] = {"cam": ("cam", "cosa"), "segmenter": ("segmenter", "scribble", "cosa")}
+"""The types of network that can be had from a checkpoint as each kind; ``train-TYPE`` trains them."""
 
 JSON_ATTRIBUTES = ("options", "inputs", "dataset", "network", "protocol", "oracle", "facts", "environment", "cost")
 _FILTERS = {
@@ -57,14 +59,14 @@ _FILTERS = {
 _DEEPEST = 16  # groups within groups; a file whose groups contain themselves has no bottom
 
 
-def checked_header(path: Path, file: h5py.File, kinds: tuple[str, ...] = ()) -> Header:
+def checked_header(path: Path, file: h5py.File, kinds: tuple[str, ...] = (), serves: str | None = None) -> Header:
     """Check an open file: type and version first, then where its data lie, then what is in it.
 
     Raises:
         ArtefactError: As ``open_artefact``.
     """
     try:
-        kind = _checked_kind(path, file, kinds)
+        kind = _checked_kind(path, file, kinds, serves)
         _check_links(path, file)
         header = _read_header(path, file, kind)
         for name in REQUIRED[kind]:
@@ -72,15 +74,18 @@ def checked_header(path: Path, file: h5py.File, kinds: tuple[str, ...] = ()) -> 
                 raise ArtefactError(f"{path}: {name!r} is missing from this {kind} artefact; make it again")
         if "maps" in file:
             _check_maps(path, file)
+        if serves:
+            _check_network(path, header, kinds, serves)
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # bytes that are not HDF5
         raise ArtefactError(f"{path} is damaged ({error}); make it again") from error
     return header
 
 
-def _checked_kind(path: Path, file: h5py.File, kinds: tuple[str, ...]) -> str:
+def _checked_kind(path: Path, file: h5py.File, kinds: tuple[str, ...], serves: str | None) -> str:
+    wanted = a_kind(kinds, serves)
     encoding = file.attrs.get("encoding-type")
     if not isinstance(encoding, str) or not encoding.startswith(PREFIX):
-        raise ArtefactError(f"{path} is an HDF5 file of another program (no encoding-type); wanted {a_kind(kinds)}")
+        raise ArtefactError(f"{path} is an HDF5 file of another program (no encoding-type); wanted {wanted}")
     version = int(file.attrs.get("encoding-version", 0))
     if version != FORMAT_VERSION:
         newer = "newer than this pseudolabel reads: upgrade it" if version > FORMAT_VERSION else "not supported"
@@ -90,7 +95,7 @@ def _checked_kind(path: Path, file: h5py.File, kinds: tuple[str, ...]) -> str:
         raise ArtefactError(f"{path} holds {kind!r}, which is no known kind; known: {', '.join(REQUIRED)}")
     stage = file.attrs.get("stage")
     if kinds and kind not in kinds:
-        raise ArtefactError(f"{path} holds {kind} (made by {stage}); wanted {a_kind(kinds)}")
+        raise ArtefactError(f"{path} holds {kind} (made by {stage}); wanted {wanted}")
     if not file.attrs.get("digest"):
         raise ArtefactError(f"{path} was never finished (it has no digest); run '{stage}' again")
     return kind
@@ -122,6 +127,12 @@ def _read_header(path: Path, file: h5py.File, kind: str) -> Header:
         version=str(file.attrs["pseudolabel-version"]),
         **values,
     )
+
+
+def _check_network(path: Path, header: Header, kinds: tuple[str, ...], serves: str) -> None:
+    found = header.facts.get("architecture", {}).get("type", "unknown")
+    if found not in SERVES[serves]:
+        raise ArtefactError(f"{path} holds a {found} network (made by {header.stage}); wanted {a_kind(kinds, serves)}")
 
 
 def _check_links(path: Path, group: h5py.Group, prefix: str = "") -> None:
@@ -175,9 +186,10 @@ def _check_maps(path: Path, file: h5py.File) -> None:
         )
 
 
-def a_kind(kinds: tuple[str, ...]) -> str:
+def a_kind(kinds: tuple[str, ...], serves: str | None = None) -> str:
     """What was wanted, in words, and which stages make it."""
     if not kinds:
         return "a pseudolabel artefact"
-    stages = dict.fromkeys(stage for kind in kinds for stage in MAKERS.get(kind, ()))
+    trainings = [f"train-{name}" for name in SERVES[serves]] if serves else []
+    stages = dict.fromkeys(trainings or (stage for kind in kinds for stage in MAKERS.get(kind, ())))
     return f"{either(kinds)} artefact" + (f" (made by {either(stages)})" if stages else "")

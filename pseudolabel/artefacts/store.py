@@ -65,12 +65,13 @@ def check_output(out: Path, *, overwrite: bool, ending: str = ".h5") -> None:
 
 
 @contextmanager
-def open_artefact(path: Path, *kinds: str) -> Iterator[Artefact]:
+def open_artefact(path: Path, *kinds: str, serves: str | None = None) -> Iterator[Artefact]:
     """Open an artefact for reading.
 
     Args:
         path: The file.
         *kinds: The kinds that the caller can use; none given means any.
+        serves: Of checkpoints, what their network must serve as: a key of ``checks.SERVES``.
 
     Raises:
         ArtefactError: The file is missing, truncated, foreign, newer, of another kind, lacks a dataset, or holds links
@@ -78,15 +79,15 @@ def open_artefact(path: Path, *kinds: str) -> Iterator[Artefact]:
     """
     if not path.is_file():
         what = "is a folder, not an artefact" if path.is_dir() else "does not exist"
-        raise ArtefactError(f"{path} {what}; wanted {a_kind(kinds)}")
+        raise ArtefactError(f"{path} {what}; wanted {a_kind(kinds, serves)}")
     try:
         file = h5py.File(path, "r", rdcc_nbytes=_CACHE)
     except PermissionError as error:
         raise ArtefactError(f"{path} may not be read: permission denied") from error
     except (OSError, RuntimeError) as error:
-        raise ArtefactError(f"{path} {_what_it_is(path, error)}; wanted {a_kind(kinds)}") from error
+        raise ArtefactError(f"{path} {_what_it_is(path, error)}; wanted {a_kind(kinds, serves)}") from error
     with file:
-        artefact = Artefact(path, file, checked_header(path, file, kinds))
+        artefact = Artefact(path, file, checked_header(path, file, kinds, serves))
         try:
             yield artefact
         except (OSError, RuntimeError) as error:
@@ -95,9 +96,9 @@ def open_artefact(path: Path, *kinds: str) -> Iterator[Artefact]:
             raise ArtefactError(f"{path} is damaged ({error}); make it again") from error
 
 
-def read_header(path: Path, *kinds: str) -> Header:
+def read_header(path: Path, *kinds: str, serves: str | None = None) -> Header:
     """The header of an artefact; checks as ``open_artefact`` does."""
-    with open_artefact(path, *kinds) as artefact:
+    with open_artefact(path, *kinds, serves=serves) as artefact:
         return artefact.header
 
 

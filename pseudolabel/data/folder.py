@@ -127,4 +127,4 @@ def _ids(root: Path, split: str, images: Mapping[str, Path], fault: Fault) -> tu
     known = sorted(path.stem for path in root.glob("*.txt") if path.name != _CLASSES)
     if split == "all" or (split == "train" and not known):
         return list(images), split
-    raise no_list(split, (root,), [*known, "all"])
+    raise no_list(split, (root,), [*known, "all"] if known else ["train", "all"])

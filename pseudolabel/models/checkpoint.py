@@ -27,8 +27,6 @@ BUILDERS = {
     "scribble": build_scribble_network,
     "cosa": build_cosa_network,
 }
-SERVES: Mapping[Kind, tuple[str, ...]] = {"cam": ("cam", "cosa"), "segmenter": ("segmenter", "scribble", "cosa")}
-"""The types of network that can be had as each kind."""
 GROUPS: Mapping[str | None, str] = {"teacher": "teacher", "student": "weights", None: "weights"}
 """Where the weights of each network stand."""
 
@@ -68,18 +66,17 @@ def load_network(path: Path, kind: Kind, which: Which | None = None) -> tuple[nn
         ArtefactError: It is no checkpoint, or of another kind of network, or its weights do not fit.
         InputError: It holds one network, and ``which`` was given.
     """
-    with open_artefact(path, "checkpoint") as artefact:
+    with open_artefact(path, "checkpoint", serves=kind) as artefact:
         header = artefact.header
-        architecture = header.facts.get("architecture", {})
-        found = architecture.get("type", "unknown")
-        holds = f"{path} holds a {found} network (made by {header.stage})"
-        if found not in SERVES[kind]:
-            raise ArtefactError(f"{holds}; wanted a {' or '.join(SERVES[kind])} network")
+        architecture = header.facts["architecture"]
+        found = architecture["type"]
         if found == "cosa":
             which = which or "teacher"
             header = replace(header, protocol={**header.protocol, "network": which})
         elif which is not None:
-            raise InputError(f"{holds} and no other; leave out --network {which}")
+            raise InputError(
+                f"{path} holds a {found} network (made by {header.stage}) and no other; leave out --network {which}"
+            )
         network = BUILDERS[found](architecture)
         try:
             network.load_state_dict(read_weights(artefact, GROUPS[which]))

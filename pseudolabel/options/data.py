@@ -87,7 +87,7 @@ class SynthOptions(BaseModel):
 
 
 class DemoOptions(BaseModel):
-    """Make a small data set, take two ways to masks on it, and compare them; no network, no GPU."""
+    """Make a small data set, take two ways to masks on it, and compare them: no network, no GPU, some five minutes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 

@@ -47,7 +47,7 @@ class BoundOptions(BaseModel):
 class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
     """Compute class activation maps of a split: several scales and mirrored, normalised per class to [0, 1]."""
 
-    checkpoint: Path = reads("Checkpoint of train-cam or train-cosa.")
+    checkpoint: Path = reads("Checkpoint of train-cam or train-cosa.", kind="checkpoint", serves="cam")
     split: str = option("train", "List file of the data set, or a path to any list of ids.")
     head: Literal["main", "auxiliary", "mean"] | None = option(
         None, "Which classifier's maps. none: the auxiliary one where there is one."
@@ -208,7 +208,9 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOp
 
     writes_folder: ClassVar[bool] = True
 
-    checkpoint: Path = reads("Checkpoint of train-segmenter, train-scribble or train-cosa.")
+    checkpoint: Path = reads(
+        "Checkpoint of train-segmenter, train-scribble or train-cosa.", kind="checkpoint", serves="segmenter"
+    )
     split: str = option("val", "List file of the data set, or a path to any list of ids.")
     tags: Literal["none", "dataset", "boxes"] = option(
         "none",

@@ -269,7 +269,7 @@ class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
 class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
     """Train a segmentation network on exported masks; pixels of value 255 teach nothing."""
 
-    masks: Path = reads("masks.h5, or the folder that holds it.")
+    masks: Path = reads("masks.h5, or the folder that holds it.", kind="masks")
     backbone: str | None = option(None, "Name of any timm backbone. none: the one that made the masks.")
     weights: Path | None = option(
         None,
