@@ -27,7 +27,7 @@ from small_training import Listening
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.data import Dataset, load_dataset, read_image
 from pseudolabel.data.images import read_label_png
-from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels import assign, from_soft
 from pseudolabel.options import ExportMasksOptions
 from pseudolabel.stages.export_masks import export_masks
@@ -237,6 +237,15 @@ def test_images_that_were_skipped_stay_skipped(dataset: Dataset, tmp_path: Path)
     with open_artefact(tmp_path / "out" / "masks.h5") as artefact:
         assert MapsReader(artefact).skipped == {dataset.records[0].id: "is empty"}
     assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == 1
+
+
+@pytest.mark.parametrize("maps", [{}, {255: np.full((4, 4), 255)}], ids=["no map", "ignored alone"])
+def test_soft_labels_of_no_class_are_refused(maps: dict[int, np.ndarray], dataset: Dataset, tmp_path: Path) -> None:
+    path = write_maps(tmp_path / "in.h5", "soft-labels", dataset, [{0: np.full((4, 4), 255)}, maps, "is empty"])
+    with pytest.raises(ArtefactError) as error:
+        export_masks(options(path, tmp_path / "out"))
+    said = f"{path}: image {dataset.records[1].id!r} has no soft label of any class; make it again"
+    assert str(error.value) == said
 
 
 def test_run_lengths_decode_to_the_masks(soft: Path, dataset: Dataset, tmp_path: Path) -> None:

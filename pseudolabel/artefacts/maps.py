@@ -89,7 +89,8 @@ class MapsReader:
         """Class index to stored map (h, w) of one image, in the stored dtype; masks stand under 0.
 
         Raises:
-            ArtefactError: The maps' sizes and their shares of the values disagree, or the values cannot be read.
+            ArtefactError: The maps' sizes and their shares of the values disagree, the values cannot be read, or soft
+                labels of an image that was not skipped name no class.
         """
         order, begin = self._rows
         columns = self._columns
@@ -103,6 +104,10 @@ class MapsReader:
                     f"{self.path}: map {row} in 'maps/values' is damaged ({error}); make it again"
                 ) from error
             found[label] = values.reshape(int(columns["height"][row]), int(columns["width"][row]))
+        if self.header.kind == "soft-labels" and not found.keys() - {self.header.ignore_value}:
+            name = self.images.ids[image]
+            if name not in self.skipped:
+                raise ArtefactError(f"{self.path}: image {name!r} has no soft label of any class; make it again")
         return found
 
     def labels(self, image: int) -> np.ndarray:
