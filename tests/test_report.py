@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import multi_stage, single_stage, write_data
+from small_runs import multi_stage, write_data
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
@@ -62,27 +62,24 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set and two runs."""
-    folder = tmp_path_factory.mktemp("runs")
-    root = write_data(folder / "data")
-    multi_stage(folder / "multi", root)
-    single_stage(folder / "single", root)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def page(made: Path) -> Page:
-    """The page about both runs."""
-    found = write_report([made / "multi", made / "single"], made / "both.html", pictures=1)
+def both(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report about both runs."""
+    out = tmp_path_factory.mktemp("report") / "both.html"
+    found = write_report([made / "multi", made / "single"], out, pictures=1)
     assert found == {
-        "out": str(made / "both.html"),
-        "bytes": (made / "both.html").stat().st_size,
+        "out": str(out),
+        "bytes": out.stat().st_size,
         "runs": ["multi", "single"],
         "pictures": 3 + 3,
         "left_out": [],
     }
-    return Page((made / "both.html").read_text(encoding="utf-8"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(both: Path) -> Page:
+    """What is in it."""
+    return Page(both.read_text(encoding="utf-8"))
 
 
 def test_every_section_is_there_and_linked(page: Page) -> None:
@@ -94,8 +91,8 @@ def test_every_section_is_there_and_linked(page: Page) -> None:
     assert {link.removeprefix("#") for link in links if link} <= set(ids)
 
 
-def test_nothing_is_loaded_from_anywhere(made: Path, page: Page) -> None:
-    text = (made / "both.html").read_text(encoding="utf-8")
+def test_nothing_is_loaded_from_anywhere(both: Path, page: Page) -> None:
+    text = both.read_text(encoding="utf-8")
     assert not re.search(
         r"""(?i)https?:|["'(]//|@import|url\(|<script|<link|<iframe|<object|javascript:|\son\w+=""", text
     )

@@ -50,27 +50,58 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         dataset = load_dataset(options.model_dump(), fault=problems.append)
     if dataset is None:
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
+    problems += unlabelled(dataset, options, progress)
+    problems += faults_in_files(dataset, options, progress)
+    return {
+        "root": str(dataset.root),
+        "split": dataset.split,
+        "classes": len(dataset.classes) - 1,
+        **counts(dataset),
+        "tag_source": dataset.tag_source,
+        "oracle": list(dataset.oracle),
+        "problems": list(dict.fromkeys(problems)),  # a mask that tags are read from has been read twice
+    }
+
+
+def counts(dataset: Dataset) -> dict[str, Any]:
+    """How many images there are, and how many have what: the part of the result that counts."""
     records = dataset.records
+    drawn = isinstance(dataset.read_mask, InstanceMasks)
+    return {
+        "images": len(records),
+        "tagged": sum(record.tags is not None for record in records),
+        "images_of": {
+            name: sum(label in (record.tags or ()) for record in records)
+            for label, name in enumerate(dataset.classes[1:], start=1)
+        },
+        "masks": sum(drawn or record.mask is not None for record in records),
+        **{kind: sum(bool(getattr(record, kind)) for record in records) for kind in dataset.weak},
+    }
+
+
+def unlabelled(dataset: Dataset, options: DataCheckOptions, progress: Progress) -> list[str]:
+    """What is wrong with who has labels: a line for each fault, and a warning where nobody has any."""
+    records, found = dataset.records, list[str]()
     tagged = sum(record.tags is not None for record in records)
     drawn = isinstance(dataset.read_mask, InstanceMasks)
     masked: frozenset[str] = frozenset()
     if options.mask_list is not None:
-        with passing_on(problems.append):
+        with passing_on(found.append):
             masked = listed_ids(options.mask_list, dataset)
         unmasked = [record.id for record in records if record.id in masked and record.mask is None and not drawn]
-        problems += [f"{options.mask_list}: image {name!r} has no mask in {dataset.root}" for name in unmasked]
+        found += [f"{options.mask_list}: image {name!r} has no mask in {dataset.root}" for name in unmasked]
     if dataset.weak or masked:
         labelled = {record.id for record in records if record.tags is not None or has_weak_labels(record)} | masked
         bare = [record.id for record in records if record.id not in labelled]
         kinds = either(("tags", *dataset.weak))
         if labelled:
-            problems += [f"{dataset.root}: id {name!r} has no label: no {kinds}" for name in bare]
+            found += [f"{dataset.root}: id {name!r} has no label: no {kinds}" for name in bare]
         else:  # most likely one cause, which need not be named for each
-            problems.append(f"{dataset.root}: none of the {len(bare)} images has a label: no {kinds}")
-        problems += dataset.strays
+            found.append(f"{dataset.root}: none of the {len(bare)} images has a label: no {kinds}")
+        found += dataset.strays
     elif 0 < tagged < len(records):
         untagged = [record.id for record in records if record.tags is None]
-        problems += [
+        found += [
             f"{dataset.root}: id {name!r} has no tags in {dataset.tag_source}, but others have" for name in untagged
         ]
     elif not tagged and not drawn and all(record.mask is None for record in records):
@@ -78,13 +109,19 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
             f"no image of split {dataset.split} of {dataset.root} has tags, weak labels or a mask, so that nothing can "
             "be learnt from them; put a tags.csv there, or give --tags-file, --scribbles, --points or --boxes"
         )
+    return found
+
+
+def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progress) -> list[str]:
+    """What is wrong with the files of all images, in parallel; a warning of tags that contradict their masks."""
     check = partial(faults_of, read_mask=dataset.read_mask, classes=dataset.classes)
+    problems: list[str] = []
     untrue: list[str] = []
     with (
-        progress.track(len(records), "images") as advance,
-        closing(ordered_map(check, records, workers=options.workers)) as results,
+        progress.track(len(dataset.records), "images") as advance,
+        closing(ordered_map(check, dataset.records, workers=options.workers)) as results,
     ):
-        for record, (found, excluded) in zip(records, results, strict=True):
+        for record, (found, excluded) in zip(dataset.records, results, strict=True):
             problems += found
             if excluded:
                 untrue.append(f"{record.id!r}: {', '.join(dataset.classes[label] for label in excluded)}")
@@ -94,22 +131,7 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
             f"the masks of {len(untrue)} images have classes that their tags exclude (first: {untrue[0]}); tags "
             f"({dataset.tag_source}) and masks may be of different images, or their classes in another order"
         )
-    return {
-        "root": str(dataset.root),
-        "split": dataset.split,
-        "classes": len(dataset.classes) - 1,
-        "images": len(records),
-        "tagged": tagged,
-        "images_of": {
-            name: sum(label in (record.tags or ()) for record in records)
-            for label, name in enumerate(dataset.classes[1:], start=1)
-        },
-        "masks": sum(drawn or record.mask is not None for record in records),
-        **{kind: sum(bool(getattr(record, kind)) for record in records) for kind in dataset.weak},
-        "tag_source": dataset.tag_source,
-        "oracle": list(dataset.oracle),
-        "problems": list(dict.fromkeys(problems)),  # a mask that tags are read from has been read twice
-    }
+    return problems
 
 
 def faults_of(
