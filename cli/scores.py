@@ -102,4 +102,7 @@ def _by_supervision(parts: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    return f"mIoU {percent(result['miou'])} %, 95 % interval {span(result.get('interval'))}, {result['images']} images"
+    unscored = result.get("unscored") or 0
+    part = f" of {result['images'] + unscored}" if unscored else ""
+    interval = span(result.get("interval"))
+    return f"mIoU {percent(result['miou'])} %, 95 % interval {interval}, {result['images']}{part} images"

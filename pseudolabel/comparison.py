@@ -82,15 +82,15 @@ def figure_data(figure: Figure) -> dict[str, Any]:
     """One figure as JSON data.
 
     Returns:
-        Every one of MEASURES, ``iou`` by class, ``images``, ``split``, ``tags``, ``ignored`` (what a predicted 255
-        counts as), ``by_supervision`` (the scores of images by their kinds of labels, or None), ``oracle``,
-        ``protocol``; ``scores`` and ``scored`` (names of artefacts), ``others`` (of older
-        scores that fit too). ``reason`` says why all of them are None, ``reasons`` why single ones are.
+        Every one of MEASURES, ``iou`` by class, ``images``, ``unscored`` (masks of images outside the list that was
+        scored), ``trained_on`` (of how many the network behind them has learnt, None where unknown), ``split``,
+        ``tags``, ``ignored`` (what a predicted 255 counts as), ``by_supervision`` (the scores of images by their kinds
+        of labels, or None), ``oracle``, ``protocol``; ``scores`` and ``scored`` (names of artefacts), ``others`` (of
+        further scores that fit). ``reason`` says why all of them are None, ``reasons`` why single ones are.
     """
     if figure.score is None or figure.side is None:
-        empty = dict.fromkeys(
-            (*MEASURES, "iou", "images", "split", "tags", "ignored", "by_supervision", "scores", "scored")
-        )
+        numbers = ("iou", "images", "unscored", "trained_on")
+        empty = dict.fromkeys((*MEASURES, *numbers, "split", "tags", "ignored", "by_supervision", "scores", "scored"))
         return {**empty, "oracle": [], "protocol": {}, "others": [], "reason": figure.reason, "reasons": {}}
     score, side = figure.score, figure.side
     protocol = score.node.header.protocol
@@ -99,6 +99,8 @@ def figure_data(figure: Figure) -> dict[str, Any]:
         **measured,
         "iou": dict(side.get("iou") or {}),
         "images": score.facts.get("images"),
+        "unscored": score.facts.get("unscored") or 0,
+        "trained_on": score.facts.get("trained_on"),
         "split": protocol.get("split"),
         "tags": "image tags" if side is score.facts.get("tag_filtered") else protocol.get("tag_filter", "unknown"),
         "ignored": protocol.get("predicted_255"),

@@ -5,7 +5,8 @@
   what the final segmenter predicts there, else refined CAMs, else plain ones.
 * **Final segmenter**: predictions of the checkpoint that no other segmenter was made from, on other images.
 
-Where several scores fit, the newest counts, never the best; the others are named.
+Where several scores fit, one of all masks counts before one of a part of them, then the newest, never the best; the
+others are named.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Figure:
         score: Where the answer stands; None if there is none.
         side: Which part of the score it is.
         reason: Why there is none, and what to do.
-        others: Scores that fit too and are older.
+        others: Scores that fit too, and are older or of a part of the masks.
     """
 
     score: Score | None = None
@@ -154,9 +155,9 @@ def _place(run: RunFolder, node: Node) -> Score | str:
     source, plain = origin(run, scored)
     if source is None:
         return f"what {scored.name} was made from is not there any more, or not recorded"
-    facts = node.header.facts
-    learnt = 0 < facts.get("images", 0) == facts.get("trained_on")  # a part of the list
-    return Score(node, scored, source, plain, learnt or _place_of(node.header) == _training_place(run, source))
+    # what was scored may be a part of the masks, whose own list says whose images all of them are
+    place = _place_of((scored if scored.header.dataset else node).header)
+    return Score(node, scored, source, plain, place == _training_place(run, source))
 
 
 def _training_place(run: RunFolder, source: Node) -> tuple[Any, Any]:
@@ -257,5 +258,8 @@ def _segmenter(run: RunFolder, scores: list[Score], segmenter: Node | None) -> t
 def _newest(fitting: list[Score], side: Callable[[Score], Side | None], missing: str) -> Figure:
     if not fitting:
         return Figure(reason=missing)
-    ordered = sorted(fitting, key=lambda score: (score.node.header.created, score.node.name))
+    ordered = sorted(
+        fitting,
+        key=lambda score: (-(score.facts.get("unscored") or 0), score.node.header.created, score.node.name),
+    )
     return Figure(ordered[-1], side(ordered[-1]), others=tuple(ordered[:-1]))

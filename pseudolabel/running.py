@@ -274,12 +274,13 @@ def _require_data(options: StageOptions) -> None:
 
 def _require_beginning(options: StageOptions) -> None:
     """Refuse a stage that could not begin, as it would itself: what it would write, and what it reads."""
-    check_output(options.artefact, overwrite=options.overwrite)
     _require_data(options)
     for name in input_fields(type(options)):
         path, (kind, serves) = getattr(options, name), artefact_of(type(options), name)
         if path is not None and kind is not None:
             read_header(path / "masks.h5" if kind == "masks" and path.is_dir() else path, kind, serves=serves)
+    if options.out is not None:  # beside what is read, it can only be wrong where that is
+        check_output(options.artefact, overwrite=options.overwrite)
 
 
 def _require_inputs(step: Step, pipeline: Pipeline, coming: Collection[str] = ()) -> None:

@@ -212,6 +212,14 @@ def test_inconsistent_maps_are_refused_at_opening(name: str, values: list[int], 
     assert complaint(cams) == f"cams.h5: {said}; make it again"
 
 
+def test_ids_that_are_no_text_are_refused(cams: Path) -> None:
+    with h5py.File(cams, "r+") as file:
+        count = len(file["images/id"])
+        del file["images/id"]
+        file["images/id"] = np.arange(count)
+    assert complaint(cams) == "cams.h5: 'images/id' holds int64, wanted strings; make it again"
+
+
 @pytest.mark.parametrize("offset", [[0, 5, 10, 19], [1, 4, 10, 19], [0, -2, 10, 19]])
 def test_offsets_that_do_not_fit_the_sizes_are_refused_at_reading(offset: list[int], cams: Path) -> None:
     with h5py.File(cams, "r+") as file:

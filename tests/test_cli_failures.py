@@ -121,12 +121,16 @@ def test_an_output_below_a_file_is_one_line_and_exit_code_2(cams: Path, capsys: 
         ),
         (
             "make-cams {1} --out {0}/made/x.h5",
-            "{1} holds cams (made by make-cams); wanted checkpoint artefact (made by train-cam or train-cosa)",
+            "{1} holds cams (made by make-cams); wanted a checkpoint of train-cam or train-cosa",
         ),
         (
             "predict-masks {0}/no.h5 --out {0}/made",
-            "{0}/no.h5 does not exist; wanted checkpoint artefact (made by train-segmenter, train-scribble or "
-            "train-cosa)",
+            "{0}/no.h5 does not exist; wanted a checkpoint of train-segmenter, train-scribble or train-cosa",
+        ),
+        (
+            "evaluate-masks {1} --dataset voc --root {0} --split val",
+            "{1} holds cams (made by make-cams); wanted masks or soft-labels artefact (made by export-masks, "
+            "predict-masks or refine-crf)",
         ),
         (
             "train-segmenter {0} --out {0}/made/x.h5",

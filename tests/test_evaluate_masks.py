@@ -212,21 +212,39 @@ def masks_artefact(path: Path, root: Path, masks: Mapping[str, Any] = PREDICTION
 
 
 def test_a_list_of_some_of_the_images_scores_their_masks_alone(tmp_path: Path, root: Path) -> None:
-    masks = masks_artefact(tmp_path / "run/masks.h5", root)
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\nb\nsub/c\nd")
+    save(root / "JPEGImages/d.png", np.zeros((2, 3, 3), dtype=np.uint8))
     (root / "SegmentationClass/b.png").unlink()  # only some of one's own photographs have a mask
+    maps = {**PREDICTION, "d": "is unreadable"}
+    masks = write_artefact_of_maps(tmp_path / "run/masks.h5", "masks", root, maps, SIZES | {"d": (2, 3)})
     assert "b.png has no ground-truth mask" in refusal(masks)
     some = tmp_path / "some.txt"
     some.write_text("sub/c\na\n")
     progress = Noticing()
     found = evaluate_masks(EvaluateMasksOptions(masks=masks, split=str(some)), progress)
     assert progress.lines == [f"1 of 3 masks are of images outside split {some}: not scored"]
+    assert progress.warnings == []  # the unreadable image was not asked for
     pngs = folder_of(tmp_path / "pngs", {name: PREDICTION[name] for name in ("a", "sub/c")})
     alone = evaluate(pngs, root, split=str(some))
     assert {key: found[key] for key in KEYS - {"protocol"}} == {key: alone[key] for key in KEYS - {"protocol"}}
-    assert (found["images"], found["protocol"]["split"]) == (2, str(some))
-    some.write_text("a\nd\n")
-    save(root / "JPEGImages/d.png", np.zeros((2, 3, 3), dtype=np.uint8))
-    assert "1 of 2 images have no mask (d); make what is missing" in refusal(masks, split=str(some), overwrite=True)
+    assert (found["images"], found["skipped"], found["unscored"]) == (2, 0, 1)
+    assert (alone["unscored"], found["protocol"]["split"]) == (0, str(some))
+    some.write_text("a\ne\n")
+    save(root / "JPEGImages/e.png", np.zeros((2, 3, 3), dtype=np.uint8))
+    assert "1 of 2 images have no mask (e); make what is missing" in refusal(masks, split=str(some), overwrite=True)
+
+
+def test_a_network_that_is_gone_may_have_learnt_anything(tmp_path: Path, root: Path) -> None:
+    maps = {name: soft_maps(labels, labels) for name, labels in TRUTH.items()}
+    gone = Input("checkpoint", "gone.h5", "0" * 64)
+    about = {"protocol": {"tag_filter": "none"}, "stage": "predict-masks", "inputs": (gone,)}
+    soft = write_artefact_of_maps(tmp_path / "soft.h5", "soft-labels", root, maps, SIZES, **about)
+    progress = Noticing()
+    assert evaluate_masks(EvaluateMasksOptions(masks=soft), progress)["trained_on"] is None
+    assert progress.warnings == [
+        f"whether the network behind {soft} was trained on these images is not known: its checkpoint is not where it "
+        "was, has learnt from another folder, or does not say from which images"
+    ]
 
 
 def test_masks_of_a_list_that_has_shrunk_since_are_superfluous(tmp_path: Path, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -97,17 +98,40 @@ def test_images_of_another_list_that_were_trained_on_are_no_others(single: Path,
     assert figure["reason"].startswith("last.h5 has no scores on images that it was not trained on; ")
 
 
-def test_pseudo_labels_may_be_scored_on_those_of_the_training_images_that_have_masks(multi: Path, made: Path) -> None:
+def test_a_score_of_a_part_counts_where_there_is_none_of_all(multi: Path, made: Path) -> None:
+    """Its images are training images because the masks' list is the network's, whether or not all were learnt."""
     train = load_dataset({"dataset": "voc", "root": str(made / "data"), "split": "train"})
-    (multi / "some.txt").write_text(train.records[0].id)
     before = compared(multi)["figures"]["pseudo_labels"]
-    scored = multi / before["scores"]
-    masks = multi / before["scored"]
-    scored.unlink()
-    stage("evaluate-masks", masks, "--split", multi / "some.txt", "--out", scored)
+    some = multi / "some.txt"
+    some.write_text("\n".join(record.id for record in train.records[:2]))
+    stage("evaluate-masks", multi / before["scored"], "--split", some, "--out", multi / "part.h5")
+    beside = compared(multi)["figures"]["pseudo_labels"]
+    assert beside == {**before, "others": ["part.h5"]}
+    (multi / before["scores"]).unlink()
     figure = compared(multi)["figures"]["pseudo_labels"]
-    assert (figure["scores"], figure["images"], figure["split"]) == (before["scores"], 1, str(multi / "some.txt"))
+    assert (figure["scores"], figure["split"], figure["images"], figure["unscored"]) == ("part.h5", str(some), 2, 2)
     assert figure["protocol"]["ids_sha256"] != before["protocol"]["ids_sha256"]
+    (cell,) = [row[1] for row in tables.score_table(compare_runs([multi])).sections[0][1] if row[0] == "split, images"]
+    assert cell.endswith("some.txt, 2 of 4")
+
+
+def test_a_part_that_was_picked_does_not_stand_for_all_predictions(multi: Path, made: Path) -> None:
+    val = load_dataset({"dataset": "voc", "root": str(made / "data"), "split": "val"})
+    before = compared(multi)["figures"]["segmenter"]
+    (multi / "easy.txt").write_text(val.records[0].id)
+    stage("evaluate-masks", multi / before["scored"], "--split", multi / "easy.txt", "--out", multi / "easy.h5")
+    assert compared(multi)["figures"]["segmenter"] == before
+
+
+def test_where_nobody_knows_what_a_network_has_learnt_a_note_says_so(multi: Path) -> None:
+    scores = multi / compared(multi)["figures"]["segmenter"]["scores"]
+    said = "multi: segmenter, segmenter with tags: whether its network was trained on these images is not known"
+    assert said not in tables.gap_notes(compare_runs([multi]))
+    with h5py.File(scores, "r+") as file:
+        facts = json.loads(file.attrs["facts"])
+        assert facts["trained_on"] == 0
+        file.attrs["facts"] = json.dumps({**facts, "trained_on": None})
+    assert said in tables.gap_notes(compare_runs([multi]))
 
 
 def test_soft_labels_that_lead_to_the_segmenter_through_a_crf_are_counted(single: Path, made: Path) -> None:
@@ -277,4 +301,4 @@ def test_the_newest_of_several_counts_never_the_best(multi: Path) -> None:
     }
     notes = tables.gap_notes(compare_runs([multi]))
     assert "multi: segmenter, segmenter with tags: no boundary iou: scored with --boundary none" in notes
-    assert "multi: segmenter: older scores that fit too: eleven.h5" in notes
+    assert "multi: segmenter: further scores that fit: eleven.h5" in notes

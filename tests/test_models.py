@@ -192,8 +192,8 @@ def test_a_checkpoint_of_another_kind_of_network(tmp_path):
         load_network(tmp_path / "cam.h5", "segmenter")
     path = tmp_path / "cam.h5"
     assert str(error.value) == (
-        f"{path} holds a cam network (made by train-cam); wanted checkpoint artefact (made by train-segmenter, "
-        "train-scribble or train-cosa)"
+        f"{path} holds a cam network (made by train-cam); wanted a checkpoint of train-segmenter, "
+        "train-scribble or train-cosa"
     )
 
 

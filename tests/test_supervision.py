@@ -180,13 +180,15 @@ def test_without_its_checkpoint_a_score_is_not_split_and_says_why(soft: Path) ->
     (soft.parent / "net.h5").unlink()
     progress = Noticing()
     assert evaluate(soft, progress)["by_supervision"] is None
-    assert progress.warnings == [
+    split, learnt = progress.warnings
+    assert split == (
         f"the checkpoint behind {soft} is not where it was: "
         "scores of images that it was trained on are not split by supervision"
-    ]
+    )
+    assert learnt.startswith(f"whether the network behind {soft} was trained on these images is not known: ")
     write_checkpoint(soft.parent / "net.h5", {"a": "scribbles"})  # made again since
     assert evaluate(soft, progress, overwrite=True)["by_supervision"] is None
-    assert len(progress.warnings) == 2
+    assert len(progress.warnings) == 4
 
 
 def test_images_that_were_not_trained_on_are_not_split(soft: Path, root: Path) -> None:

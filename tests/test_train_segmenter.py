@@ -301,7 +301,7 @@ def test_a_crop_that_the_network_cannot_take(masks, tmp_path, backbone, decoder,
 
 
 def test_a_cam_checkpoint_is_not_a_segmenter(masks, tmp_path):
-    with pytest.raises(ArtefactError, match=r"holds masks \(made by export-masks\); wanted checkpoint artefact"):
+    with pytest.raises(ArtefactError, match=r"holds masks \(made by export-masks\); wanted a checkpoint of"):
         predict_masks(predict_options(masks, tmp_path / "val"))
 
 

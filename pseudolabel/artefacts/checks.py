@@ -72,6 +72,8 @@ def checked_header(path: Path, file: h5py.File, kinds: tuple[str, ...] = (), ser
         for name in REQUIRED[kind]:
             if name not in file:
                 raise ArtefactError(f"{path}: {name!r} is missing from this {kind} artefact; make it again")
+        if "images/id" in file and h5py.check_string_dtype(file["images/id"].dtype) is None:
+            raise ArtefactError(f"{path}: 'images/id' holds {file['images/id'].dtype}, wanted strings; make it again")
         if "maps" in file:
             _check_maps(path, file)
         if serves:
@@ -190,6 +192,7 @@ def a_kind(kinds: tuple[str, ...], serves: str | None = None) -> str:
     """What was wanted, in words, and which stages make it."""
     if not kinds:
         return "a pseudolabel artefact"
-    trainings = [f"train-{name}" for name in SERVES[serves]] if serves else []
-    stages = dict.fromkeys(trainings or (stage for kind in kinds for stage in MAKERS.get(kind, ())))
+    if serves:
+        return f"a checkpoint of {either(f'train-{name}' for name in SERVES[serves])}"
+    stages = dict.fromkeys(stage for kind in kinds for stage in MAKERS.get(kind, ()))
     return f"{either(kinds)} artefact" + (f" (made by {either(stages)})" if stages else "")

@@ -166,7 +166,10 @@ def gap_notes(comparison: Mapping[str, Any]) -> list[str]:
             for name, why in figure["reasons"].items():
                 reasons.setdefault(f"no {name.replace('_', ' ')}: {why}", []).append(_SHORT[key])
             if figure["others"]:
-                text = f"older scores that fit too: {', '.join(figure['others'])}"
+                text = f"further scores that fit: {', '.join(figure['others'])}"
+                reasons.setdefault(text, []).append(_SHORT[key])
+            if key.startswith("segmenter") and not figure["reason"] and figure["trained_on"] is None:
+                text = "whether its network was trained on these images is not known"
                 reasons.setdefault(text, []).append(_SHORT[key])
         notes += [f"{run['name']}: {', '.join(whats)}: {reason}" for reason, whats in reasons.items()]
         notes += [f"{run['name']}: {name} is not used: {why}" for name, why in run["unplaced_scores"].items()]
@@ -221,7 +224,10 @@ def _measure(figure: Mapping[str, Any], name: str) -> str:
 
 
 def _images(figure: Mapping[str, Any]) -> str:
-    return "-" if figure["reason"] else f"{short(figure['split'])}, {figure['images']}"
+    if figure["reason"]:
+        return "-"
+    part = f" of {figure['images'] + figure['unscored']}" if figure["unscored"] else ""
+    return f"{short(figure['split'])}, {figure['images']}{part}"
 
 
 def _sum(total: Mapping[str, Any]) -> Iterable[str]:

@@ -63,11 +63,12 @@ def evaluate_masks(
         progress: Where to report.
 
     Returns:
-        ``out``; the keys of ``metrics.scores.summarise``; ``interval`` (of mIoU, 95 %); ``images`` and ``skipped``
-        (their numbers); ``trained_on`` (of how many the network behind the masks has learnt, None where that is not
-        known); ``worst`` (``id`` and ``miou`` of the worst images); ``unfiltered`` and ``tag_filtered`` (the
-        main keys once more for each, None where there is no such score); ``by_supervision`` (as ``split_by``, None
-        where no image was trained on, or nobody knows); ``oracle``; ``protocol``.
+        ``out``; the keys of ``metrics.scores.summarise``; ``interval`` (of mIoU, 95 %); ``images``, ``skipped`` and
+        ``unscored`` (their numbers; of the last, masks of images outside the split); ``trained_on`` (of how many images
+        the network behind the masks has learnt, None where that is not known); ``worst`` (``id`` and ``miou`` of the
+        worst images); ``unfiltered`` and ``tag_filtered`` (the main keys once more for each, None where there is no
+        such score); ``by_supervision`` (as ``split_by``, None where no image was trained on, or nobody knows);
+        ``oracle``; ``protocol``.
 
     Raises:
         InputError: Masks or options do not say which images to score.
@@ -78,7 +79,13 @@ def evaluate_masks(
     with open_predictions(options.masks) as predictions:
         check_output(out, overwrite=options.overwrite)
         dataset = open_truth(options, predictions)
-        predictions = part_of(predictions, dataset, progress)
+        whole = predictions
+        predictions = part_of(predictions, dataset)
+        unscored = len(whole.places) - len(predictions.places)
+        if unscored:
+            progress.log(
+                f"{unscored} of {len(whole.places)} masks are of images outside split {dataset.split}: not scored"
+            )
         records = records_of(dataset, predictions.places, predictions.skipped, options.masks)
         filtered = predictions.filterable and all(record.tags is not None for record in records)
         if predictions.skipped:
@@ -103,12 +110,9 @@ def evaluate_masks(
                 scoring.add(counts)
                 advance(len(counts.ids))
         complain(f"{options.masks} does not fit the ground truth of split {dataset.split}", scoring.faults)
-        facts = describe(options, predictions, dataset, records, scoring, supervision)
-        if facts["trained_on"] and predictions.tag_filter == "none":  # with the tags they are meant as pseudo labels
-            progress.warn(
-                f"the network behind {options.masks} was trained on {facts['trained_on']} of the {len(records)} "
-                "images: their score says nothing about others"
-            )
+        facts = describe(options, predictions, dataset, records, scoring, supervision) | {"unscored": unscored}
+        if predictions.tag_filter == "none":  # with the tags they are meant as pseudo labels
+            warn_of_training(facts["trained_on"], len(records), predictions, options, progress)
         header = make_header(options, predictions, dataset, facts, supervision)
         arrays = scoring.arrays()
         if predictions.skipped:
@@ -141,7 +145,24 @@ def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Datas
     return dataset
 
 
-def part_of(predictions: Predictions, dataset: Dataset, progress: Progress) -> Predictions:
+def warn_of_training(
+    trained_on: int | None, images: int, predictions: Predictions, options: EvaluateMasksOptions, progress: Progress
+) -> None:
+    """Warn where a network has learnt the images that its predictions are scored on, and where nobody can say."""
+    if trained_on:
+        progress.warn(
+            f"the network behind {options.masks} was trained on {trained_on} of the {images} images: "
+            "their score says nothing about others"
+        )
+    named = any(item.kind == "checkpoint" for header in predictions.parents.values() for item in header.inputs)
+    if trained_on is None and named:
+        progress.warn(
+            f"whether the network behind {options.masks} was trained on these images is not known: its checkpoint is "
+            "not where it was, has learnt from another folder, or does not say from which images"
+        )
+
+
+def part_of(predictions: Predictions, dataset: Dataset) -> Predictions:
     """The masks without those of images outside the split, where an artefact says that it was made of another."""
     header = predictions.header
     if header is None or header.dataset.get("split") == dataset.split:
@@ -149,11 +170,6 @@ def part_of(predictions: Predictions, dataset: Dataset, progress: Progress) -> P
     asked = {record.id for record in dataset.records}
     places = {name: place for name, place in predictions.places.items() if name in asked}
     skipped = {name: reason for name, reason in predictions.skipped.items() if name in asked}
-    others = len(predictions.places) - len(places)
-    if others:
-        progress.log(
-            f"{others} of {len(predictions.places)} masks are of images outside split {dataset.split}: not scored"
-        )
     return replace(predictions, places=places, skipped=skipped)
 
 
