@@ -92,7 +92,7 @@ def test_ragged_maps_of_any_shape_survive(
     path = tmp_path_factory.mktemp("ragged") / "x.h5"
     sizes = np.full(len(maps), 9, np.int32)
     images = Images(tuple(map(str, range(len(maps)))), sizes, sizes)
-    with MapsWriter(path, kinds.header("soft-labels"), images, dtype="uint8") as writer:
+    with MapsWriter(path, kinds.header("cams"), images, dtype="uint8") as writer:  # CAMs of an image may be none
         for index in reversed(range(len(maps))):  # the order of adding is the caller's business
             writer.add(index, maps[index])
     with open_artefact(path) as artefact:
