@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pseudolabel.wording import percent, short, span
+from pseudolabel.wording import part_of_all, percent, short, span
 
 from .render import console, key_values, make_table
 
@@ -102,7 +102,5 @@ def _by_supervision(parts: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    unscored = result.get("unscored") or 0
-    part = f" of {result['images'] + unscored}" if unscored else ""
-    interval = span(result.get("interval"))
-    return f"mIoU {percent(result['miou'])} %, 95 % interval {interval}, {result['images']}{part} images"
+    images = part_of_all(result["images"], result.get("unscored") or 0)
+    return f"mIoU {percent(result['miou'])} %, 95 % interval {span(result.get('interval'))}, {images} images"

@@ -24,12 +24,11 @@ def count_trained_on(parents: Mapping[Path, Header], records: Iterable[Record]) 
         None where that is not known: no checkpoint is behind the masks any more, it was trained on another data set, or
         it does not say on which images.
     """
-    masks = next(iter(parents.values()), None)
-    path, network = next(
-        ((path, header) for path, header in behind(parents) if header.kind == "checkpoint"), (None, None)
-    )
-    if masks is None or path is None or network is None:
+    checkpoint = next((item for item in behind(parents) if item[1].kind == "checkpoint"), None)
+    if checkpoint is None:
         return None
+    path, network = checkpoint
+    masks = next(iter(parents.values()))
     if any(network.dataset.get(name) != masks.dataset.get(name) for name in _PLACE):
         return None
     with open_artefact(path, "checkpoint") as artefact:

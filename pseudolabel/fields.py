@@ -62,9 +62,8 @@ def reads(
         kind: The one kind of artefact that it can be, if there is one, as ``artefacts.open_artefact`` takes it.
         serves: As of ``artefacts.open_artefact``.
     """
-    field = option(default, help, role="input", positional=positional)
-    field.json_schema_extra |= {"kind": kind, "serves": serves}
-    return field
+    extra: dict[str, Any] = {"role": "input", "positional": positional, "kind": kind, "serves": serves}
+    return Field(default, description=help, json_schema_extra=extra)
 
 
 def role_of(model: type[BaseModel], name: str) -> Role:

@@ -39,6 +39,7 @@ class Predictions:
         places: Id to the PNG, or to the index in the artefact; without skipped images.
         skipped: Id to reason, of images that an earlier stage could not use.
         reader: Of the artefact.
+        unscored: How many masks the artefact holds beside these, of images that are not asked for.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Predictions:
     places: Mapping[str, Path | int]
     skipped: Mapping[str, str]
     reader: MapsReader | None = None
+    unscored: int = 0
 
     @property
     def header(self) -> Header | None:

@@ -34,6 +34,11 @@ def either(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def part_of_all(count: int, others: int) -> str:
+    """How many there are, and of how many where there are others: ``16``, ``3 of 16``."""
+    return f"{count} of {count + others}" if others else str(count)
+
+
 def percent(share: float | None) -> str:
     """A share as a percentage, or a dash where there is none."""
     return "-" if share is None else f"{100 * share:.1f}"

@@ -20,7 +20,7 @@ from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import EXAMPLES, app, main
 from pseudolabel.fields import as_word, default_of, is_positional, type_of
 from pseudolabel.options import STAGES, build_options
-from pseudolabel.wording import counted, duration, percent, short, size
+from pseudolabel.wording import counted, duration, part_of_all, percent, short, size
 
 COMMANDS = [*STAGES, "run", "compare", "report", "inspect", "demo", "data"]
 
@@ -185,6 +185,7 @@ def test_progress_is_on_stderr_and_quiet_means_none(cams: Path) -> None:
 def test_things_are_counted() -> None:
     assert [counted(number, "epoch") for number in (0, 1, 12345)] == ["0 epochs", "1 epoch", "12345 epochs"]
     assert [counted(number, "epoch") for number in (1.0, 0.5, 2.0)] == ["1 epoch", "0.5 epochs", "2 epochs"]
+    assert [part_of_all(3, others) for others in (0, 13)] == ["3", "3 of 16"]
 
 
 def test_values_are_short() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pseudolabel.comparison import FIGURES
 from pseudolabel.figures import NO_CAMS
-from pseudolabel.wording import counted, duration, percent, short, size, span
+from pseudolabel.wording import counted, duration, part_of_all, percent, short, size, span
 
 _MEASURES = {
     "miou": "mIoU, %",
@@ -226,8 +226,7 @@ def _measure(figure: Mapping[str, Any], name: str) -> str:
 def _images(figure: Mapping[str, Any]) -> str:
     if figure["reason"]:
         return "-"
-    part = f" of {figure['images'] + figure['unscored']}" if figure["unscored"] else ""
-    return f"{short(figure['split'])}, {figure['images']}{part}"
+    return f"{short(figure['split'])}, {part_of_all(figure['images'], figure['unscored'])}"
 
 
 def _sum(total: Mapping[str, Any]) -> Iterable[str]:

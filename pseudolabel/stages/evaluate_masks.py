@@ -79,13 +79,7 @@ def evaluate_masks(
     with open_predictions(options.masks) as predictions:
         check_output(out, overwrite=options.overwrite)
         dataset = open_truth(options, predictions)
-        whole = predictions
-        predictions = part_of(predictions, dataset)
-        unscored = len(whole.places) - len(predictions.places)
-        if unscored:
-            progress.log(
-                f"{unscored} of {len(whole.places)} masks are of images outside split {dataset.split}: not scored"
-            )
+        predictions = part_of(predictions, dataset, progress)
         records = records_of(dataset, predictions.places, predictions.skipped, options.masks)
         filtered = predictions.filterable and all(record.tags is not None for record in records)
         if predictions.skipped:
@@ -110,7 +104,7 @@ def evaluate_masks(
                 scoring.add(counts)
                 advance(len(counts.ids))
         complain(f"{options.masks} does not fit the ground truth of split {dataset.split}", scoring.faults)
-        facts = describe(options, predictions, dataset, records, scoring, supervision) | {"unscored": unscored}
+        facts = describe(options, predictions, dataset, records, scoring, supervision)
         if predictions.tag_filter == "none":  # with the tags they are meant as pseudo labels
             warn_of_training(facts["trained_on"], len(records), predictions, options, progress)
         header = make_header(options, predictions, dataset, facts, supervision)
@@ -145,6 +139,33 @@ def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Datas
     return dataset
 
 
+def part_of(predictions: Predictions, dataset: Dataset, progress: Progress) -> Predictions:
+    """The masks without those of images outside the split, where an artefact says that it was made of another."""
+    header = predictions.header
+    if header is None or header.dataset.get("split") == dataset.split:
+        return predictions
+    asked = {record.id for record in dataset.records}
+    places = {name: place for name, place in predictions.places.items() if name in asked}
+    skipped = {name: reason for name, reason in predictions.skipped.items() if name in asked}
+    unscored = len(predictions.places) - len(places)
+    if unscored:
+        total = len(predictions.places)
+        progress.log(f"{unscored} of {total} masks are of images outside split {dataset.split}: not scored")
+    return replace(predictions, places=places, skipped=skipped, unscored=unscored)
+
+
+def supervision_of(predictions: Predictions, options: EvaluateMasksOptions, progress: Progress) -> Supervision | None:
+    """What supervised the images that the network behind the masks was trained on, if a checkpoint there says so."""
+    found = find_supervision(predictions.parents)
+    header = predictions.header
+    if found is None and header is not None and "annotation_hours" in header.protocol:
+        progress.warn(
+            f"the checkpoint behind {options.masks} is not where it was: "
+            "scores of images that it was trained on are not split by supervision"
+        )
+    return found
+
+
 def warn_of_training(
     trained_on: int | None, images: int, predictions: Predictions, options: EvaluateMasksOptions, progress: Progress
 ) -> None:
@@ -160,29 +181,6 @@ def warn_of_training(
             f"whether the network behind {options.masks} was trained on these images is not known: its checkpoint is "
             "not where it was, has learnt from another folder, or does not say from which images"
         )
-
-
-def part_of(predictions: Predictions, dataset: Dataset) -> Predictions:
-    """The masks without those of images outside the split, where an artefact says that it was made of another."""
-    header = predictions.header
-    if header is None or header.dataset.get("split") == dataset.split:
-        return predictions
-    asked = {record.id for record in dataset.records}
-    places = {name: place for name, place in predictions.places.items() if name in asked}
-    skipped = {name: reason for name, reason in predictions.skipped.items() if name in asked}
-    return replace(predictions, places=places, skipped=skipped)
-
-
-def supervision_of(predictions: Predictions, options: EvaluateMasksOptions, progress: Progress) -> Supervision | None:
-    """What supervised the images that the network behind the masks was trained on, if a checkpoint there says so."""
-    found = find_supervision(predictions.parents)
-    header = predictions.header
-    if found is None and header is not None and "annotation_hours" in header.protocol:
-        progress.warn(
-            f"the checkpoint behind {options.masks} is not where it was: "
-            "scores of images that it was trained on are not split by supervision"
-        )
-    return found
 
 
 def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -208,6 +206,7 @@ def describe(
     return main | {
         "images": len(records),
         "skipped": len(predictions.skipped),
+        "unscored": predictions.unscored,
         "trained_on": count_trained_on(predictions.parents, records),
         "worst": [{"id": name, "miou": rounded(score)} for score, name in scoring.worst],
         "unfiltered": None if constructed or unknown else main_scores(main),
