@@ -103,9 +103,9 @@ def write_full(options: MakeCamsOptions, dataset: Dataset, header: Header, out: 
     import torch
 
     from pseudolabel.artefacts import MapsWriter
-    from pseudolabel.devices import autocast, normalise, pick_dtype
-    from pseudolabel.inference import compute_maps, make_plan
-    from pseudolabel.progress import Progress
+    from pseudolabel.models.inference import compute_maps, make_plan
+    from pseudolabel.runtime.devices import autocast, normalise, pick_dtype
+    from pseudolabel.runtime.progress import Progress
 
     reader = load_cam_reader(options)
     backbone, dtype = reader.network.backbone, pick_dtype(options.precision, reader.device)

@@ -24,7 +24,7 @@ from pseudolabel.options import (
     SearchThresholdOptions,
     TrainCamOptions,
 )
-from pseudolabel.progress import RichProgress
+from pseudolabel.runtime.progress import RichProgress
 from pseudolabel.stages.evaluate_masks import evaluate_masks
 from pseudolabel.stages.export_masks import export_masks
 from pseudolabel.stages.make_cams import make_cams

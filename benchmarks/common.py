@@ -208,9 +208,9 @@ class CamReader:
 
 def load_cam_reader(options: MakeCamsOptions) -> CamReader:
     """The network of the options' checkpoint, set up as the options say."""
-    from pseudolabel.devices import pick_device
     from pseudolabel.models.cam import CamNetwork
     from pseudolabel.models.checkpoint import load_network
+    from pseudolabel.runtime.devices import pick_device
     from pseudolabel.stages.make_cams import pick_head, pick_long_side, pick_times
 
     network, parent = load_network(options.checkpoint, "cam")

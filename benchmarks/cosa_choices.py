@@ -28,7 +28,7 @@ from trials import (
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.options import MakeCamsOptions, TrainCosaOptions
-from pseudolabel.progress import RichProgress
+from pseudolabel.runtime.progress import RichProgress
 from pseudolabel.stages.make_cams import make_cams
 from pseudolabel.stages.train_cosa import train_cosa
 

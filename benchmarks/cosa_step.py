@@ -77,8 +77,8 @@ def main() -> None:
 def make_run(arguments: Any, precision: str) -> Run:
     """A training that begins with co-training; nothing is written."""
     from pseudolabel.data import open_dataset
-    from pseudolabel.devices import pick_device
     from pseudolabel.options import TrainCosaOptions
+    from pseudolabel.runtime.devices import pick_device
     from pseudolabel.stages.train_cosa import make_run as build
     from pseudolabel.training import Group
 
@@ -106,7 +106,7 @@ def losses_of(run: Run, batch: dict[str, Any], look: Look | None) -> dict[str, f
     """Each loss of the first batch, before any step."""
     import torch
 
-    from pseudolabel.devices import autocast
+    from pseudolabel.runtime.devices import autocast
     from pseudolabel.training import Step
 
     with plainly(look), autocast(run.device, run.dtype), torch.no_grad():

@@ -27,9 +27,9 @@ from common import conditions, make_parser, report, target
 from pseudolabel.artefacts import MapsReader, open_artefact
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import load_dataset, read_image
-from pseudolabel.labels import probabilities, read_thresholds
+from pseudolabel.labels.assignment import probabilities, read_thresholds
 from pseudolabel.pairwise import PRESETS, dense_crf
-from pseudolabel.parallel import ordered_map
+from pseudolabel.runtime.parallel import ordered_map
 
 TIMED = ("irn", "toco")
 Image = tuple[np.ndarray, np.ndarray]

@@ -24,9 +24,9 @@ from common import alternate, conditions, make_parser, report, summary, target
 from PIL import Image
 
 from pseudolabel.data.images import read_label_png
+from pseudolabel.data.palette import write_mask
 from pseudolabel.options import EvaluateMasksOptions
-from pseudolabel.parallel import ordered_map
-from pseudolabel.pictures import write_mask
+from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.stages.evaluate_masks import BLOCK, blocks, evaluate_masks
 
 SHIFT = (7, 5)  # pixels down and to the right

@@ -23,11 +23,11 @@ from foreground import shares_of
 from trials import rows_parser, run_rows, shuffled_train, write_list
 
 from pseudolabel.artefacts import open_artefact
-from pseudolabel.fields import as_word
 from pseudolabel.metrics.scores import class_mean, iou
-from pseudolabel.pipeline import find_config, read_pipeline
-from pseudolabel.progress import RichProgress
-from pseudolabel.running import run_pipeline
+from pseudolabel.options.fields import as_word
+from pseudolabel.runs.pipeline import find_config, read_pipeline
+from pseudolabel.runs.runner import run_pipeline
+from pseudolabel.runtime.progress import RichProgress
 
 ROUTES: dict[str, tuple[tuple[str, ...], str]] = {
     "cosa": (("cosa", "pseudo", "pseudo-scores", "val", "val-scores"), "pseudo"),

@@ -101,7 +101,7 @@ def loop(options: MakeCamsOptions, dataset: Dataset) -> list[Maps]:
 
     from pseudolabel.data import read_image
     from pseudolabel.data.views import network_size, resized
-    from pseudolabel.devices import normalise
+    from pseudolabel.runtime.devices import normalise
     from pseudolabel.stages.make_cams import normalised
 
     reader = load_cam_reader(options)

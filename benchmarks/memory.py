@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import conditions, make_parser, report, target
 
-from pseudolabel.isolation import in_own_process
+from pseudolabel.runtime.subprocesses import in_own_process
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,7 @@ def parse() -> argparse.Namespace:
 def make_base(base: Path, root: Path | None, split: str, size: int) -> None:
     """A folder of VOC's layout with images of at most ``size`` pixels: synthetic ones, or those of a split."""
     from pseudolabel.data import load_dataset
-    from pseudolabel.data.synthetic import synth
+    from pseudolabel.data.layouts.synthetic import synth
     from pseudolabel.options import SynthOptions
 
     if root is None:
@@ -109,7 +109,7 @@ def copy_reduced(dataset: Dataset, base: Path, size: int) -> None:
     from PIL import Image
 
     from pseudolabel.data import read_image
-    from pseudolabel.pictures import write_mask
+    from pseudolabel.data.palette import write_mask
 
     names = [f"photograph_{number:06d}" for number in range(len(dataset.records))]
     make_folders(base, names)
@@ -197,8 +197,8 @@ def peaks(stage: str, values: dict[str, Any]) -> tuple[float, float]:
     Without workers the second is 0.
     """
     from pseudolabel.options import build_options
-    from pseudolabel.progress import Progress
-    from pseudolabel.running import stage_function
+    from pseudolabel.runs.runner import stage_function
+    from pseudolabel.runtime.progress import Progress
 
     function = stage_function(stage)
     with watched_workers() as largest:

@@ -21,7 +21,7 @@ from typing import Any
 
 from common import conditions, make_parser, report, target
 
-from pseudolabel.isolation import in_own_process
+from pseudolabel.runtime.subprocesses import in_own_process
 
 GRID = 14
 """Side of the maps: a ViT with patches of 16 pixels that sees 224."""

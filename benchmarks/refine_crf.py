@@ -24,12 +24,12 @@ from common import alternate, conditions, make_parser, report, summary, target
 from pseudolabel.artefacts import Images, MapsReader, MapsWriter, open_artefact
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import load_dataset, read_image
-from pseudolabel.labels import probabilities, quantise, read_thresholds
+from pseudolabel.labels.assignment import probabilities, quantise, read_thresholds
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import class_mean, iou
 from pseudolabel.options import RefineCrfOptions
 from pseudolabel.pairwise import dense_crf, resolve
-from pseudolabel.parallel import ordered_map
+from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.stages.refine_crf import refine_crf
 
 PORTIONS = [10_000_000] * 10

@@ -47,9 +47,9 @@ def main() -> None:
 def make_run(arguments: Any, regulariser: str) -> Run:
     """A training whose regulariser is at its full strength from the first step; nothing is written."""
     from pseudolabel.data import open_dataset
-    from pseudolabel.devices import pick_device
-    from pseudolabel.labelled import LabelledViews
     from pseudolabel.options import TrainScribbleOptions
+    from pseudolabel.runtime.devices import pick_device
+    from pseudolabel.scribble.training_data import LabelledViews
     from pseudolabel.stages.train_scribble import make_run as build
     from pseudolabel.training import Group
 

@@ -20,13 +20,13 @@ from typing import Any
 from trials import deviation, packaged_settings, read_rows, rows_parser, run_rows, score_network, split_lists, spread
 
 from pseudolabel.artefacts import read_header
-from pseudolabel.data.simulate import simulate_points, simulate_scribbles
+from pseudolabel.data.simulate.labels import simulate_points, simulate_scribbles
 from pseudolabel.options import (
     SimulatePointsOptions,
     SimulateScribblesOptions,
     TrainScribbleOptions,
 )
-from pseudolabel.progress import RichProgress
+from pseudolabel.runtime.progress import RichProgress
 from pseudolabel.stages.train_scribble import train_scribble
 
 SHARES = (1.0, 0.5, 0.25)

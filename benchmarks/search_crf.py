@@ -22,13 +22,13 @@ import numpy as np
 from common import conditions, make_parser, report
 from scipy.stats import spearmanr
 
-from pseudolabel.crf_search import Trial, Verdict, draw_trials, judge
 from pseudolabel.data import load_dataset
+from pseudolabel.labels.crf_search import Trial, Verdict, draw_trials, judge
+from pseudolabel.labels.inputs import Source, open_source
 from pseudolabel.options import CrfOptions
 from pseudolabel.pairwise import PRESETS
-from pseudolabel.parallel import ordered_map
-from pseudolabel.progress import RichProgress
-from pseudolabel.sources import Source, open_source
+from pseudolabel.runtime.parallel import ordered_map
+from pseudolabel.runtime.progress import RichProgress
 from pseudolabel.stages.search_crf import score
 
 SEEN = 48

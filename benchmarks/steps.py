@@ -51,7 +51,7 @@ def make_batches(run: Run, size: int, count: int) -> list[dict[str, Any]]:
 
 def take(run: Run, optimiser: torch.optim.Optimizer, batch: dict[str, Any]) -> float:
     """One step; returns the loss, so that a GPU has finished."""
-    from pseudolabel.devices import autocast
+    from pseudolabel.runtime.devices import autocast
     from pseudolabel.training import Step
 
     run.network.train()

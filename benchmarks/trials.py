@@ -15,7 +15,7 @@ from common import make_parser
 
 from pseudolabel.artefacts import open_artefact
 from pseudolabel.options import EvaluateMasksOptions, PredictMasksOptions, SearchThresholdOptions
-from pseudolabel.pipeline import find_config, read_pipeline
+from pseudolabel.runs.pipeline import find_config, read_pipeline
 from pseudolabel.stages.evaluate_masks import evaluate_masks
 from pseudolabel.stages.predict_masks import predict_masks
 from pseudolabel.stages.search_threshold import search_threshold

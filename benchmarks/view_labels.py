@@ -23,12 +23,12 @@ from pseudolabel.cosa.assignments import cam_labels, guided_cams
 from pseudolabel.cosa.teacher import look
 from pseudolabel.data import Record, read_image, reopen_dataset
 from pseudolabel.data.views import random_view
-from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import class_mean, iou
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.cosa import CosaNetwork
-from pseudolabel.tagged import tag_vector
+from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.training.image_tags import tag_vector
 
 AREAS = (0.3, 0.6, 1.0)
 

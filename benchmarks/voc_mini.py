@@ -21,10 +21,10 @@ from typing import Any
 from common import conditions, make_parser, report, target
 
 from pseudolabel.artefacts import read_header
-from pseudolabel.pipeline import Pipeline, Step, find_config, read_pipeline
-from pseudolabel.progress import RichProgress
-from pseudolabel.running import run_pipeline
-from pseudolabel.settings import parse_assignments
+from pseudolabel.options.settings import parse_assignments
+from pseudolabel.runs.pipeline import Pipeline, Step, find_config, read_pipeline
+from pseudolabel.runs.runner import run_pipeline
+from pseudolabel.runtime.progress import RichProgress
 
 
 def main() -> None:

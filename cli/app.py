@@ -10,7 +10,7 @@ import typer
 
 from pseudolabel import __version__
 from pseudolabel.options import STAGES, build_options, check_names
-from pseudolabel.progress import RichProgress, Silence
+from pseudolabel.runtime.progress import RichProgress, Silence
 
 from . import comparisons, data, runs
 from .failures import exit_code, speaks_for_all, traced
@@ -65,7 +65,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
         as_json, quiet, trace = (words.pop(name) for name in ("as_json", "quiet", "trace"))
         with traced(trace):
             options = build_options(stage, _settings(stage, config, assignments or [], words))
-            from pseudolabel.running import run_stage
+            from pseudolabel.runs.runner import run_stage
 
             from .render import show_result
 
@@ -81,7 +81,7 @@ def _settings(stage: str, config: Path | None, assignments: list[str], words: di
     flags = {name: value for name, value in words.items() if value is not None}
     if config is None and not assignments:
         return flags
-    from pseudolabel.settings import parse_assignments, read_yaml
+    from pseudolabel.options.settings import parse_assignments, read_yaml
 
     settings = check_names(stage, read_yaml(config), where=str(config)) if config else {}
     return settings | check_names(stage, parse_assignments(assignments), where="--set") | flags

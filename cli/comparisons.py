@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudolabel.progress import RichProgress
+from pseudolabel.runtime.progress import RichProgress
 
 from .failures import traced
 from .flags import Json, Quiet, Trace
 
 if TYPE_CHECKING:
-    from pseudolabel.reporting.tables import Table
+    from pseudolabel.runs.report.tables import Table
 
 Runs = Annotated[
     list[Path], typer.Argument(metavar="RUN", help="Folders of runs, or of artefacts made by hand; repeatable.")
@@ -32,7 +32,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 def compare(runs: Runs, *, as_json: Json = False, trace: Trace = False) -> None:
     """Set runs side by side: scores, cost, thresholds, and in what they were not measured alike."""
     with traced(trace):
-        from pseudolabel.comparison import compare_runs
+        from pseudolabel.runs.comparison import compare_runs
 
         from .render import print_json
 
@@ -53,7 +53,7 @@ def report(
 ) -> None:
     """Write one HTML page about runs: tables, curves, mixtures, pictures, lineage; it loads nothing from anywhere."""
     with traced(trace):
-        from pseudolabel.reporting.page import write_report
+        from pseudolabel.runs.report.page import write_report
 
         from .render import show_result
 
@@ -66,9 +66,9 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     """Print a comparison's tables, and below each what must be known to read it."""
     from rich.text import Text
 
-    from pseudolabel.reporting import tables
+    from pseudolabel.runs.report import tables
 
-    from .render import console
+    from .tables import console
 
     output = console()
     for scores in (tables.score_table(comparison), tables.supervision_table(comparison)):
@@ -92,7 +92,7 @@ def _drawn(table: Table) -> Any:
     from rich.markup import escape
     from rich.text import Text
 
-    from .render import make_table
+    from .tables import make_table
 
     head = [escape(name) for name in table.head]  # names of runs
     drawn = make_table(head[: table.words], head[table.words :], title=table.title)

@@ -19,7 +19,7 @@ from pseudolabel.options import (
     SimulateScribblesOptions,
     SynthOptions,
 )
-from pseudolabel.progress import RichProgress
+from pseudolabel.runtime.progress import RichProgress
 
 from .flags import command_of
 
@@ -32,7 +32,8 @@ app = typer.Typer(
 def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) -> None:
     from pseudolabel.data.check import check_dataset
 
-    from .render import console, key_values, print_json
+    from .render import print_json
+    from .tables import console, key_values
 
     result = check_dataset(options, progress)
     problems = result["problems"]
@@ -47,11 +48,12 @@ def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) 
 
 
 def _tags(options: DataTagsOptions, progress: RichProgress, *, as_json: bool) -> None:
-    from pseudolabel.data.dataset import load_dataset
+    from pseudolabel.data.opening import load_dataset
     from pseudolabel.data.tags import save_table, write_table
-    from pseudolabel.data.weak import check_tags
+    from pseudolabel.data.weak.labels import check_tags
 
-    from .render import console, key_values, print_json
+    from .render import print_json
+    from .tables import console, key_values
 
     dataset = load_dataset(options.model_dump())
     for record in dataset.records:
@@ -74,7 +76,7 @@ def _tags(options: DataTagsOptions, progress: RichProgress, *, as_json: bool) ->
 
 
 def _synth(options: SynthOptions, progress: RichProgress, *, as_json: bool) -> None:
-    from pseudolabel.data.synthetic import synth
+    from pseudolabel.data.layouts.synthetic import synth
 
     from .render import show_result
 
@@ -82,7 +84,7 @@ def _synth(options: SynthOptions, progress: RichProgress, *, as_json: bool) -> N
 
 
 def _show(options: DataShowOptions, progress: RichProgress, *, as_json: bool) -> None:
-    from pseudolabel.data.show import show_labels
+    from pseudolabel.export.weak_labels import show_labels
 
     from .render import show_result
 
@@ -91,7 +93,7 @@ def _show(options: DataShowOptions, progress: RichProgress, *, as_json: bool) ->
 
 def _simulate(kind: str) -> Callable[..., None]:
     def action(options: SimulateOptions, progress: RichProgress, *, as_json: bool) -> None:
-        from pseudolabel.data import simulate
+        from pseudolabel.data.simulate import labels as simulate
 
         from .render import show_result
 

@@ -13,8 +13,8 @@ from typing import Any
 import typer
 
 from pseudolabel.errors import PseudolabelError
-from pseudolabel.fields import nearest
 from pseudolabel.options import STAGES
+from pseudolabel.options.fields import nearest
 
 # Typer's copy of Click is private; its usage errors are the parent of the one that is not.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]

@@ -13,8 +13,17 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from pseudolabel.fields import as_word, default_of, flag_of, is_optional, is_positional, role_of, type_of, validated
-from pseudolabel.progress import RichProgress
+from pseudolabel.options.fields import (
+    as_word,
+    default_of,
+    flag_of,
+    is_optional,
+    is_positional,
+    role_of,
+    type_of,
+    validated,
+)
+from pseudolabel.runtime.progress import RichProgress
 
 from .failures import traced
 

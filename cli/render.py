@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from pseudolabel.wording import short
+from .scores import show_scores
+from .tables import console, key_values
 
 
 def show_result(stage: str, result: Mapping[str, Any], *, as_json: bool) -> None:
@@ -18,8 +15,6 @@ def show_result(stage: str, result: Mapping[str, Any], *, as_json: bool) -> None
     if as_json:
         print_json(result)
     elif stage == "evaluate-masks":
-        from .scores import show_scores
-
         show_scores(result)
     else:
         console().print(key_values(result, title=stage))
@@ -28,40 +23,3 @@ def show_result(stage: str, result: Mapping[str, Any], *, as_json: bool) -> None
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def console(width: int | None = None) -> Console:
-    """Rich's console on stdout; a pipe or a file gets lines of up to 120 characters.
-
-    Args:
-        width: Characters in a line, whatever stdout is.
-    """
-    output = Console(highlight=False, width=width)
-    return output if width or output.is_terminal else Console(highlight=False, width=120)
-
-
-def key_values(values: Mapping[str, Any], *, title: str | None = None) -> Table:
-    """A table of two columns; nested mappings become ``outer inner`` rows."""
-    table = make_table(["", ""], title=title)
-    table.show_header = False
-    for key, value in _flat(values):
-        table.add_row(Text(key.replace("_", " "), style="bold"), Text(short(value)))
-    return table
-
-
-def make_table(left: Iterable[str], right: Iterable[str] = (), *, title: str | None = None) -> Table:
-    """An empty table with columns of words, then columns of numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in left:
-        table.add_column(name, overflow="fold")
-    for name in right:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key} ")
-        else:
-            yield f"{prefix}{key}", value

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pseudolabel.options import DemoOptions
-from pseudolabel.progress import RichProgress
+from pseudolabel.runtime.progress import RichProgress
 
 from .failures import traced
 from .flags import Json, Quiet, Trace, command_of
@@ -45,9 +45,9 @@ def run(
 ) -> None:
     """Run a pipeline; stages whose artefacts are fresh are skipped."""
     with traced(trace):
-        from pseudolabel.pipeline import find_config, read_pipeline
-        from pseudolabel.running import plan, run_pipeline
-        from pseudolabel.settings import parse_assignments
+        from pseudolabel.options.settings import parse_assignments
+        from pseudolabel.runs.pipeline import find_config, read_pipeline
+        from pseudolabel.runs.runner import plan, run_pipeline
 
         from . import summaries
         from .render import print_json
@@ -66,7 +66,7 @@ def inspect(
 ) -> None:
     """Say what an artefact holds, how it was made, from what and at what cost."""
     with traced(trace):
-        from pseudolabel import inspection
+        from pseudolabel.artefacts import inspection
 
         from . import summaries
         from .render import print_json
@@ -80,11 +80,12 @@ def inspect(
 
 
 def _demo(options: DemoOptions, progress: RichProgress, *, as_json: bool) -> None:
-    from pseudolabel.demo import demo as run_demo
+    from pseudolabel.runs.demo import demo as run_demo
 
     from . import summaries
     from .comparisons import show_comparison
-    from .render import console, print_json
+    from .render import print_json
+    from .tables import console
 
     result = run_demo(options, progress)
     if as_json:

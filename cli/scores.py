@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pseudolabel.wording import part_of_all, percent, short, span
+from pseudolabel.runtime.formatting import part_of_all, percent, short, span
 
-from .render import console, key_values, make_table
+from .tables import console, key_values, make_table
 
 _CLASSES = {
     "IoU": "iou",

@@ -8,10 +8,10 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from pseudolabel.wording import duration, short, size
+from pseudolabel.runtime.formatting import duration, short, size
 
-from .render import console, make_table
 from .scores import show_scores, show_summary
+from .tables import console, make_table
 
 _STATES = {"missing": "red", "changed": "red", "above": "dim", "recorded": "dim"}
 _IN_WORDS = {"recorded": "recorded, not checked"}

@@ -14,8 +14,8 @@ import torch
 from small_runs import multi_stage, single_stage, write_data
 from small_scribble import SMALL
 
-from pseudolabel.data.simulate import simulate_boxes, simulate_points, simulate_scribbles
-from pseudolabel.data.synthetic import synth
+from pseudolabel.data.layouts.synthetic import synth
+from pseudolabel.data.simulate.labels import simulate_boxes, simulate_points, simulate_scribbles
 from pseudolabel.options import (
     SimulateBoxesOptions,
     SimulatePointsOptions,

@@ -12,7 +12,7 @@ import numpy as np
 from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, image_size, load_dataset
-from pseudolabel.progress import Progress
+from pseudolabel.runtime.progress import Progress
 
 Maps = Mapping[int, np.ndarray] | np.ndarray
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = [sys.executable, "-m", "pseudolabel.cli"]
+PROGRAM = [sys.executable, "-m", "pseudolabel"]
 
 
 def program(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

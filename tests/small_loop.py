@@ -11,7 +11,7 @@ from torch import nn
 from pseudolabel.artefacts import Header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.options import STAGES
-from pseudolabel.progress import Progress
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.training import Mean, Run, sample_rng, train
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 from pseudolabel.artefacts import Header, Images, Input, MapsWriter, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.cli.app import main
-from pseudolabel.comparison import compare_runs
 from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.runs.comparison import compare_runs
 
 CLASSES = ("background", "cat", "dog")
 SPLITS = {"train": ("t1", "t2", "t3", "t4"), "val": ("v1", "v2", "v3")}

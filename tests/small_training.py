@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 from pseudolabel.artefacts import open_artefact
 from pseudolabel.models.checkpoint import read_weights
-from pseudolabel.progress import Progress
+from pseudolabel.runtime.progress import Progress
 
 
 class Listening(Progress):

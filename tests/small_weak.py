@@ -13,7 +13,7 @@ from small_voc import array, save
 
 from pseudolabel.data import Dataset, load_dataset
 from pseudolabel.data.check import check_dataset
-from pseudolabel.data.weak import load_weak_labels
+from pseudolabel.data.weak.labels import load_weak_labels
 from pseudolabel.errors import InputError
 from pseudolabel.options import DataCheckOptions
 

@@ -15,12 +15,12 @@ from small_artefacts import blurred_truth, read_maps, synthetic, write_maps
 from pseudolabel.artefacts import open_artefact, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.maps import at_size
-from pseudolabel.bounding import allowed, hold_cams, hold_shares
 from pseudolabel.cli.app import main
 from pseudolabel.data import Dataset, Record, load_dataset, open_dataset
 from pseudolabel.data.shapes import Box
-from pseudolabel.data.simulate import simulate_boxes
+from pseudolabel.data.simulate.labels import simulate_boxes
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.labels.box_constraints import allowed, hold_cams, hold_shares
 from pseudolabel.options import (
     MakeCamsOptions,
     PredictMasksOptions,
@@ -30,8 +30,8 @@ from pseudolabel.options import (
     TrainScribbleOptions,
     build_options,
 )
-from pseudolabel.pipeline import Step
-from pseudolabel.running import Freshness
+from pseudolabel.runs.pipeline import Step
+from pseudolabel.runs.runner import Freshness
 from pseudolabel.stages.make_cams import make_cams
 from pseudolabel.stages.predict_masks import predict_masks
 from pseudolabel.stages.refine_crf import refine_crf

@@ -18,9 +18,9 @@ from small_cli import fixed, program
 from pseudolabel import __version__
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import EXAMPLES, app, main
-from pseudolabel.fields import as_word, default_of, is_positional, type_of
 from pseudolabel.options import STAGES, build_options
-from pseudolabel.wording import counted, duration, part_of_all, percent, short, size
+from pseudolabel.options.fields import as_word, default_of, is_positional, type_of
+from pseudolabel.runtime.formatting import counted, duration, part_of_all, percent, short, size
 
 COMMANDS = [*STAGES, "run", "compare", "report", "inspect", "demo", "data"]
 

@@ -14,8 +14,8 @@ from small_runs import compared, multi_stage, stage, write_data
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
-from pseudolabel.comparison import FIGURES, compare_runs
-from pseudolabel.reporting import tables
+from pseudolabel.runs.comparison import FIGURES, compare_runs
+from pseudolabel.runs.report import tables
 
 
 def test_cost_is_the_artefacts_and_adds_up(made: Path) -> None:

@@ -17,7 +17,7 @@ from pseudolabel.cosa.assignments import (
     released_cam_labels,
     segmentation_labels,
 )
-from pseudolabel.labels import assign, assign_confident
+from pseudolabel.labels.assignment import assign, assign_confident
 
 RULES = pytest.mark.parametrize("rule", [cam_labels, released_cam_labels])
 

@@ -20,10 +20,10 @@ from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
 from pseudolabel.data import Record, read_image
 from pseudolabel.data.views import resized
-from pseudolabel.devices import normalise
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.models.segmenter import Segmenter
+from pseudolabel.runtime.devices import normalise
 
 EXACT = ("--precision", "float32", "--device", "cpu", "--workers", 0)
 PLAIN = ("--size", 64, *EXACT)

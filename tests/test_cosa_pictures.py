@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pseudolabel.cosa.pictures import training_grid
-from pseudolabel.pictures import PALETTE, paint_heat, paint_labels
+from pseudolabel.data.palette import PALETTE
+from pseudolabel.export.pictures import paint_heat, paint_labels
 
 CLASSES = ("background", "cat", "dog", "bird")
 TILE, STEP = 224, (224 + 22 + 10, 224 + 10)  # from row to row and from column to column: title and margin

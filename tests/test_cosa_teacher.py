@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pseudolabel.averaging import update_average, warmed_decay
 from pseudolabel.cosa.teacher import follow, look, make_teacher
 from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import patch_affinity, propagate
@@ -15,6 +14,7 @@ from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import build_cam_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.models.multiscale import unit_range
+from pseudolabel.training.averaging import update_average, warmed_decay
 
 ARCHITECTURE = {
     "type": "cosa",

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.data import Dataset, load_dataset
-from pseudolabel.data.coco import category_ids, image_ids
+from pseudolabel.data.layouts.coco import category_ids, image_ids
 from pseudolabel.errors import DatasetError, InputError
 
 SQUARE = [0, 0, 4, 0, 4, 4, 0, 4]  # covers pixels 0-3 in x and y

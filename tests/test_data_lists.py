@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.data.dataset import Dataset, Record
 from pseudolabel.data.lists import find_list, index_images, no_image, read_classes, read_ids, unsafe
+from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tags import read_table, save_table, tag_indices, write_table
 from pseudolabel.errors import DatasetError, PseudolabelError
 

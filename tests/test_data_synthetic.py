@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from pseudolabel.data import load_dataset, read_image
-from pseudolabel.data.drawing import CLASSES, draw_scene
-from pseudolabel.data.synthetic import synth
+from pseudolabel.data.layouts.synthetic import synth
+from pseudolabel.data.layouts.synthetic_scenes import CLASSES, draw_scene
 from pseudolabel.errors import InputError
 from pseudolabel.options import SynthOptions
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.data import Dataset, load_dataset
-from pseudolabel.data.voc import CLASSES
+from pseudolabel.data.layouts.voc import CLASSES
 from pseudolabel.errors import DatasetError, InputError
 
 BOMB = """<?xml version="1.0"?>

@@ -20,7 +20,6 @@ import typer
 
 import pseudolabel.options
 from pseudolabel.errors import InputError
-from pseudolabel.fields import validated
 from pseudolabel.options import (
     STAGES,
     DataCheckOptions,
@@ -33,8 +32,9 @@ from pseudolabel.options import (
     SynthOptions,
     check_names,
 )
-from pseudolabel.pipeline import find_config, read_pipeline
-from pseudolabel.settings import parse_assignments
+from pseudolabel.options.fields import validated
+from pseudolabel.options.settings import parse_assignments
+from pseudolabel.runs.pipeline import find_config, read_pipeline
 
 REPOSITORY = Path(__file__).parents[1]
 STAGE_PAGES = REPOSITORY / "docs" / "stages"
@@ -162,10 +162,10 @@ def _command_lines(text: str) -> list[str]:
 
 
 def _commands_of(line: str) -> list[list[str]]:
-    """The words behind ``pseudolabel``, or ``torchrun ... -m pseudolabel.cli``, of every such command in a line."""
+    """The words behind ``pseudolabel``, or ``torchrun ... -m pseudolabel``, of every such command in a line."""
     parts = (shlex.split(part, comments=True) for part in line.split("&&"))
-    found = (words[words.index("pseudolabel.cli") :] if "pseudolabel.cli" in words else words for words in parts)
-    return [words[1:] for words in found if words[:1] in (["pseudolabel"], ["pseudolabel.cli"])]
+    found = (words[words.index("pseudolabel") :] if "torchrun" in words else words for words in parts)
+    return [words[1:] for words in found if words[:1] == ["pseudolabel"]]
 
 
 def _parse(words: list[str]) -> None:

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
+from pseudolabel.artefacts.inspection import lineage
 from pseudolabel.cli.app import main
-from pseudolabel.demo import BACKBONE, ROUTES, write_backbone
-from pseudolabel.inspection import lineage
 from pseudolabel.models.backbone import Backbone, load_weights
-from pseudolabel.pipeline import find_config, read_pipeline
+from pseudolabel.runs.demo import BACKBONE, ROUTES, write_backbone
+from pseudolabel.runs.pipeline import find_config, read_pipeline
 
 PIPELINE = """
 name: tiny
@@ -37,7 +37,7 @@ stages:
 
 def command(*words, cwd):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "pseudolabel.cli", *words]
+    words = [sys.executable, "-m", "pseudolabel", *words]
     return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 

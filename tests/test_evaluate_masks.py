@@ -16,14 +16,14 @@ from small_voc import CLASSES, array, random_labels, save, write_artefact_of_map
 
 from pseudolabel.artefacts import Input, open_artefact, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.artefacts.inspection import lineage
 from pseudolabel.errors import ArtefactError, InputError
-from pseudolabel.inspection import lineage
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import iou
 from pseudolabel.options import EvaluateMasksOptions
-from pseudolabel.pipeline import Step
-from pseudolabel.progress import Progress
-from pseudolabel.running import Freshness
+from pseudolabel.runs.pipeline import Step
+from pseudolabel.runs.runner import Freshness
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.evaluate_masks import evaluate_masks
 
 TRUTH = {"a": array([[0, 0, 1], [0, 1, 1]]), "b": array([[0, 2, 255]]), "sub/c": array([[0, 0], [0, 0]])}

@@ -28,7 +28,7 @@ from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.data import Dataset, load_dataset, read_image
 from pseudolabel.data.images import read_label_png
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
-from pseudolabel.labels import assign, from_soft
+from pseudolabel.labels.assignment import assign, from_soft
 from pseudolabel.options import ExportMasksOptions
 from pseudolabel.stages.export_masks import export_masks
 

@@ -11,7 +11,7 @@ import pytest
 from pseudolabel.artefacts import Header, Input, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Record
-from pseudolabel.familiar import count_trained_on
+from pseudolabel.evaluation.overlap import count_trained_on
 
 CLASSES = ("background", "cat")
 PLACE = {"dataset": "coco", "root": "/data", "split": "fit"}

@@ -13,9 +13,9 @@ from small_runs import compared, stage, write_network
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
-from pseudolabel.comparison import FIGURES, MEASURES, compare_runs
 from pseudolabel.data import load_dataset
-from pseudolabel.reporting import tables
+from pseudolabel.runs.comparison import FIGURES, MEASURES, compare_runs
+from pseudolabel.runs.report import tables
 
 
 def test_figures_are_found_by_lineage_and_equal_the_artefacts(made: Path) -> None:

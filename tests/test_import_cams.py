@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from pseudolabel.artefacts import MapsReader, open_artefact
+from pseudolabel.artefacts.inspection import lineage
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.inspection import lineage
 from pseudolabel.options import ImportCamsOptions
-from pseudolabel.pipeline import Step
-from pseudolabel.running import Freshness
+from pseudolabel.runs.pipeline import Step
+from pseudolabel.runs.runner import Freshness
 from pseudolabel.stages.import_cams import import_cams, read_arrays, reduced
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pseudolabel.artefacts import Header, MapsReader, MapsWriter, open_artefact
 from pseudolabel.data import Dataset, Record, load_dataset
-from pseudolabel.inference import Compute, Plan, compute_maps, make_plan
-from pseudolabel.progress import Progress
+from pseudolabel.models.inference import Compute, Plan, compute_maps, make_plan
+from pseudolabel.runtime.progress import Progress
 
 CPU = torch.device("cpu")
 SIZES = {"a": (16, 32), "b": (32, 16), "c": (16, 32), "d": (16, 32), "e": (32, 16), "f": (16, 32), "g": (16, 32)}

@@ -15,9 +15,9 @@ import pytest
 
 from pseudolabel.artefacts import Input, MapsWriter, read_header
 from pseudolabel.artefacts.checks import REQUIRED
+from pseudolabel.artefacts.inspection import describe_artefact, lineage, verify
 from pseudolabel.cli.app import main
 from pseudolabel.errors import ArtefactError
-from pseudolabel.inspection import describe_artefact, lineage, verify
 
 
 @pytest.fixture

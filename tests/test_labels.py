@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from pseudolabel.artefacts import Header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.labels import Thresholds, assign, assign_confident, probabilities, read_thresholds
+from pseudolabel.labels.assignment import Thresholds, assign, assign_confident, probabilities, read_thresholds
 
 LABELS = np.array([2, 5])
 MAPS = np.array([[[0.9, 0.3, 0.1]], [[0.5, 0.6, 0.2]]], dtype=np.float32)

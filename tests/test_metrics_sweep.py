@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_voc import random_labels
 
-from pseudolabel.labels import assign
+from pseudolabel.labels.assignment import assign
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.sweep import THRESHOLDS, count_levels, curve_counts, levels
 

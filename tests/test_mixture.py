@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture
 
-from pseudolabel.mixture import (
+from pseudolabel.labels.mixture import (
     Histogram,
     Mixture,
     UnfitError,
@@ -69,7 +69,7 @@ def test_the_likelihood_never_falls() -> None:
     scores = []
     for iterations in range(1, 12):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pseudolabel.mixture._ITERATIONS", iterations)
+            patch.setattr("pseudolabel.labels.mixture._ITERATIONS", iterations)
             mixture = fit_mixture(shape, np.array([0.3, 0.4]))
         scores.append(counts @ np.logaddexp.reduce(mixture.log_joint(shape.centres), axis=0))
     assert (np.diff(scores) > 0).all()

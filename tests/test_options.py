@@ -14,15 +14,6 @@ import pytest
 from pydantic import BaseModel
 
 from pseudolabel.errors import InputError
-from pseudolabel.fields import (
-    as_word,
-    default_of,
-    is_optional,
-    is_positional,
-    nearest,
-    role_of,
-    type_of,
-)
 from pseudolabel.options import (
     STAGES,
     DataCheckOptions,
@@ -32,6 +23,7 @@ from pseudolabel.options import (
     build_options,
     command_line,
 )
+from pseudolabel.options.fields import as_word, default_of, is_optional, is_positional, nearest, role_of, type_of
 
 MODELS: dict[str, type[BaseModel]] = {
     **STAGES,

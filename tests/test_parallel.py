@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from pseudolabel.errors import InputError, PseudolabelError
-from pseudolabel.parallel import cores, ordered_map
+from pseudolabel.runtime.parallel import cores, ordered_map
 
 
 def slow_square(number: int) -> int:
@@ -80,7 +80,7 @@ def test_workers_have_one_thread_and_no_ear_for_ctrl_c_and_this_process_stays_as
 
 ENDLESS = """
 import time
-from pseudolabel.parallel import ordered_map
+from pseudolabel.runtime.parallel import ordered_map
 for _ in ordered_map(time.sleep, iter(lambda: 0.05, None), workers=2):
     print("up", flush=True)
 """

@@ -10,17 +10,9 @@ import pytest
 from PIL import Image
 
 from pseudolabel.data.images import read_label_png
+from pseudolabel.data.palette import PALETTE, mask_path, write_mask, write_png
 from pseudolabel.errors import InputError, PseudolabelError
-from pseudolabel.pictures import (
-    PALETTE,
-    contact_sheet,
-    mask_path,
-    overlay,
-    paint_heat,
-    paint_labels,
-    write_mask,
-    write_png,
-)
+from pseudolabel.export.pictures import contact_sheet, overlay, paint_heat, paint_labels
 
 CLASSES = ("background", "cat", "dog")
 

@@ -24,11 +24,11 @@ from small_artefacts import blurred_truth, synthetic
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
 from pseudolabel.errors import InputError, PseudolabelError
-from pseudolabel.isolation import in_own_process
 from pseudolabel.options import build_options, command_line
-from pseudolabel.pipeline import Pipeline, find_config, read_pipeline
-from pseudolabel.progress import Progress
-from pseudolabel.running import half_finished, plan, run_pipeline
+from pseudolabel.runs.pipeline import Pipeline, find_config, read_pipeline
+from pseudolabel.runs.runner import half_finished, plan, run_pipeline
+from pseudolabel.runtime.progress import Progress
+from pseudolabel.runtime.subprocesses import in_own_process
 
 STAGES: dict[str, dict[str, Any]] = {
     "cams": {"stage": "import-cams", "cams": "npy"},
@@ -300,7 +300,7 @@ def test_a_failing_stage_is_one_line_and_leaves_the_earlier_output(
 def slow(folder: Path, iterations: int = 1000) -> list[str]:
     """A command that stays in refine-crf for a long while."""
     words = ["run", str(folder / "small.yaml"), "--set", f"soft.iterations={iterations}", "--only", "soft"]
-    return [sys.executable, "-m", "pseudolabel.cli", *words]
+    return [sys.executable, "-m", "pseudolabel", *words]
 
 
 def begun(partial: Path) -> Callable[[], bool]:

@@ -28,7 +28,7 @@ from small_artefacts import (
 from pseudolabel.artefacts import MapsReader, StalePartialError, open_artefact, partial_path, read_header
 from pseudolabel.data import Dataset, read_image
 from pseudolabel.errors import DatasetError, InputError, MissingExtraError
-from pseudolabel.labels import Thresholds, assign_confident, from_soft, probabilities, quantise
+from pseudolabel.labels.assignment import Thresholds, assign_confident, from_soft, probabilities, quantise
 from pseudolabel.options import RefineCrfOptions
 from pseudolabel.pairwise import PRESETS, CrfSettings, dense_crf
 from pseudolabel.stages.refine_crf import refine_cams, refine_crf

@@ -19,11 +19,11 @@ from small_runs import multi_stage, write_data
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
 from pseudolabel.errors import InputError
-from pseudolabel.mixture import Mixture
-from pseudolabel.reporting.charts import Line, Mark, line_chart, mixture_chart, ticks
-from pseudolabel.reporting.gallery import chosen_images
-from pseudolabel.reporting.html import Html, element, joined
-from pseudolabel.reporting.page import write_report
+from pseudolabel.labels.mixture import Mixture
+from pseudolabel.runs.report.charts import Line, Mark, line_chart, mixture_chart, ticks
+from pseudolabel.runs.report.gallery import chosen_images
+from pseudolabel.runs.report.html import Html, element, joined
+from pseudolabel.runs.report.page import write_report
 
 ODD = ("background", "<b>&\"cat'", "</script><img src=x>")
 SECTIONS = ["scores", "classes", "cost", "thresholds", "mixtures", "training", "pictures", "lineage"]

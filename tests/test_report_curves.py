@@ -11,10 +11,10 @@ import pytest
 
 from pseudolabel.artefacts import Header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.mixture import Mixture
-from pseudolabel.reporting.charts import Line, Mark, line_chart, mixture_chart
-from pseudolabel.reporting.curves import mixture_charts, training_charts
-from pseudolabel.runfolder import RunFolder, read_runs
+from pseudolabel.labels.mixture import Mixture
+from pseudolabel.runs.lineage import RunFolder, read_runs
+from pseudolabel.runs.report.charts import Line, Mark, line_chart, mixture_chart
+from pseudolabel.runs.report.curves import mixture_charts, training_charts
 
 STEPS, WARM, EPOCHS = 60, 20, 3
 MIXTURE = np.array([[0.75, 0.25], [0.2, 0.75], [0.1, 0.125]])

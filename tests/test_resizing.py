@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pseudolabel.resizing import resize
+from pseudolabel.runtime.resizing import resize
 
 
 @pytest.mark.parametrize("size", [(8, 12), (16, 5), (3, 2), (1, 1), (31, 40)])

@@ -12,25 +12,25 @@ from small_training import KilledError, Listening, curves_of
 from pseudolabel.artefacts import StalePartialError, read_header
 from pseudolabel.data import Record, load_weak_labels, open_dataset
 from pseudolabel.data.images import read_label_png
+from pseudolabel.data.palette import write_mask
 from pseudolabel.data.shapes import Box, Point
-from pseudolabel.labelled import LabelledViews, open_cams
-from pseudolabel.options import (
-    PredictMasksOptions,
-    TrainSegmenterOptions,
-)
-from pseudolabel.pictures import write_mask
-from pseudolabel.pipeline import read_pipeline
-from pseudolabel.running import Freshness
-from pseudolabel.stages.predict_masks import predict_masks
-from pseudolabel.stages.train_scribble import train_scribble
-from pseudolabel.stages.train_segmenter import train_segmenter
-from pseudolabel.supervision import (
+from pseudolabel.data.weak.supervision import (
     annotation_hours,
     count_kinds,
     describe_supervision,
     masked_ids,
     supervision_arrays,
 )
+from pseudolabel.options import (
+    PredictMasksOptions,
+    TrainSegmenterOptions,
+)
+from pseudolabel.runs.pipeline import read_pipeline
+from pseudolabel.runs.runner import Freshness
+from pseudolabel.scribble.training_data import LabelledViews, open_cams
+from pseudolabel.stages.predict_masks import predict_masks
+from pseudolabel.stages.train_scribble import train_scribble
+from pseudolabel.stages.train_segmenter import train_segmenter
 
 # Supervision
 

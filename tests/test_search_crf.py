@@ -18,18 +18,18 @@ from small_artefacts import Interrupting, blurred_truth, interrupted, synthetic,
 from pseudolabel.artefacts import MapsReader, open_artefact, partial_path, read_header
 from pseudolabel.artefacts.writer import StalePartialError
 from pseudolabel.cli.app import main
-from pseudolabel.crf_search import GT_PROB, ITERATIONS, RANGES, chosen_crf, draw_trials
 from pseudolabel.data import Dataset, read_image
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
-from pseudolabel.labels import assign, from_soft, probabilities
+from pseudolabel.labels.assignment import assign, from_soft, probabilities
+from pseudolabel.labels.crf_search import GT_PROB, ITERATIONS, RANGES, chosen_crf, draw_trials
 from pseudolabel.metrics.agreement import area_agreement, edge_agreement
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import class_mean, iou
 from pseudolabel.options import RefineCrfOptions, SearchCrfOptions, build_options
 from pseudolabel.pairwise import PRESETS, CrfSettings, dense_crf
-from pseudolabel.pipeline import read_pipeline
-from pseudolabel.progress import Progress
-from pseudolabel.running import plan
+from pseudolabel.runs.pipeline import read_pipeline
+from pseudolabel.runs.runner import plan
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.search_crf import search_crf
 
 COUNT, THRESHOLD = 4, 0.4

@@ -14,13 +14,13 @@ from small_voc import CLASSES, array, random_labels, write_artefact_of_maps, wri
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.data import load_dataset
 from pseudolabel.errors import ArtefactError, InputError
-from pseudolabel.labels import assign, read_thresholds
+from pseudolabel.labels.assignment import assign, read_thresholds
+from pseudolabel.labels.mixture import as_histogram, count_values, cut_by_three, cut_by_two
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import class_mean, error_shares, iou
 from pseudolabel.metrics.sweep import THRESHOLDS
-from pseudolabel.mixture import as_histogram, count_values, cut_by_three, cut_by_two
 from pseudolabel.options import SearchThresholdOptions
-from pseudolabel.progress import Progress
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.search_threshold import search_threshold
 
 SHAPE = (24, 30)

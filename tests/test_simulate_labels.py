@@ -20,10 +20,10 @@ from pseudolabel.data import Dataset, load_dataset
 from pseudolabel.data.images import read_label_png
 from pseudolabel.data.instances import Instance, InstanceMasks, read_shape
 from pseudolabel.data.shapes import Box, Point
-from pseudolabel.data.show import labels_picture
-from pseudolabel.data.simulate import Truth, find_objects, simulate_boxes, simulate_points, simulate_scribbles
-from pseudolabel.data.strokes import depth_of, jittered_box, middle_point, stroke
-from pseudolabel.data.weak import WeakLabels, load_weak_labels
+from pseudolabel.data.simulate.labels import Truth, find_objects, simulate_boxes, simulate_points, simulate_scribbles
+from pseudolabel.data.simulate.strokes import depth_of, jittered_box, middle_point, stroke
+from pseudolabel.data.weak.labels import WeakLabels, load_weak_labels
+from pseudolabel.export.weak_labels import labels_picture
 from pseudolabel.options import SimulateBoxesOptions, SimulatePointsOptions, SimulateScribblesOptions
 
 SIMULATIONS = {

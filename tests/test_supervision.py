@@ -13,16 +13,16 @@ from small_voc import CLASSES, array, write_artefact_of_maps, write_voc
 
 from pseudolabel.artefacts import Header, Input, open_artefact, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.comparison import compare_runs
+from pseudolabel.artefacts.inspection import lineage
 from pseudolabel.data import Record, load_dataset
-from pseudolabel.inspection import lineage
+from pseudolabel.data.weak.supervision import describe_averages, find_supervision, supervision_arrays
 from pseudolabel.options import EvaluateMasksOptions
-from pseudolabel.pipeline import Step
-from pseudolabel.progress import Progress
-from pseudolabel.reporting import tables
-from pseudolabel.running import Freshness
+from pseudolabel.runs.comparison import compare_runs
+from pseudolabel.runs.pipeline import Step
+from pseudolabel.runs.report import tables
+from pseudolabel.runs.runner import Freshness
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.evaluate_masks import evaluate_masks
-from pseudolabel.supervision import describe_averages, find_supervision, supervision_arrays
 
 TRUTH = {
     "a": array([[0, 1], [0, 1]]),

@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
+from pseudolabel.artefacts.inspection import describe_artefact
 from pseudolabel.data import open_dataset, read_image
 from pseudolabel.data.views import resized
-from pseudolabel.devices import normalise
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.inspection import describe_artefact
 from pseudolabel.models.affinity import patch_affinity, propagate
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.options import MakeCamsOptions, TrainCamOptions
+from pseudolabel.runtime.devices import normalise
 from pseudolabel.stages.make_cams import cams, make_cams, normalised, pick_batch, present
 from pseudolabel.stages.train_cam import classification_losses, train_cam
-from pseudolabel.tagged import tag_vector
 from pseudolabel.training import state_path
+from pseudolabel.training.image_tags import tag_vector
 
 
 def cam_options(root, out, **values):

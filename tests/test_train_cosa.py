@@ -12,12 +12,12 @@ import torch
 from small_training import KilledError, Listening, curves_of, weights_of
 
 from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
-from pseudolabel.curves import log_folder
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.options import TrainCosaOptions, build_options
 from pseudolabel.stages.train_cosa import CosaViews, train_cosa
 from pseudolabel.training import state_path
+from pseudolabel.training.curves import log_folder
 from pseudolabel.training.samples import epoch_order
 
 SMALL = {
@@ -186,7 +186,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(synthetic_root, t
     values = {**SMALL, "batch_size": 4, "epochs": 3, "learning_rate": 1e-5, "dataset": "voc", "root": synthetic_root}
     del values["teacher_scales"]  # the three of the recipe
     words = [f"--set={name}={value}" for name, value in values.items()]
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudolabel.cli"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudolabel"]
     done = subprocess.run(
         [sys.executable, *command, "train-cosa", *words, "--out", tmp_path / "two.h5", "--json"],
         capture_output=True,

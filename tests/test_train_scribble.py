@@ -16,21 +16,19 @@ from small_scribble import SMALL, mixture
 from small_training import KilledError, Listening, curves_of, weights_of
 
 from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
-from pseudolabel.curves import log_folder
 from pseudolabel.data import Record, image_size, open_dataset
+from pseudolabel.data.palette import write_mask
+from pseudolabel.data.weak.supervision import describe_averages
 from pseudolabel.errors import DatasetError, InputError, PseudolabelError
-from pseudolabel.labelled import LabelledViews, open_cams
 from pseudolabel.models.checkpoint import load_network, read_weights
 from pseudolabel.options import (
     TrainScribbleOptions,
     build_options,
 )
-from pseudolabel.pictures import write_mask
+from pseudolabel.scribble.training_data import LabelledViews, open_cams
 from pseudolabel.stages.train_scribble import train_scribble
-from pseudolabel.supervision import (
-    describe_averages,
-)
 from pseudolabel.training import state_path
+from pseudolabel.training.curves import log_folder
 
 REGULARISERS = ("densecrf", "normalised-cut", "kernel-cut", "gated-crf", "dfr")
 
@@ -169,7 +167,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(
     values = {**SMALL, "batch_size": 4, "steps": 2, "start": 0.0, "ramp": 0.0, "learning_rate": 1e-5}
     values |= {"root": synthetic_root, "scribbles": weak_folders["scribbles"]}
     words = [f"--set={name}={value}" for name, value in values.items()]
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudolabel.cli"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudolabel"]
     done = subprocess.run(
         [sys.executable, *command, "train-scribble", *words, "--out", tmp_path / "two.h5", "--json"],
         capture_output=True,

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact, read_header
+from pseudolabel.artefacts.inspection import describe_artefact
 from pseudolabel.data import load_dataset
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
-from pseudolabel.inspection import describe_artefact
-from pseudolabel.labels import from_soft
+from pseudolabel.labels.assignment import from_soft
 from pseudolabel.options import PredictMasksOptions, TrainSegmenterOptions
 from pseudolabel.stages.predict_masks import class_probabilities, predict_masks, restricted
 from pseudolabel.stages.train_segmenter import labelled_rows, segmentation_loss, train_segmenter
@@ -165,9 +165,9 @@ def test_soft_labels_equal_a_plain_loop(checkpoint, tmp_path):
     predict_masks(predict_options(checkpoint, tmp_path / "val", scales=(1, 1.5), batch_size=2))
     from pseudolabel.data import read_image
     from pseudolabel.data.views import network_size, resized
-    from pseudolabel.devices import normalise
     from pseudolabel.models.checkpoint import load_network
     from pseudolabel.models.segmenter import normalisation
+    from pseudolabel.runtime.devices import normalise
 
     network, header = load_network(checkpoint, "segmenter")
     network.eval()

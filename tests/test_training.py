@@ -143,7 +143,7 @@ import torch
 from pathlib import Path
 from small_loop import make_run
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.progress import Progress
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.training import joined, save_checkpoint, train
 
 with joined("cpu") as (group, device):

@@ -13,7 +13,7 @@ from torch import nn
 from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.errors import ArtefactError, PseudolabelError
-from pseudolabel.progress import Progress
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.training import (
     Mean,
     Run,

@@ -28,11 +28,11 @@ from small_weak import (
 
 from pseudolabel.cli.app import main
 from pseudolabel.data import load_dataset
-from pseudolabel.data.manifest import write_manifest
 from pseudolabel.data.shapes import Box
-from pseudolabel.data.show import labels_picture
-from pseudolabel.data.weak import WeakLabels
+from pseudolabel.data.weak.labels import WeakLabels
+from pseudolabel.data.weak.manifest import write_manifest
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.export.weak_labels import labels_picture
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from small_weak import (
 )
 
 from pseudolabel.data import load_dataset, open_dataset, reopen_dataset
-from pseudolabel.data.manifest import write_manifest
+from pseudolabel.data.weak.manifest import write_manifest
 from pseudolabel.errors import DatasetError
 from pseudolabel.options import DatasetOptions, WeakLabelOptions
 

@@ -3,6 +3,7 @@
 Nothing here imports torch.
 """
 
+from pseudolabel.artefacts.atomic import partial_path
 from pseudolabel.artefacts.header import Header, Input, child_header
 from pseudolabel.artefacts.maps import Images, MapsReader
 from pseudolabel.artefacts.store import (
@@ -10,7 +11,6 @@ from pseudolabel.artefacts.store import (
     check_output,
     data_digest,
     open_artefact,
-    partial_path,
     read_header,
     read_input,
     write_artefact,

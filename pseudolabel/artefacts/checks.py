@@ -10,7 +10,7 @@ import h5py
 
 from pseudolabel.artefacts.header import Header, Input
 from pseudolabel.errors import ArtefactError
-from pseudolabel.wording import either
+from pseudolabel.runtime.formatting import either
 
 FORMAT_VERSION = 1
 PREFIX = "pseudolabel/"

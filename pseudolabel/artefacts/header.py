@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel import __version__
-from pseudolabel.fields import role_of
 from pseudolabel.options import STAGES, StageOptions
+from pseudolabel.options.fields import role_of
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pseudolabel.artefacts.atomic import writing
 from pseudolabel.artefacts.checks import FORMAT_VERSION, JSON_ATTRIBUTES, PREFIX, a_kind, checked_header
 from pseudolabel.artefacts.header import CostMeter, Header, environment, now, package_version
 from pseudolabel.artefacts.journal import MAGIC, WholeFile
-from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
+from pseudolabel.errors import ArtefactError, InputError
 
 _DIGESTED = ("encoding-type", "encoding-version", "ignore-value", "facts")
 _LIBRARY = ("v110", "v110")  # checksums on all metadata, so that damage is found and not followed
-_WRITE_FAILURES = (
-    "No space left on device", "File too large", "Disk quota exceeded", "Read-only file system", "Permission denied",
-)  # fmt: skip
 _READ_FAILURES = ("synchronously read", "visitation failed", "checksum")
 _SLAB = 1 << 24  # bytes read at a time while digesting
 _CACHE = 1 << 20  # bytes of chunks kept: images are read in their order, and HDF5 2's 8 MiB would fill up with the past
@@ -36,11 +34,6 @@ class Artefact:
     path: Path
     file: h5py.File
     header: Header
-
-
-def partial_path(out: Path) -> Path:
-    """Where an artefact grows until it is complete."""
-    return out.with_name(out.name + ".partial")
 
 
 def check_output(out: Path, *, overwrite: bool, ending: str = ".h5") -> None:
@@ -233,20 +226,6 @@ def _publish(unfinished: Path, out: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failed write (a full disk, a read-only folder) into one line that names the file."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # HDF5 reports a failed write as either, with the cause in its text
-        cause = next((text for text in _WRITE_FAILURES if text in str(error)), None)
-        if cause is None:
-            raise
-        raise PseudolabelError(
-            f"cannot write {path}: {cause}; free some space or choose another --out, and run again"
-        ) from error
 
 
 def data_digest(file: h5py.File) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pseudolabel.artefacts.atomic import partial_path, writing
 from pseudolabel.artefacts.header import CostMeter, Header, Input, made_differently
 from pseudolabel.artefacts.journal import Journal
 from pseudolabel.artefacts.maps import Images
-from pseudolabel.artefacts.store import check_output, new_file, partial_path, stamp, write_array, writing
+from pseudolabel.artefacts.store import check_output, new_file, stamp, write_array
 from pseudolabel.errors import DatasetError, InputError
 
 _CHUNK = 1 << 16  # values a chunk: small enough to read one map, large enough to compress

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 
 
 class Agreement(NamedTuple):

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 from pseudolabel.models.multiscale import unit_range
-from pseudolabel.resizing import resize
+from pseudolabel.runtime.resizing import resize
 
 
 class CamLabels(NamedTuple):

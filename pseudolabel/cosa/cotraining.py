@@ -16,7 +16,7 @@ from pseudolabel.cosa.pictures import training_grid
 from pseudolabel.cosa.step import Assigned, Method, assign, classification_losses, student_losses, totals
 from pseudolabel.cosa.teacher import follow, look, make_teacher
 from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.models.cosa import CosaNetwork
 from pseudolabel.pairwise.loss_modules import GatedDenseEnergy

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 from pseudolabel.pairwise.loss_modules import GatedDenseEnergy
-from pseudolabel.resizing import resize
+from pseudolabel.runtime.resizing import resize
 
 
 def classification_loss(logits: Tensor, tags: Tensor, *, images: int | None = None) -> Tensor:

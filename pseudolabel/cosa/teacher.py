@@ -9,11 +9,11 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pseudolabel.averaging import update_average
 from pseudolabel.cosa.assignments import cells_inside
 from pseudolabel.models.affinity import Attending, propagate
 from pseudolabel.models.cosa import CosaNetwork, CosaOutput
 from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
+from pseudolabel.training.averaging import update_average
 
 Network = TypeVar("Network", bound=nn.Module)
 

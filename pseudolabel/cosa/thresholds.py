@@ -1,9 +1,9 @@
 """The dynamic threshold: a Gaussian mixture that follows the teacher's CAM scores over the last batches.
 
 Paper (arXiv 2402.17891): the idea of a queue, a mixture and a moving average. The exact objective is ours, and
-``pseudolabel.mixture`` states it, as it does the rule of the released code. Three things keep a step cheap: batches are
-kept as histograms, their sum is updated by what enters and leaves, and EM goes on from the last step's mixture for a
-few iterations only, since the queue changes by a hundredth of itself. [ours]
+``pseudolabel.labels.mixture`` states it, as it does the rule of the released code. Three things keep a step cheap:
+batches are kept as histograms, their sum is updated by what enters and leaves, and EM goes on from the last step's
+mixture for a few iterations only, since the queue changes by a hundredth of itself. [ours]
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudolabel.averaging import warmed_decay
-from pseudolabel.mixture import BINS, Mixture, UnfitError, as_histogram, cut_by_three, cut_by_two
+from pseudolabel.labels.mixture import BINS, Mixture, UnfitError, as_histogram, cut_by_three, cut_by_two
+from pseudolabel.training.averaging import warmed_decay
 
 Rule = Literal["mixture", "released"]
 _CUTS = {"mixture": cut_by_two, "released": cut_by_three}

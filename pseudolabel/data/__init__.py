@@ -1,8 +1,9 @@
 """Data sets of every layout as one plain table of records, and the images behind them."""
 
-from pseudolabel.data.dataset import Dataset, Record, load_dataset, open_dataset, reopen_dataset
 from pseudolabel.data.images import image_size, read_image
-from pseudolabel.data.weak import WeakLabels, load_weak_labels
+from pseudolabel.data.opening import load_dataset, open_dataset, reopen_dataset
+from pseudolabel.data.records import Dataset, Record
+from pseudolabel.data.weak.labels import WeakLabels, load_weak_labels
 
 __all__ = [
     "Dataset",

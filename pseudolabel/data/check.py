@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from pseudolabel.data.dataset import Dataset, Record, load_dataset
 from pseudolabel.data.faults import passing_on
 from pseudolabel.data.images import read_image
 from pseudolabel.data.instances import InstanceMasks
-from pseudolabel.data.weak import has_weak_labels, listed_ids, load_weak_labels
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.opening import load_dataset
+from pseudolabel.data.records import IGNORE, Dataset, Record
+from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions
-from pseudolabel.parallel import ordered_map
-from pseudolabel.progress import Progress
-from pseudolabel.wording import either
+from pseudolabel.runtime.formatting import either
+from pseudolabel.runtime.parallel import ordered_map
+from pseudolabel.runtime.progress import Progress
 
 
 def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - no state

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pseudolabel.data.dataset import Record
+from pseudolabel.data.records import Record
 from pseudolabel.errors import DatasetError
 
 _FAR = 1e5  # a coordinate beyond it is a mistake, and would take pycocotools for ever to draw

@@ -11,12 +11,12 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from pseudolabel.artefacts.store import partial_path, writing
-from pseudolabel.data.dataset import Dataset, Record
+from pseudolabel.artefacts.atomic import partial_path, writing
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.lists import read_text, unsafe
+from pseudolabel.data.records import Dataset, Record
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.fields import nearest
+from pseudolabel.options.fields import nearest
 
 TABLE = "tags.csv"
 """Name of the tag table in a data set's own folder."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 
 _PADDING = (124, 116, 104)
 """Grey levels that padding is filled with: the mean colour of ImageNet."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pseudolabel.artefacts import Input, open_artefact, read_header
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
-from pseudolabel.fields import nearest
+from pseudolabel.options.fields import nearest
 
 VIT_MODULES = ("vision_transformer", "deit", "eva")
 """The modules of timm that define plain ViTs: one width, one patch grid, blocks in a row."""

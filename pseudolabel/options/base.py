@@ -8,11 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from pseudolabel.fields import (
-    is_optional,
-    option,
-    role_of,
-)
+from pseudolabel.options.fields import is_optional, option, role_of
 
 DatasetName = Literal["voc", "coco", "folder", "synthetic"]
 TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks", "weak"]

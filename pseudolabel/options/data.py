@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pseudolabel.fields import Names, Share, option
 from pseudolabel.options.base import DataOptions, WeakLabelOptions
+from pseudolabel.options.fields import Names, Share, option
 
 
 class DataCheckOptions(WeakLabelOptions):

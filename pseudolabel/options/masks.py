@@ -7,13 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, model_validator
 
-from pseudolabel.fields import (
-    Scales,
-    Share,
-    option,
-    reads,
-)
 from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, StageOptions
+from pseudolabel.options.fields import Scales, Share, option, reads
 
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
 CrfEngine = Literal["lattice", "exact", "pydensecrf"]

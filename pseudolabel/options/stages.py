@@ -7,14 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pseudolabel.errors import InputError
-from pseudolabel.fields import (
-    as_word,
-    default_of,
-    is_positional,
-    nearest,
-    validated,
-)
 from pseudolabel.options.base import StageOptions
+from pseudolabel.options.fields import as_word, default_of, is_positional, nearest, validated
 from pseudolabel.options.masks import (
     EvaluateMasksOptions,
     ExportMasksOptions,

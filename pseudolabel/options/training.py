@@ -7,17 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, model_validator
 
-from pseudolabel.fields import (
-    Range,
-    Scales,
-    Seconds,
-    Share,
-    Stride,
-    as_word,
-    option,
-    reads,
-)
 from pseudolabel.options.base import DatasetOptions, LaterOptions, StageOptions, WeakLabelOptions
+from pseudolabel.options.fields import Range, Scales, Seconds, Share, Stride, as_word, option, reads
 
 
 class TrainingOptions(StageOptions):

@@ -22,7 +22,7 @@ from pseudolabel.pairwise.losses import (
     kernel_cut,
     normalised_cut,
 )
-from pseudolabel.resizing import resize
+from pseudolabel.runtime.resizing import resize
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Where classes may be: boxes and tags as sets of allowed classes, and label maps from boxes that CAMs fill.
 
 A box is the upper bound of an object's extent. [def] What is allowed is the intersection of what boxes and tags say;
-``exclusion_loss`` teaches it, ``bounded`` enforces it on a prediction, and ``pseudolabel.bounding`` on stored maps.
-Points need nothing of their own: as discs of some pixels they are small scribbles
-(``pseudolabel.data.weak.load_weak_labels`` draws them with its ``width``), and ``objectness`` says where the rest of
+``exclusion_loss`` teaches it, ``bounded`` enforces it on a prediction, and ``pseudolabel.labels.box_constraints`` on
+stored maps. Points need nothing of their own: as discs of some pixels they are small scribbles
+(``pseudolabel.data.load_weak_labels`` draws them with its ``width``), and ``objectness`` says where the rest of
 their objects is likely.
 """
 
@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pseudolabel.data.records import IGNORE
 from pseudolabel.data.shapes import Box, cells
-from pseudolabel.labels import IGNORE
 
 
 def tags_allow(tags: Tensor) -> Tensor:

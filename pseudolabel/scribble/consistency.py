@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.cosa.losses import sample_cells
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 from pseudolabel.pairwise.features import as_float
 from pseudolabel.scribble.boxes import bounded
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.cosa.teacher import follow, make_teacher
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.models.scribble import ScribbleNetwork
 from pseudolabel.scribble.losses import ramp

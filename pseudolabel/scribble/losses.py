@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.cosa.losses import resized
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 from pseudolabel.pairwise.features import as_float
 
 

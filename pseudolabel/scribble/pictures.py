@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from pseudolabel.labels import IGNORE
-from pseudolabel.pictures import PALETTE, legend_entries, paint_labels, sheet
+from pseudolabel.data.palette import PALETTE
+from pseudolabel.data.records import IGNORE
+from pseudolabel.export.pictures import legend_entries, paint_labels, sheet
 
 _TILE = 224  # long side of a picture, pixels
 

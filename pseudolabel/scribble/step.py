@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pseudolabel.cosa.assignments import cells_inside
 from pseudolabel.cosa.losses import resized
-from pseudolabel.labels import IGNORE
+from pseudolabel.data.records import IGNORE
 from pseudolabel.models.scribble import ScribbleOutput
 from pseudolabel.scribble.consistency import consistency_loss, known_labels, labels_on_grid
 from pseudolabel.scribble.losses import (

@@ -28,17 +28,17 @@ import numpy as np
 from pseudolabel.artefacts import Header, check_output, child_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, reopen_dataset
+from pseudolabel.data.ground_truth import complain, records_of
+from pseudolabel.data.inputs import png_input
+from pseudolabel.data.weak.supervision import Supervision, find_supervision
 from pseudolabel.errors import InputError
-from pseudolabel.familiar import count_trained_on
+from pseudolabel.evaluation.overlap import count_trained_on
+from pseudolabel.evaluation.predictions import Predictions, open_predictions
+from pseudolabel.evaluation.scoring import Scoring, count_images
 from pseudolabel.metrics.scores import rounded
 from pseudolabel.options import EvaluateMasksOptions
-from pseudolabel.parallel import ordered_map
-from pseudolabel.predictions import Predictions, open_predictions
-from pseudolabel.progress import Progress
-from pseudolabel.scoring import Scoring, count_images
-from pseudolabel.sources import png_input
-from pseudolabel.supervision import Supervision, find_supervision
-from pseudolabel.truth import complain, records_of
+from pseudolabel.runtime.parallel import ordered_map
+from pseudolabel.runtime.progress import Progress
 
 Item = TypeVar("Item")
 BLOCK = {"png": 32, "masks": 8, "soft-labels": 1}

@@ -23,17 +23,18 @@ from pseudolabel.artefacts import (
     open_artefact,
     partial_path,
 )
+from pseudolabel.artefacts.atomic import STAGED, Staging
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, reopen_dataset
+from pseudolabel.data.palette import mask_path, write_mask
+from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import ArtefactError, InputError
-from pseudolabel.gallery import COCO, OVERLAYS, SHEET, Gallery
-from pseudolabel.labels import IGNORE, Thresholds, assign, from_soft
+from pseudolabel.export.gallery import COCO, OVERLAYS, SHEET, Gallery
+from pseudolabel.labels.assignment import Thresholds, assign, from_soft
+from pseudolabel.labels.inputs import Item, Source, open_source, write_maps
 from pseudolabel.options import ExportMasksOptions
-from pseudolabel.pictures import mask_path, write_mask
-from pseudolabel.progress import Progress
-from pseudolabel.sources import Item, Source, open_source, write_maps
-from pseudolabel.staging import STAGED, Staging
+from pseudolabel.runtime.progress import Progress
 
 
 def export_masks(options: ExportMasksOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state

@@ -17,10 +17,10 @@ from PIL import Image
 from pseudolabel.artefacts import Images, MapsWriter, child_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, image_size, open_dataset
+from pseudolabel.data.inputs import npy_input
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import ImportCamsOptions
-from pseudolabel.progress import Progress
-from pseudolabel.sources import npy_input
+from pseudolabel.runtime.progress import Progress
 
 _ALLOWED = {
     ("numpy", "ndarray"),

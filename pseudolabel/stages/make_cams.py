@@ -16,17 +16,17 @@ from torch import Tensor
 
 from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter, environment
-from pseudolabel.bounding import hold_cams, open_boxed, stated
 from pseudolabel.data import Record
-from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.errors import InputError
-from pseudolabel.inference import compute_maps, make_plan
+from pseudolabel.labels.box_constraints import hold_cams, open_boxed, stated
 from pseudolabel.models.affinity import Attending, patch_affinity, propagate, require_attention
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.checkpoint import load_network
+from pseudolabel.models.inference import compute_maps, make_plan
 from pseudolabel.models.multiscale import activation, scaled_views, unit_range
 from pseudolabel.options import MakeCamsOptions
-from pseudolabel.progress import Progress
+from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.runtime.progress import Progress
 
 _MOST_PAIRS = 2**26
 """Of patches in images that are computed at the same time: 256 MiB in float32 of what they attend to."""

@@ -20,16 +20,16 @@ from torch import Tensor
 from pseudolabel.artefacts import Header, Input, MapsWriter, check_output, child_header, read_header
 from pseudolabel.artefacts.header import CostMeter, environment, made_differently
 from pseudolabel.artefacts.maps import at_size
-from pseudolabel.bounding import hold_shares, open_boxed, stated
 from pseudolabel.data import Dataset, Record
-from pseudolabel.devices import autocast, normalise, pick_device, pick_dtype
-from pseudolabel.inference import compute_maps, make_plan
+from pseudolabel.labels.box_constraints import hold_shares, open_boxed, stated
+from pseudolabel.labels.inputs import open_source
 from pseudolabel.models.checkpoint import load_network
+from pseudolabel.models.inference import compute_maps, make_plan
 from pseudolabel.models.multiscale import scaled_views, split_mirrored
 from pseudolabel.models.segmenter import AnySegmenter, normalisation
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
-from pseudolabel.progress import Progress
-from pseudolabel.sources import open_source
+from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.export_masks import write_masks
 from pseudolabel.stages.refine_crf import refine_crf
 

@@ -25,16 +25,18 @@ import numpy as np
 from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.maps import at_size
-from pseudolabel.bounding import HELD, hold_shares
-from pseudolabel.crf_search import Choice, chosen_crf
 from pseudolabel.data import Dataset, Record, reopen_dataset
+from pseudolabel.data.inputs import read_photograph
+from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.labels import IGNORE, Thresholds, assign_confident, probabilities, quantise
+from pseudolabel.labels.assignment import Thresholds, assign_confident, probabilities, quantise
+from pseudolabel.labels.box_constraints import HELD, hold_shares
+from pseudolabel.labels.crf_search import Choice, chosen_crf
+from pseudolabel.labels.inputs import Item, Source, open_source, write_maps
 from pseudolabel.options import CrfEngine, RefineCrfOptions
 from pseudolabel.pairwise import CrfSettings, dense_crf, memory_free, memory_needed, require_engine, require_memory
-from pseudolabel.parallel import cores
-from pseudolabel.progress import Progress
-from pseudolabel.sources import Item, Source, open_source, read_photograph, write_maps
+from pseudolabel.runtime.parallel import cores
+from pseudolabel.runtime.progress import Progress
 
 
 def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
@@ -260,7 +262,7 @@ def _device(options: RefineCrfOptions) -> str:
     """Where the engine computes; torch is asked only if it does with torch."""
     if options.engine != "exact":
         return "cpu"
-    from pseudolabel.devices import pick_device
+    from pseudolabel.runtime.devices import pick_device
 
     return str(pick_device(options.device))
 

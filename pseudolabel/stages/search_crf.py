@@ -21,21 +21,21 @@ import numpy as np
 import yaml
 
 from pseudolabel.artefacts import Header, check_output, child_header, partial_path, write_artefact
+from pseudolabel.artefacts.atomic import writing
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.journal import Journal
-from pseudolabel.artefacts.store import writing
 from pseudolabel.artefacts.writer import begin
-from pseudolabel.crf_search import Task, Trial, Verdict, as_options, draw_trials, in_words, judge, trial_arrays
 from pseudolabel.data import Dataset, Record, reopen_dataset
+from pseudolabel.data.ground_truth import complain
+from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.labels import IGNORE
+from pseudolabel.labels.crf_search import Task, Trial, Verdict, as_options, draw_trials, in_words, judge, trial_arrays
+from pseudolabel.labels.inputs import Source, open_source
 from pseudolabel.metrics.scores import class_mean, iou, rounded
 from pseudolabel.options import SearchCrfOptions
 from pseudolabel.pairwise import PRESETS
-from pseudolabel.parallel import ordered_map
-from pseudolabel.progress import Progress
-from pseudolabel.sources import Source, open_source
-from pseudolabel.truth import complain
+from pseudolabel.runtime.parallel import ordered_map
+from pseudolabel.runtime.progress import Progress
 
 
 def search_crf(options: SearchCrfOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state

@@ -17,10 +17,10 @@ import numpy as np
 from pseudolabel.artefacts import Header, MapsReader, check_output, child_header, open_artefact, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.errors import InputError
-from pseudolabel.labels import Thresholds
+from pseudolabel.labels.assignment import Thresholds
+from pseudolabel.labels.threshold_search import Found, fitted, fixed, sweep
 from pseudolabel.options import SearchThresholdOptions
-from pseudolabel.progress import Progress
-from pseudolabel.search import Found, fitted, fixed, sweep
+from pseudolabel.runtime.progress import Progress
 
 
 def search_threshold(

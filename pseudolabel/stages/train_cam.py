@@ -15,12 +15,11 @@ from pseudolabel.artefacts import check_output
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.views import random_view
-from pseudolabel.devices import memory_format, normalise, pick_dtype
 from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.options import TrainCamOptions
-from pseudolabel.progress import Progress
-from pseudolabel.tagged import make_header, require_tags, tag_map, tag_vector, usable
+from pseudolabel.runtime.devices import memory_format, normalise, pick_dtype
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.training import (
     Batch,
     Group,
@@ -33,6 +32,7 @@ from pseudolabel.training import (
     split_records,
     train,
 )
+from pseudolabel.training.image_tags import make_header, require_tags, tag_map, tag_vector, usable
 
 
 class TagViews:

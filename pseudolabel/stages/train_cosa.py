@@ -24,17 +24,24 @@ from pseudolabel.cosa.teacher import look
 from pseudolabel.cosa.thresholds import DynamicThreshold
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.views import blurred, random_view, recoloured, scaled_view
-from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import require_attention
 from pseudolabel.models.backbone import initialise, is_plain_vit, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.options import TrainCosaOptions
-from pseudolabel.progress import Progress
-from pseudolabel.resizing import resize
-from pseudolabel.tagged import make_header, require_tags, tag_map, tag_vector, usable
+from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
+from pseudolabel.runtime.progress import Progress
+from pseudolabel.runtime.resizing import resize
 from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, total_steps, train
-from pseudolabel.validation import Predict, chosen_by, quick_scores, small_mask, validation_records, within_tags
+from pseudolabel.training.image_tags import make_header, require_tags, tag_map, tag_vector, usable
+from pseudolabel.training.validation import (
+    Predict,
+    chosen_by,
+    quick_scores,
+    small_mask,
+    validation_records,
+    within_tags,
+)
 
 
 class CosaViews:

@@ -19,20 +19,9 @@ from torch import Tensor
 from pseudolabel.artefacts import Header, Input, check_output
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset
-from pseudolabel.data.weak import check_size
-from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
-from pseudolabel.errors import InputError
-from pseudolabel.labelled import LabelledViews, open_cams
-from pseudolabel.models.backbone import initialise, require_multiple
-from pseudolabel.models.scribble import ScribbleNetwork, build_scribble_network
-from pseudolabel.options import TrainScribbleOptions
-from pseudolabel.pairwise.loss_modules import RELEASED, Bilateral
-from pseudolabel.progress import Progress
-from pseudolabel.resizing import resize
-from pseudolabel.scribble.learning import Phases, WeakLearning
-from pseudolabel.scribble.regularisers import OWN, build_regulariser, default_weight
-from pseudolabel.scribble.step import Method
-from pseudolabel.supervision import (
+from pseudolabel.data.ground_truth import truth_input
+from pseudolabel.data.weak.labels import check_size
+from pseudolabel.data.weak.supervision import (
     annotation_hours,
     count_kinds,
     describe_averages,
@@ -42,10 +31,28 @@ from pseudolabel.supervision import (
     require_labels,
     supervision_arrays,
 )
-from pseudolabel.tagged import make_header, usable
+from pseudolabel.errors import InputError
+from pseudolabel.models.backbone import initialise, require_multiple
+from pseudolabel.models.scribble import ScribbleNetwork, build_scribble_network
+from pseudolabel.options import TrainScribbleOptions
+from pseudolabel.pairwise.loss_modules import RELEASED, Bilateral
+from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
+from pseudolabel.runtime.progress import Progress
+from pseudolabel.runtime.resizing import resize
+from pseudolabel.scribble.learning import Phases, WeakLearning
+from pseudolabel.scribble.regularisers import OWN, build_regulariser, default_weight
+from pseudolabel.scribble.step import Method
+from pseudolabel.scribble.training_data import LabelledViews, open_cams
 from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
-from pseudolabel.truth import truth_input
-from pseudolabel.validation import Predict, chosen_by, quick_scores, small_mask, validation_records, within_tags
+from pseudolabel.training.image_tags import make_header, usable
+from pseudolabel.training.validation import (
+    Predict,
+    chosen_by,
+    quick_scores,
+    small_mask,
+    validation_records,
+    within_tags,
+)
 
 
 def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state

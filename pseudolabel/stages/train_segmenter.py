@@ -15,19 +15,19 @@ from torch import Tensor
 from pseudolabel.artefacts import Header, Input, MapsReader, check_output, child_header, open_artefact
 from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.data import Record, read_image, reopen_dataset
+from pseudolabel.data.inputs import unreadable
+from pseudolabel.data.records import IGNORE
 from pseudolabel.data.views import random_view, resized
-from pseudolabel.devices import autocast, memory_format, normalise, pick_dtype
+from pseudolabel.data.weak.supervision import ANNOTATION
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.labels import IGNORE
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
 from pseudolabel.models.backbone import initialise, require_multiple, weights_oracle
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
 from pseudolabel.options import TrainSegmenterOptions
-from pseudolabel.progress import Progress
-from pseudolabel.resizing import resize
-from pseudolabel.sources import unreadable
-from pseudolabel.supervision import ANNOTATION
+from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
+from pseudolabel.runtime.progress import Progress
+from pseudolabel.runtime.resizing import resize
 from pseudolabel.training import (
     Batch,
     Group,

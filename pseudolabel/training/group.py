@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pseudolabel.devices import pick_device
 from pseudolabel.errors import InputError, PseudolabelError
+from pseudolabel.runtime.devices import pick_device
 
 _PATIENCE = timedelta(hours=2)  # while the first process validates and writes, the others wait
 

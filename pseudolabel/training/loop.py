@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.curves import Curves, CurveWriter, log_folder
-from pseudolabel.devices import autocast, seed_everything
 from pseudolabel.errors import InputError, PseudolabelError
-from pseudolabel.progress import Progress
+from pseudolabel.runtime.devices import autocast, seed_everything
+from pseudolabel.runtime.formatting import counted
+from pseudolabel.runtime.progress import Progress
+from pseudolabel.training.curves import Curves, CurveWriter, log_folder
 from pseudolabel.training.group import apart
 from pseudolabel.training.run import Arrays, Batch, Best, Losses, Run, Step
 from pseudolabel.training.samples import load_batches
 from pseudolabel.training.schedule import make_optimiser, rate_factor
 from pseudolabel.training.state import restore_state, share_cost, state_arrays, state_path, write_state
-from pseudolabel.wording import counted
 
 
 def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> None:

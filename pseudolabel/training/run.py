@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.artefacts import Header
-from pseudolabel.averaging import update_average
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.options import TrainingOptions
+from pseudolabel.training.averaging import update_average
 from pseudolabel.training.group import Group
 from pseudolabel.training.samples import Samples, steps_per_epoch, total_steps
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 from pseudolabel.data import Record
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.options import TrainingOptions
-from pseudolabel.parallel import cores
+from pseudolabel.runtime.parallel import cores
 from pseudolabel.training.group import Group
 
 Batch = Mapping[str, Any]

@@ -1,7 +1,0 @@
-"""``python -m pseudolabel.cli`` is ``pseudolabel``."""
-
-import sys
-
-from .app import main
-
-sys.exit(main())

@@ -1,0 +1,81 @@
+"""Files that stages read beside artefacts: photographs of a known size, folders of others' PNG and NumPy files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from pseudolabel.artefacts import Input
+from pseudolabel.data.images import read_image
+from pseudolabel.data.lists import files_below
+from pseudolabel.data.records import Record
+from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.progress import Progress
+
+
+def read_photograph(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Read a photograph that must have the size its maps were made for.
+
+    Args:
+        path: The image file.
+        size: Height and width, pixels.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        DatasetError: It is unreadable, or of another size.
+    """
+    image = read_image(path)
+    if image.shape[:2] != size:
+        raise DatasetError(
+            f"{path} is {image.shape[1]} x {image.shape[0]} pixels, but its maps were made for {size[1]} x {size[0]}; "
+            "pass --root with the folder that they were made from, or make them again"
+        )
+    return image
+
+
+def unreadable(records: Iterable[Record], read: Callable[[Record], object], progress: Progress) -> dict[str, str]:
+    """Look at every image, and warn of those that cannot be used.
+
+    Args:
+        records: The images.
+        read: Reads one; a DatasetError of it is the reason.
+        progress: Where to warn.
+
+    Returns:
+        Id to reason.
+    """
+    found = {}
+    for record in records:
+        try:
+            read(record)
+        except DatasetError as error:
+            found[record.id] = str(error)
+            progress.warn(f"skipped: {error}")
+    return found
+
+
+def npy_input(folder: Path) -> Input:
+    """A folder of ``.npy`` files as one input of an artefact.
+
+    Its digest covers their names, sizes and times of change: maps of one shape have one size, whatever is in them, and
+    to read them all takes as long as importing them.
+    """
+    digest = hashlib.sha256()
+    for name, path in files_below(folder, (".npy",)):
+        about = path.stat()
+        digest.update(f"{name}\t{about.st_size}\t{about.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return Input("npy", str(folder.resolve()), digest.hexdigest())
+
+
+def png_input(folder: Path) -> Input:
+    """A folder of PNG masks as one input of an artefact; its digest covers their names and bytes."""
+    digest = hashlib.sha256()
+    for name, path in files_below(folder, (".png",)):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{name}\t{content}\n".encode(errors="surrogateescape"))
+    return Input("png", str(folder.resolve()), digest.hexdigest())

@@ -1,0 +1,1 @@
+"""Weak labels simulated from pixel masks, marked oracle: scribbles, points and boxes."""

@@ -1,0 +1,1 @@
+"""Masks for people and for other tools: overlays, contact sheets, COCO run lengths."""

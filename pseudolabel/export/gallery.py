@@ -1,0 +1,178 @@
+"""What export-masks draws and writes beside the masks: overlays, a contact sheet, COCO's run lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudolabel.artefacts.atomic import Staging
+from pseudolabel.artefacts.maps import at_size
+from pseudolabel.data import Dataset, Record
+from pseudolabel.data.images import read_label_png
+from pseudolabel.data.inputs import read_photograph
+from pseudolabel.data.layouts.coco import category_ids, image_ids
+from pseudolabel.data.palette import mask_path, write_png
+from pseudolabel.errors import DatasetError
+from pseudolabel.export.coco_rle import class_runs, write_coco
+from pseudolabel.export.pictures import contact_sheet, overlay
+from pseudolabel.labels.inputs import Item, Source
+from pseudolabel.options import ExportMasksOptions
+from pseudolabel.runtime.parallel import ordered_map
+from pseudolabel.runtime.progress import Progress
+
+OVERLAYS = "overlays"
+SHEET = "contact-sheet.png"
+COCO = "coco.json"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One overlay as a worker process gets it.
+
+    Attributes:
+        item: The image's maps.
+        photograph: Where it lies.
+        png: Where its mask lies.
+        truth: Its ground truth uint8 (H, W), if there is any.
+        place: Where the picture goes.
+    """
+
+    item: Item
+    photograph: Path
+    png: Path
+    truth: np.ndarray | None
+    place: Path
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What is drawn and written beside the masks.
+
+    Attributes:
+        options: Of export-masks.
+        source: What the masks were made from.
+        staging: Where all files wait.
+        dataset: The data set behind the labels.
+        records: Its record of every image, in the source's order.
+        pngs: Where the mask of every image will lie, in that order.
+        kept: Indices of the images that have a mask.
+    """
+
+    options: ExportMasksOptions
+    source: Source
+    staging: Staging
+    dataset: Dataset
+    records: Sequence[Record]
+    pngs: Sequence[Path]
+    kept: Sequence[int]
+
+    def make(self, progress: Progress) -> list[Path]:
+        """Make all that was asked for.
+
+        Returns:
+            Where the files will lie once they are published.
+        """
+        options, made = self.options, []
+        order = np.random.default_rng(options.seed).permutation(self.kept).tolist()
+        if options.overlays:
+            progress.log(f"drawing {min(options.overlays, len(order))} overlays")
+            made += self.overlays(order[: options.overlays])
+        if options.contact_sheet and order:
+            made.append(options.out / SHEET)
+            self.sheet(sorted(order[: options.contact_sheet]), self.staging.place(made[-1]))
+        if options.rle:
+            progress.log("writing run lengths")
+            made.append(options.out / COCO)
+            self.run_lengths(self.staging.place(made[-1]))
+        return made
+
+    def overlays(self, chosen: Sequence[int]) -> list[Path]:
+        """Draw one overlay an image, in parallel; returns where they will lie."""
+        made = [mask_path(self.options.out / OVERLAYS, self.records[index].id) for index in chosen]
+        work = partial(draw_overlay, kind=self.source.header.kind, classes=self.dataset.classes)
+        drawings = (self.drawing(index, path) for index, path in zip(chosen, made, strict=True))
+        with closing(ordered_map(work, drawings, workers=self.options.workers)) as results:
+            for _ in results:
+                pass
+        return made
+
+    def drawing(self, index: int, path: Path) -> Drawing:
+        """All that one overlay shows; ground truth of another size than the photograph is left out."""
+        record, item = self.records[index], self.source.item(index)
+        try:
+            truth = self.dataset.read_mask(record)
+        except DatasetError:
+            truth = None
+        if truth is not None and truth.shape != item.size:
+            truth = None
+        return Drawing(item, record.image, self.staging.find(self.pngs[index]), truth, self.staging.place(path))
+
+    def sheet(self, chosen: Sequence[int], path: Path) -> None:
+        """Draw the contact sheet, in the order of the images."""
+
+        def pictures() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+            for index in chosen:
+                labels = read_label_png(self.staging.find(self.pngs[index]))
+                photograph = read_photograph(self.records[index].image, self.source.reader.size(index))
+                yield self.records[index].id, photograph, labels
+
+        write_png(path, contact_sheet(pictures(), len(chosen), self.dataset.classes))
+
+    def run_lengths(self, path: Path) -> None:
+        """Write COCO's JSON, with the data set's own numbers of images and categories."""
+        numbers, names = (0, *category_ids(self.dataset)), image_ids(self.dataset)
+        sizes = {index: self.source.reader.size(index) for index in self.kept}
+        categories = [{"id": numbers[label], "name": name} for label, name in enumerate(self.dataset.classes) if label]
+        images = (
+            {
+                "id": names[self.records[index].id],
+                "file_name": f"{self.records[index].id}{self.records[index].image.suffix}",
+                "height": sizes[index][0],
+                "width": sizes[index][1],
+            }
+            for index in self.kept
+        )
+
+        def rows() -> Iterator[dict[str, Any]]:
+            paths = (self.staging.find(self.pngs[index]) for index in self.kept)
+            count = 0
+            with closing(ordered_map(run_lengths, paths, workers=self.options.workers)) as results:
+                for index, found in zip(self.kept, results, strict=True):
+                    for row in found:
+                        count += 1
+                        yield {
+                            "id": count,
+                            "image_id": names[self.records[index].id],
+                            **row,
+                            "category_id": numbers[row["category_id"]],
+                        }
+
+        write_coco(path, images, rows(), categories)
+
+
+def draw_overlay(drawing: Drawing, *, kind: str, classes: tuple[str, ...]) -> None:
+    """Draw one overlay; runs in a worker process.
+
+    Args:
+        drawing: What it shows.
+        kind: Of the artefact that the maps are from: CAMs and soft labels have a heat map.
+        classes: Names by class index.
+    """
+    heat, item = None, drawing.item
+    if kind != "masks":
+        labels, maps = at_size(item.maps, item.size)
+        heat = maps.max(axis=0, initial=0) if kind == "cams" else 1 - maps[labels == 0].sum(axis=0)
+    image = read_photograph(drawing.photograph, item.size)
+    picture = overlay(image, read_label_png(drawing.png), classes, heat=heat, truth=drawing.truth)
+    write_png(drawing.place, picture)
+
+
+def run_lengths(png: Path) -> list[dict[str, Any]]:
+    """The annotations of one mask; runs in a worker process."""
+    return class_runs(read_label_png(png))

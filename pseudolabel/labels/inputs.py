@@ -1,0 +1,123 @@
+"""What offline stages read: maps with their thresholds, photographs, others' files; and their loop over images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact
+from pseudolabel.errors import InputError
+from pseudolabel.labels.assignment import Thresholds, matching_thresholds
+from pseudolabel.runtime.parallel import ordered_map
+from pseudolabel.runtime.progress import Progress
+
+Task = TypeVar("Task")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image as a worker process gets it.
+
+    Attributes:
+        size: Height and width, pixels.
+        maps: Class index to stored map.
+        skipped: Why an earlier stage could not use it, if so.
+    """
+
+    size: tuple[int, int]
+    maps: Mapping[int, np.ndarray]
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open artefact of maps.
+
+    Attributes:
+        reader: Its maps.
+        thresholds: What cuts them into labels; None unless they are CAMs.
+        parents: Path to header of the artefact and of its thresholds.
+    """
+
+    reader: MapsReader
+    thresholds: Thresholds | None
+    parents: Mapping[Path, Header]
+
+    @property
+    def header(self) -> Header:
+        """The header of the maps."""
+        return self.reader.header
+
+    @property
+    def images(self) -> Images:
+        """The images that the maps are of."""
+        return self.reader.images
+
+    def item(self, image: int) -> Item:
+        """All that a worker needs to know of one image's maps."""
+        reason = self.reader.skipped.get(self.images.ids[image])
+        return Item(self.reader.size(image), self.reader.maps(image), reason)
+
+
+@contextmanager
+def open_source(path: Path, threshold: Path | None, *kinds: str) -> Iterator[Source]:
+    """Open maps of any of these kinds; CAMs together with their thresholds.
+
+    Args:
+        path: The artefact of maps.
+        threshold: The ``thresholds`` artefact, where the maps are CAMs.
+        *kinds: What the caller can use.
+
+    Raises:
+        ArtefactError: Either file is not what it should be.
+        InputError: CAMs come without thresholds or with those of other classes, or other maps come with any.
+    """
+    with open_artefact(path, *kinds) as artefact:
+        parents = {path: artefact.header}
+        thresholds = None
+        if artefact.header.kind == "cams":
+            thresholds, parent = matching_thresholds(threshold, path, artefact.header)
+            if threshold is not None:
+                parents[threshold] = parent
+        elif threshold is not None:
+            raise InputError(f"{path} holds {artefact.header.kind}, which --threshold cannot cut; leave it out")
+        yield Source(MapsReader(artefact), thresholds, parents)
+
+
+def write_maps(
+    writer: MapsWriter,
+    work: Callable[[Task], Found],
+    tasks: Iterable[Task],
+    total: int,
+    *,
+    take: Callable[[Found], Mapping[int, np.ndarray] | np.ndarray | str] = lambda found: found,  # type: ignore[assignment, return-value]
+    workers: int | None,
+    progress: Progress,
+) -> None:
+    """Write what ``work`` makes of every image that an interrupted run has not written, in parallel over processes.
+
+    Args:
+        writer: Of the new artefact.
+        work: Task to what is found of the image; as of ``ordered_map``.
+        tasks: Of the images from ``writer.done`` on, in order.
+        total: How many images there are.
+        take: What was found, in this process, to the image's maps or to the reason why it has none.
+        workers: As of ``ordered_map``.
+        progress: Where to report.
+    """
+    todo = range(writer.done, total)
+    results = ordered_map(work, tasks, workers=workers)
+    with progress.track(total, "images", done=writer.done) as advance, closing(results):
+        for index, found in zip(todo, results, strict=True):
+            maps = take(found)
+            if isinstance(maps, str):
+                writer.skip(index, maps)
+            else:
+                writer.add(index, maps)
+            advance(1)

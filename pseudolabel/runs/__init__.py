@@ -1,0 +1,1 @@
+"""Whole runs: pipelines, their lineage and cost, comparisons, the report, the demo."""

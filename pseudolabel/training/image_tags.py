@@ -1,0 +1,121 @@
+"""What trainings that begin with a data set share: usable images, the tags as a vector and their score, the header."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from pseudolabel.artefacts import Header, Input, child_header
+from pseudolabel.artefacts.header import environment
+from pseudolabel.data import Dataset, Record, read_image
+from pseudolabel.data.inputs import unreadable
+from pseudolabel.data.views import resized
+from pseudolabel.errors import InputError
+from pseudolabel.models.backbone import Backbone, weights_oracle
+from pseudolabel.models.cam import CamNetwork
+from pseudolabel.options import BackboneOptions, DatasetOptions
+from pseudolabel.runtime.devices import autocast
+from pseudolabel.runtime.progress import Progress
+
+
+def make_header(
+    stage: str,
+    options: BackboneOptions,
+    dataset: Dataset,
+    backbone: Backbone,
+    architecture: dict[str, Any],
+    inputs: tuple[Input, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Header:
+    """The header of the checkpoint to be."""
+    return child_header(
+        "checkpoint",
+        stage,
+        options,
+        {},
+        inputs=(dataset.as_input(), *inputs),
+        oracle=(*dataset.oracle, *weights_oracle(options.weights)),
+        classes=dataset.classes,
+        dataset=dataset.spec(),
+        network={
+            "backbone": options.backbone,
+            "output_stride": options.output_stride,
+            "weights": str(options.weights.resolve()) if options.weights else None,
+            "pretrained": options.pretrained,
+            "mean": backbone.mean,
+            "std": backbone.std,
+            "crop": options.crop,
+        },
+        facts={"architecture": architecture},
+        environment=environment(str(device), str(dtype).removeprefix("torch.")),
+    )
+
+
+@torch.no_grad()
+def tag_map(
+    network: CamNetwork,
+    records: tuple[Record, ...],
+    prepare: Any,
+    crop: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int = 32,
+) -> float:
+    """Mean average precision of the tags over the classes that occur among the records, main head, whole images."""
+    from sklearn.metrics import average_precision_score
+
+    scores: list[np.ndarray] = []
+    for start in range(0, len(records), batch):
+        pixels = np.stack([resized(read_image(r.image), (crop, crop)) for r in records[start : start + batch]])
+        with autocast(device, dtype):
+            maps = network(prepare(torch.from_numpy(pixels).to(device))).maps
+        scores.append(network.pool(maps).float().cpu().numpy())
+    predicted = np.concatenate(scores)
+    truth = np.stack([tag_vector(record, predicted.shape[1]) for record in records])
+    present = truth.any(axis=0)
+    return float(average_precision_score(truth[:, present], predicted[:, present], average="macro"))
+
+
+def tag_vector(record: Record, classes: int) -> np.ndarray:
+    """Tags as float32 (C,), 1 where a class occurs."""
+    vector = np.zeros(classes, dtype=np.float32)
+    vector[[tag - 1 for tag in record.tags or ()]] = 1
+    return vector
+
+
+def require_tags(dataset: Dataset) -> None:
+    """Refuse a data set in which an image has no tags.
+
+    Raises:
+        DatasetError: One has none.
+    """
+    dataset.require_tags(
+        "put them into a tags.csv there, give --tags-file, or --tag-source masks, which is marked oracle"
+    )
+
+
+def usable(
+    dataset: Dataset, read: Callable[[Record], object], options: DatasetOptions, progress: Progress
+) -> tuple[tuple[Record, ...], dict[str, str]]:
+    """The records that can be read; with --on-error skip the others are left out, by id and reason.
+
+    Args:
+        dataset: That is trained on.
+        read: Reads all that a training needs of a record, and raises DatasetError where it cannot.
+        options: What an unreadable image does.
+        progress: Where to report.
+
+    Raises:
+        InputError: Fewer than two are left.
+    """
+    skipped = unreadable(dataset.records, read, progress) if options.on_error == "skip" else {}
+    records = tuple(record for record in dataset.records if record.id not in skipped)
+    if len(records) < 2:
+        raise InputError(
+            f"split {dataset.split} of {dataset.root} has {len(records)} usable images; training needs two"
+        )
+    return records, skipped
