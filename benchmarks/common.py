@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pseudolabel.models.cam import CamNetwork
     from pseudolabel.options import MakeCamsOptions
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).resolve().parents[1]
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
@@ -43,10 +43,18 @@ def make_parser(doc: str, script: str, *, results: str | None = None) -> argpars
         script: Its ``__file__``.
         results: Name of the file of figures; None for the script's own name.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module_of(script)}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     path = Path(__file__).parent / "results" / (results or f"{Path(script).stem}.json")
     parser.add_argument("--results", type=Path, default=path, help=f"file of the figures (default: {path.name} there)")
     return parser
+
+
+def module_of(script: str) -> str:
+    """The name that ``python -m`` runs a benchmark by, from its ``__file__``."""
+    path = Path(script).resolve().relative_to(REPOSITORY).with_suffix("")
+    return ".".join(path.parts)
 
 
 def alternate(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -113,7 +121,7 @@ def report(
     words = [re.sub(r"(^|=)[^=\s]*/", r"\1", word) for word in sys.argv[1:]]
     document = {
         "benchmark": Path(script).stem,
-        "command": shlex.join(["python", f"benchmarks/{Path(script).name}", *words]),
+        "command": shlex.join(["python", "-m", module_of(script), *words]),
         "targets": list(targets),
         "conditions": dict(found),
         **figures,

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import multi_stage, single_stage, write_data
-from small_scribble import SMALL
 
 from pseudolabel.data.layouts.synthetic import synth
 from pseudolabel.data.simulate.labels import simulate_boxes, simulate_points, simulate_scribbles
@@ -23,6 +21,8 @@ from pseudolabel.options import (
     SynthOptions,
     TrainScribbleOptions,
 )
+from tests.helpers.runs import multi_stage, single_stage, write_data
+from tests.helpers.scribble import SMALL
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and their child processes inherit that; some tests
 # are about Ctrl-C.

@@ -276,7 +276,7 @@ def test_every_package_is_installed() -> None:
 def test_ci_runs_every_check_and_can_be_run() -> None:
     path = REPOSITORY / ".ci" / "run"
     checks = re.findall(r"^check '(.+)'$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    compared = 'pip install -e ".[pydensecrf]" && pytest tests/test_crf.py'
+    compared = 'pip install -e ".[pydensecrf]" && pytest tests/pairwise/test_crf.py'
     assert checks[1:] == [compared, "ruff check .", "ruff format --check .", "mypy", "python docs/generate.py --check"]
     assert os.access(path, os.X_OK)
     assert path.read_bytes().startswith(b"#!/usr/bin/env bash\n")

@@ -1,4 +1,4 @@
-"""The label PNGs that nearly everybody writes, read at three times Pillow's speed (benchmarks/evaluate_masks.py).
+"""The label PNGs that nearly everybody writes, read at three times Pillow's speed (benchmarks/speed/evaluate_masks.py).
 
 Reading is most of what scoring masks costs. A palette PNG as Pillow, libpng and VOC write it is one zlib stream of
 unfiltered rows, so that inflating it is all there is to do, which zlib-ng does much quicker than zlib. Everything

@@ -30,7 +30,7 @@ TIMM_PREFIXES = ("backbone.model.", "network.encoder.model.")
 
 _MOST_SCORES = 4 * 2**20
 """Of a block's attention in training on a processor: below, matrix products are quicker than the fused operation, whose
-way back is slow there (benchmarks/attention.py)."""
+way back is slow there (benchmarks/speed/attention.py)."""
 
 _PATIENCE = 5.0  # seconds for a connection to the place of timm's weights
 

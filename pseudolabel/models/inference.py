@@ -1,7 +1,7 @@
 """Running a network over a data set: images of one size in one batch, at several scales, and mirrored.
 
 On a processor each thread computes a batch of its own: torch lets all threads share every operation, and those of a
-small network are so short that threads spend much of the time waiting for each other (benchmarks/make_cams.py).
+small network are so short that threads spend much of the time waiting for each other (benchmarks/speed/make_cams.py).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pseudolabel.errors import PseudolabelError
 def memory_needed(pixels: int, classes: int) -> int:
     """Bytes that the lattice and the maps of one image take where each pixel has three corners of its own.
 
-    Photographs have 0.7 to 2.4 with the presets, and pictures of pure noise up to 6 (benchmarks/crf_memory.py).
+    Photographs have 0.7 to 2.4 with the presets, and pictures of pure noise up to 6 (benchmarks/speed/crf_memory.py).
     """
     lattice = 24 + 24 + 48 + 24 + 96 + 20  # corners, shares, keys, known keys, hash table and features of a pixel
     corners = 3 * (2 * 4 * 6 + 2 * 4 * min(classes, 16))  # neighbours, and two arrays of values

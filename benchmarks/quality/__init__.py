@@ -1,0 +1,1 @@
+"""Scores of whole routes, single stages and their settings."""

@@ -1,0 +1,1 @@
+"""Ratios of speed, size and memory, each against a baseline in the same run."""

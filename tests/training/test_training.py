@@ -1,0 +1,213 @@
+"""The shared training loop: schedule, order, accumulation, averaging, choosing, several processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pseudolabel.artefacts import open_artefact, read_header
+from pseudolabel.data import Record
+from pseudolabel.errors import InputError
+from pseudolabel.training import (
+    Group,
+    Mean,
+    joined,
+    split_records,
+    state_path,
+)
+from pseudolabel.training.loop import training_mode
+from pseudolabel.training.samples import epoch_order
+from pseudolabel.training.schedule import make_optimiser, rate_factor
+from tests.helpers.loop import finish, make_run, squared
+
+
+def test_the_rate_rises_linearly_and_falls_to_zero():
+    factors = [rate_factor(step, 10, warmup=0.2, power=1.0) for step in range(10)]
+    expected = [1 / 3, 2 / 3] + [1 - k / 8 for k in range(8)]
+    assert factors == pytest.approx(expected)
+    assert rate_factor(5, 10, warmup=0.0, power=2.0) == 0.25
+
+
+def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own():
+    first, second = epoch_order(50, 3, 0), epoch_order(50, 3, 1)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, epoch_order(50, 3, 0))
+
+
+def test_heads_learn_faster_and_biases_do_not_decay(tmp_path):
+    run = make_run(tmp_path, head_rate=10, weight_decay=0.1)
+    groups = make_optimiser(run.network, run.options).param_groups
+    found = {
+        (group["peak"], group["weight_decay"], parameter.shape) for group in groups for parameter in group["params"]
+    }
+    assert found == {
+        (0.05, 0.1, (4, 3)),
+        (0.05, 0.0, (4,)),
+        (0.5, 0.1, (1, 4)),
+        (0.5, 0.0, (1,)),
+    }
+
+
+def test_micro_batches_add_up_to_the_whole_batch(tmp_path):
+    runs = [make_run(tmp_path / str(micro), micro_batch=micro, save_every=1000) for micro in (None, 1, 2)]
+    for run in runs:
+        run.network.drop.p = 0.0
+    whole, *parts = [finish(run) for run in runs]
+    for part in parts:
+        for name, tensor in whole.items():
+            torch.testing.assert_close(part[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_lags_behind_the_network(tmp_path):
+    run = make_run(tmp_path, ema=0.9, epochs=1, save_every=1000)
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    average = finish(run)
+    # by hand for the three steps: decay min(0.9, s / (s + 10)), starting from the first weights
+    assert not torch.equal(average["weights/body.weight"], run.network.state_dict()["body.weight"])
+    assert not torch.equal(average["weights/body.weight"], before["body.weight"])
+
+
+def test_a_batch_size_other_than_the_recipes_is_warned_about(tmp_path, capsys):
+    run = make_run(tmp_path, recipe_batch=8, epochs=1)
+    finish(run)
+    assert capsys.readouterr().err == (
+        "warning: effective batch 4 differs from the recipe's 8, for which the learning rate 0.05 was chosen; "
+        "results will differ\n"
+    )
+
+
+def test_records_are_parted_at_random_but_always_alike():
+    records = tuple(Record(str(index), Path("x"), (1,)) for index in range(10))
+    kept, held_out = split_records(records, 0.3, seed=5)
+    assert len(held_out) == 3
+    assert sorted([*kept, *held_out], key=lambda record: int(record.id)) == list(records)
+    assert split_records(records, 0.3, seed=5) == (kept, held_out)
+    assert split_records(records, 0.3, seed=6) != (kept, held_out)
+    assert split_records(records, 0.0, seed=5) == (records, ())
+    assert len(split_records(records, 1.0, seed=5)[0]) == 1
+
+
+def test_frozen_normalisations_keep_their_statistics():
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2), nn.BatchNorm2d(2, affine=False))
+    network[0].weight.requires_grad = False
+    training_mode(network)
+    assert [module.training for module in network] == [False, True, True]
+
+
+def test_workers_do_not_change_the_result(tmp_path):
+    alone = finish(make_run(tmp_path / "a", save_every=1000))
+    helped = finish(make_run(tmp_path / "b", save_every=1000, workers=2))
+    for name, tensor in alone.items():
+        assert torch.equal(tensor, helped[name]), name
+
+
+def test_a_number_of_steps_takes_the_place_of_the_epochs(tmp_path):
+    run = make_run(tmp_path, steps=5)
+    assert (run.steps_per_epoch, run.total_steps) == (3, 5)
+    run.validate = lambda network: {"score": 1.0}
+    finish(run)
+    assert len(run.curves["loss"]) == 5
+    assert len(run.curves["epoch/score"]) == 2  # after three steps and at the end
+
+
+def test_what_begins_later_is_no_number_before(tmp_path):
+    run = make_run(tmp_path, epochs=1)
+
+    def loss(network, batch):
+        more = {"extra": torch.tensor(2.0)} if run.step == 1 else {}
+        return {**squared(network, batch), **more}
+
+    run.objective = Mean(loss)
+    finish(run)
+    np.testing.assert_array_equal(run.curves["extra"], [np.nan, 2.0, np.nan])
+
+
+def test_the_average_is_what_is_validated_and_kept(tmp_path):
+    run = make_run(tmp_path, ema=0.9, epochs=1)
+    seen = []
+    run.validate = lambda network: seen.append(network.state_dict()["body.weight"].clone()) or {"score": 0.0}
+    kept = finish(run)
+    assert torch.equal(seen[-1], kept["weights/body.weight"])
+    assert not torch.equal(seen[-1], run.network.state_dict()["body.weight"])
+
+
+GROUP_SCRIPT = """
+import sys
+import torch
+from pathlib import Path
+from tests.helpers.loop import make_run
+from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.runtime.progress import Progress
+from pseudolabel.training import joined, save_checkpoint, train
+
+with joined("cpu") as (group, device):
+    run = make_run(Path(sys.argv[1]), save_every=2)
+    run.network.drop.p = 0.0
+    run.group = group
+    cost = CostMeter()
+    while group.rank == 1 and cost.used()[0] < 1:
+        pass
+    before = cost.used()[0]
+    train(run, Progress(), cost, overwrite=False)
+    torch.save(run.network.state_dict(), Path(sys.argv[1]) / f"{group.rank}.pt")
+    (Path(sys.argv[1]) / f"{group.rank}.txt").write_text(f"{before} {cost.used()[0]}")
+    save_checkpoint(run, cost, (), ())
+"""
+
+
+def test_two_processes_learn_what_one_does_from_the_same_batch(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(GROUP_SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    alone = make_run(tmp_path / "alone")
+    alone.network.drop.p = 0.0
+    wanted = finish(alone)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, tensor in ranks[0].items():
+        assert torch.equal(tensor, ranks[1][name]), name
+        torch.testing.assert_close(tensor, wanted[f"weights/{name}"], rtol=1e-5, atol=1e-6)
+    with open_artefact(tmp_path / "net.h5", "checkpoint") as artefact:  # the first process wrote it
+        np.testing.assert_allclose(artefact.file["curves/loss"][:], alone.curves["loss"], rtol=1e-5)
+    assert not state_path(tmp_path / "net.h5").exists()
+    header = read_header(tmp_path / "net.h5")
+    assert header.environment["processes"] == 2
+    used = [[float(word) for word in (tmp_path / f"{rank}.txt").read_text().split()] for rank in (0, 1)]
+    assert header.cost["cpu_seconds"] >= used[0][1] + used[1][0] > 1  # what the first had at its end, the other before
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
+    run = make_run(tmp_path)
+    run.group = Group(0, 3)
+    with pytest.raises(InputError, match=r"^4 images a step cannot be shared by 3 processes; set --batch-size$"):
+        finish(run)
+
+
+def test_a_process_without_a_gpu_of_its_own_says_so_itself(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # whatever there are, the second is one too many
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError) as error, joined("cuda"):
+        pass
+    assert str(error.value) == "--device cuda:1: torch sees 1 GPUs; use --device auto or cpu"
+    assert error.value.alone
+
+
+def test_one_gpu_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError) as error, joined("cuda:0"):
+        pass
+    assert str(error.value) == "--device cuda:0 is one GPU for 2 processes; use --device cuda"
+
+
+def test_a_batch_of_more_images_than_there_are_is_stated_as_it_is(tmp_path, capsys):
+    finish(make_run(tmp_path, batch_size=64, recipe_batch=64, epochs=1))
+    assert capsys.readouterr().err.startswith("warning: effective batch 12 differs from the recipe's 64")
