@@ -2,7 +2,7 @@
 
 For the parts of an effective batch, micro batches here or on other processes:
 
-1. ``assign`` what the teacher saw in each part (``teacher.look``);
+1. ``assign`` what the teacher saw in each part (``teacher.teacher_forward``);
 2. add up ``totals`` over the parts, and ``thresholds.count_scores`` for the next step's thresholds;
 3. ``student_losses`` of each part, whose gradients sum to those of the whole batch.
 """
@@ -116,7 +116,7 @@ def assign(
     """Pseudo labels of both kinds from what the teacher saw.
 
     Args:
-        seen: Of ``teacher.look``.
+        seen: Of ``teacher.teacher_forward``.
         tags: float (B, C), 1 where a class occurs.
         method: The settings.
         low: Threshold of the CAM labels.

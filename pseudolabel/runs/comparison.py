@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.runs.costs import WHERE, cost_data
-from pseudolabel.runs.headline_scores import Figure, Figures, Score, find_figures
+from pseudolabel.runs.headline_scores import HeadlineScore, HeadlineScores, Score, find_headline_scores
 from pseudolabel.runs.lineage import Node, RunFolder, read_runs
 
-FIGURES = {
+HEADLINES = {
     "pseudo_labels": "pseudo labels of the training images",
     "cams": "plain CAMs of the training images",
     "segmenter": "final segmenter on other images, without image tags",
@@ -37,49 +37,49 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
         folders: One a run.
 
     Returns:
-        ``runs``, for each ``name``, ``path``, ``figures`` (by the keys of FIGURES: as ``figure_data``),
+        ``runs``, for each ``name``, ``path``, ``headline_scores`` (by the keys of HEADLINES: as ``headline_data``),
         ``other_scores``, ``unplaced_scores`` (name to reason), ``thresholds``, ``cost`` (as ``cost_data``),
         ``classes``, ``oracle`` (artefact to reasons) and ``unreadable`` (file to reason); and ``differences``: in which
-        the runs were not measured alike, for each ``key``, ``values`` by run, and ``what`` (the figures that it is
+        the runs were not measured alike, for each ``key``, ``values`` by run, and ``what`` (the scores that it is
         about, ``classes`` or ``cost``).
 
     Raises:
         InputError: A folder is missing, named twice, or holds no artefact.
     """
     runs = read_runs(folders)
-    return compare(runs, [find_figures(run) for run in runs])
+    return compare(runs, [find_headline_scores(run) for run in runs])
 
 
-def compare(runs: Sequence[RunFolder], figures: Sequence[Figures]) -> dict[str, Any]:
+def compare(runs: Sequence[RunFolder], scores: Sequence[HeadlineScores]) -> dict[str, Any]:
     """As ``compare_runs``, of runs whose headers were read.
 
     Args:
         runs: The runs.
-        figures: Of each run.
+        scores: Of each run.
     """
-    rows = [run_data(run, found) for run, found in zip(runs, figures, strict=True)]
+    rows = [run_data(run, found) for run, found in zip(runs, scores, strict=True)]
     return {"runs": rows, "differences": differences(rows)}
 
 
-def run_data(run: RunFolder, figures: Figures) -> dict[str, Any]:
+def run_data(run: RunFolder, scores: HeadlineScores) -> dict[str, Any]:
     """One run as JSON data."""
     classes = next((node.header.classes for node in run.nodes if node.kind == "scores"), run.nodes[0].header.classes)
     return {
         "name": run.name,
         "path": str(run.folder),
-        "figures": {key: figure_data(figure) for key, figure in figures.chosen.items()},
-        "other_scores": [other_data(score) for score in figures.rest],
-        "unplaced_scores": dict(figures.unplaced),
+        "headline_scores": {key: headline_data(headline) for key, headline in scores.chosen.items()},
+        "other_scores": [other_data(score) for score in scores.rest],
+        "unplaced_scores": dict(scores.unplaced),
         "thresholds": [threshold_data(run, node) for node in run.of_kind("thresholds")],
-        "cost": cost_data(run, figures.segmenter),
+        "cost": cost_data(run, scores.segmenter),
         "classes": list(classes),
         "oracle": {node.name: list(node.header.oracle) for node in run.nodes if node.header.oracle},
         "unreadable": dict(run.unreadable),
     }
 
 
-def figure_data(figure: Figure) -> dict[str, Any]:
-    """One figure as JSON data.
+def headline_data(headline: HeadlineScore) -> dict[str, Any]:
+    """One headline score as JSON data.
 
     Returns:
         Every one of MEASURES, ``iou`` by class, ``images``, ``unscored`` (masks of images outside the list that was
@@ -88,11 +88,11 @@ def figure_data(figure: Figure) -> dict[str, Any]:
         of labels, or None), ``oracle``, ``protocol``; ``scores`` and ``scored`` (names of artefacts), ``others`` (of
         further scores that fit). ``reason`` says why all of them are None, ``reasons`` why single ones are.
     """
-    if figure.score is None or figure.side is None:
+    if headline.score is None or headline.side is None:
         numbers = ("iou", "images", "unscored", "trained_on")
         empty = dict.fromkeys((*MEASURES, *numbers, "split", "tags", "ignored", "by_supervision", "scores", "scored"))
-        return {**empty, "oracle": [], "protocol": {}, "others": [], "reason": figure.reason, "reasons": {}}
-    score, side = figure.score, figure.side
+        return {**empty, "oracle": [], "protocol": {}, "others": [], "reason": headline.reason, "reasons": {}}
+    score, side = headline.score, headline.side
     protocol = score.node.header.protocol
     measured = {key: side.get(key) for key in MEASURES}
     return {
@@ -109,7 +109,7 @@ def figure_data(figure: Figure) -> dict[str, Any]:
         "scored": score.scored.name,
         "oracle": list(score.node.header.oracle),
         "protocol": dict(protocol),
-        "others": [other.node.name for other in figure.others],
+        "others": [other.node.name for other in headline.others],
         "reason": None,
         "reasons": {key: _UNASKED.get(key, "not stated") for key, value in measured.items() if value is None},
     }
@@ -153,12 +153,14 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         As ``compare_runs`` returns them.
     """
     found = _differing("classes", {row["name"]: {"classes": row["classes"]} for row in rows})
-    for key in FIGURES:
-        figures = {row["name"]: row["figures"][key] for row in rows if row["figures"][key]["reason"] is None}
+    for key in HEADLINES:
+        scores = {
+            row["name"]: row["headline_scores"][key] for row in rows if row["headline_scores"][key]["reason"] is None
+        }
         stated = {
-            name: {k: value for k, value in figure["protocol"].items() if k not in _NOT_PROTOCOL}
-            | {"tag_filter": figure["tags"], "images": figure["images"], "oracle": figure["oracle"]}
-            for name, figure in figures.items()
+            name: {k: value for k, value in headline["protocol"].items() if k not in _NOT_PROTOCOL}
+            | {"tag_filter": headline["tags"], "images": headline["images"], "oracle": headline["oracle"]}
+            for name, headline in scores.items()
         }
         found += _differing(key, stated)
     places = {row["name"]: _places(row["cost"]["stages"]) for row in rows}
@@ -166,7 +168,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _merged(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same difference of several figures as one."""
+    """The same difference of several scores as one."""
     merged: dict[str, dict[str, Any]] = {}
     for difference in found:
         key = json.dumps([difference["key"], difference["values"]], sort_keys=True)

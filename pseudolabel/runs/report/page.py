@@ -11,8 +11,8 @@ from pseudolabel import __version__
 from pseudolabel.artefacts import check_output, partial_path
 from pseudolabel.artefacts.atomic import writing
 from pseudolabel.errors import InputError, PseudolabelError
-from pseudolabel.runs.comparison import FIGURES, compare
-from pseudolabel.runs.headline_scores import Figures, find_figures
+from pseudolabel.runs.comparison import HEADLINES, compare
+from pseudolabel.runs.headline_scores import HeadlineScores, find_headline_scores
 from pseudolabel.runs.lineage import RunFolder, read_runs
 from pseudolabel.runs.report import tables
 from pseudolabel.runs.report.curves import mixture_charts, threshold_charts, training_charts
@@ -58,7 +58,7 @@ def write_report(
         raise InputError(f"--out {out} is a folder; wanted the name of a file")
     runs = read_runs(folders)
     check_output(out, overwrite=overwrite, ending=out.suffix)
-    figures = [find_figures(run) for run in runs]
+    figures = [find_headline_scores(run) for run in runs]
     comparison = compare(runs, figures)
     thresholds = tables.threshold_table(comparison)
     progress.log(f"drawing {counted(len(runs), 'run')}")
@@ -92,7 +92,7 @@ def write_report(
 
 
 def draw_pictures(
-    runs: Sequence[RunFolder], figures: Sequence[Figures], count: int, root: Path | None
+    runs: Sequence[RunFolder], figures: Sequence[HeadlineScores], count: int, root: Path | None
 ) -> tuple[dict[str, list[Example]], dict[str, str]]:
     """The images of each pictured figure; or why there are none, by figure."""
     shown, left_out = {}, {}
@@ -100,7 +100,7 @@ def draw_pictures(
         try:
             shown[key] = examples(runs, figures, key, count, root)
         except PseudolabelError as error:  # a page without these pictures is still worth having
-            left_out[key] = f"no pictures of {FIGURES[key]}: {error}"
+            left_out[key] = f"no pictures of {HEADLINES[key]}: {error}"
     return shown, left_out
 
 
@@ -150,8 +150,8 @@ def score_section(comparison: Mapping[str, Any]) -> Html:
 def class_section(comparison: Mapping[str, Any]) -> Html:
     """IoU by class as bars: a table a figure, a column a run."""
     parts = []
-    for key, title in FIGURES.items():
-        columns = {run["name"]: run["figures"][key]["iou"] for run in comparison["runs"]}
+    for key, title in HEADLINES.items():
+        columns = {run["name"]: run["headline_scores"][key]["iou"] for run in comparison["runs"]}
         names = dict.fromkeys(name for column in columns.values() for name in column or ())
         if not names:
             continue
@@ -173,7 +173,7 @@ def picture_section(shown: Mapping[str, Sequence[Example]], left_out: Mapping[st
     """The pictured figures, image by image."""
     parts: list[Html] = []
     for key, made in shown.items():
-        parts.append(element("h3", FIGURES[key]))
+        parts.append(element("h3", HEADLINES[key]))
         parts += [example_part(example) for example in made]
     return joined(parts, [element("p", reason, class_="dim") for reason in left_out.values()])
 

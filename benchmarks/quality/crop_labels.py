@@ -1,6 +1,6 @@
 """Whether views of a training are labelled with classes that they do not show, and what leaving those out would bring.
 
-    python -m benchmarks.quality.view_labels work/cosa.h5 --root ../shared/voc-mini --split held_out.txt
+    python -m benchmarks.quality.crop_labels work/cosa.h5 --root ../shared/voc-mini --split held_out.txt
 
 A view of train-cosa keeps all tags of its image, also of an object that lies outside of it. Here one random view of
 each image is labelled as in the training of the checkpoint, by its teacher's auxiliary maps and its own thresholds:
@@ -20,9 +20,9 @@ import torch
 from benchmarks.common import conditions, make_parser, report
 from pseudolabel.artefacts import read_header
 from pseudolabel.cosa.assignments import cam_labels, guided_cams
-from pseudolabel.cosa.teacher import look
+from pseudolabel.cosa.teacher import teacher_forward
 from pseudolabel.data import Record, read_image, reopen_dataset
-from pseudolabel.data.views import random_view
+from pseudolabel.data.augmentation import random_crop
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import class_mean, iou
 from pseudolabel.models.checkpoint import load_network
@@ -58,7 +58,7 @@ def labelled(network: CosaNetwork, dataset: Any, options: dict[str, Any], area: 
     shares: dict[str, list[tuple[float, float]]] = {"tags": [], "shown": []}
     for record in dataset.records:
         truth = dataset.read_mask(record)
-        view, mask = random_view(
+        view, mask = random_crop(
             read_image(record.image), truth, rng, crop=options["crop"], area=(area, 1.0), jitter=0.0
         )
         assert mask is not None
@@ -86,7 +86,7 @@ def auxiliary_maps(network: CosaNetwork, view: np.ndarray, options: dict[str, An
     backbone = network.backbone
     with autocast(device, dtype), torch.inference_mode():
         images = normalise(torch.from_numpy(view)[None].to(device), backbone.mean, backbone.std)
-        seen = look(
+        seen = teacher_forward(
             network,
             images,
             scales=options["teacher_scales"],
