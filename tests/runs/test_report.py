@@ -83,7 +83,8 @@ def page(both: Path) -> Page:
     return Page(both.read_text(encoding="utf-8"))
 
 
-def test_every_section_is_there_and_linked(page: Page) -> None:
+def test_every_section_is_there_and_linked(both: Path, page: Page) -> None:
+    assert both.read_text(encoding="utf-8").startswith("<!doctype html>\n")
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
     links = [attributes["href"] for attributes in page.all("a")]
     assert links[: len(SECTIONS)] == [f"#{name}" for name in SECTIONS]

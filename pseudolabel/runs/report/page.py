@@ -113,7 +113,7 @@ def page_of(runs: Sequence[RunFolder], comparison: Mapping[str, Any], **pictures
     )
     environment.filters["percent"] = percent
     scores = tables.score_table(comparison)
-    return environment.get_template("page.html.jinja").render(
+    page = environment.get_template("page.html.jinja").render(
         title=", ".join(run.name for run in runs),
         version=__version__,
         runs=runs,
@@ -132,6 +132,7 @@ def page_of(runs: Sequence[RunFolder], comparison: Mapping[str, Any], **pictures
         training_charts=training_charts(runs),
         **pictures,
     )
+    return page.lstrip()  # the lines of what the template only defines are empty
 
 
 def class_tables(
