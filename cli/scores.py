@@ -80,7 +80,7 @@ def show_summary(scores: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _overall(result: Mapping[str, Any]) -> Table:
-    """Figures over all classes, without and with the classes that the image tags exclude removed."""
+    """HeadlineScores over all classes, without and with the classes that the image tags exclude removed."""
     sides = {"without image tags": result.get("unfiltered"), "with image tags": result.get("tag_filtered")}
     shown = {title: scores for title, scores in sides.items() if scores} or {"": result}
     table = make_table(["all classes"], shown)

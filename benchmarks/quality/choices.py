@@ -38,7 +38,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "epochs 4": {"epochs": 4},
     "epochs 14": {"epochs": 14},
     "gmp": {"pooling": "gmp"},
-    "view area from 0.1": {"view_area": (0.1, 1.0)},
+    "view area from 0.1": {"crop_area": (0.1, 1.0)},
     "crop 320": {"crop": 320},
     "ema 0.999": {"ema": 0.999},
     "batch 20": {"batch_size": 20},

@@ -34,7 +34,7 @@ from pseudolabel.stages.train_cosa import train_cosa
 LOW: dict[str, Any] = {"low": 0.35, "high": 0.65}
 """The packaged pipeline's thresholds from commit caa61df to 0bd80a9."""
 
-PLAIN: dict[str, Any] = {**LOW, "propagate": 0, "view_area": (0.3, 1.0)}
+PLAIN: dict[str, Any] = {**LOW, "propagate": 0, "crop_area": (0.3, 1.0)}
 """Maps as they are, and views as wide as train-cosa's own: the packaged pipeline, but for its threshold, until commit
 caa61df."""
 
@@ -52,7 +52,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "released rule of three": {"threshold": "released"},
     "thresholds 0.75, 0.5": {"low": 0.5, "high": 0.75},
     "thresholds 0.65, 0.35": LOW,
-    "thresholds 0.65, 0.35, views from 0.3 of the area": {**LOW, "view_area": (0.3, 1.0)},
+    "thresholds 0.65, 0.35, views from 0.3 of the area": {**LOW, "crop_area": (0.3, 1.0)},
     "thresholds 0.55, 0.25": {"low": 0.25, "high": 0.55},
     # as released, but for schedule and network
     "as released": {
@@ -68,8 +68,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "teacher_scales": (1.0, 0.5, 1.5),
     },
     # settings
-    "views from 0.3 of the area": {"view_area": (0.3, 1.0)},
-    "views from 0.3 of the area, mixture": {"view_area": (0.3, 1.0), "threshold": "mixture"},
+    "views from 0.3 of the area": {"crop_area": (0.3, 1.0)},
+    "views from 0.3 of the area, mixture": {"crop_area": (0.3, 1.0), "threshold": "mixture"},
     "propagated once": {"propagate": 1},
     "propagated 3 times": {"propagate": 3},
     "c2s 0.1": {"c2s": 0.1},

@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from benchmarks.common import conditions, make_parser, report
 from pseudolabel.data import load_dataset
 from pseudolabel.labels.crf_search import Trial, Verdict, draw_trials, judge
-from pseudolabel.labels.inputs import Source, open_source
+from pseudolabel.labels.inputs import MapsInput, open_maps
 from pseudolabel.options import CrfOptions
 from pseudolabel.pairwise import PRESETS
 from pseudolabel.runtime.parallel import ordered_map
@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parse()
     found, begin = conditions(), time.perf_counter()
     trials = draw_trials(arguments.trials, 0)
-    with open_source(arguments.cams, arguments.threshold, "cams") as source:
+    with open_maps(arguments.cams, arguments.threshold, "cams") as source:
         verdicts = verdicts_of(arguments, source, trials)
     seconds = round(time.perf_counter() - begin, 1)
     report(__file__, arguments, found, {"seconds": seconds, **figures(trials, verdicts)}, [])
@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def verdicts_of(arguments: argparse.Namespace, source: Source, trials: Sequence[Trial]) -> list[Verdict]:
+def verdicts_of(arguments: argparse.Namespace, source: MapsInput, trials: Sequence[Trial]) -> list[Verdict]:
     """What the dev part's images that the criterion was not chosen on say of every trial."""
     ids = (arguments.root / "ImageSets/Segmentation/train.txt").read_text().split()
     order = np.random.default_rng(0).permutation(len(ids))[: len(ids) // 5]
@@ -66,7 +66,7 @@ def verdicts_of(arguments: argparse.Namespace, source: Source, trials: Sequence[
     dataset = load_dataset(source.header.dataset, root=arguments.root)
     places = {name: index for index, name in enumerate(source.images.ids)}
     records = dataset.find(wanted, arguments.cams)
-    tasks = [(source.item(places[record.id]), record) for record in records]
+    tasks = [(source.task(places[record.id]), record) for record in records]
     classes = len(dataset.classes)
     work = partial(judge, trials=trials, thresholds=source.thresholds, read_mask=dataset.read_mask, classes=classes)
     verdicts = []

@@ -167,13 +167,13 @@ def per_scale_maps(
     import torch.nn.functional as F
 
     from pseudolabel.data import image_size
-    from pseudolabel.models.multiscale import scaled_views, unit_range
+    from pseudolabel.models.multiscale import scaled_inputs, unit_range
     from pseudolabel.stages.make_cams import cams
 
     if reader.times:
         scales = [cams(reader.network, images, reader.head, reader.times, options)[0].cpu()]
     else:
-        views = scaled_views(images, options.scales, flip=True, multiple=reader.network.backbone.stride)
+        views = scaled_inputs(images, options.scales, flip=True, multiple=reader.network.backbone.stride)
         scales = [reader.maps(view).float().cpu() for view in views]
     found = []
     for row, record in enumerate(records):

@@ -147,7 +147,7 @@ def plain_look(
     inside: torch.Tensor | None,
     everywhere: bool = True,
 ) -> Seen:
-    """What ``pseudolabel.cosa.teacher.look`` computes, a forward pass a scale and mirroring; maps are not passed on.
+    """What ``pseudolabel.cosa.teacher.look`` computes, a forward pass a scale and mirror; no propagation.
 
     ``everywhere``: all heads at each scale, or the segmentation head at scale 1 alone.
     """
@@ -155,14 +155,14 @@ def plain_look(
     import torch
 
     from pseudolabel.cosa.teacher import Seen
-    from pseudolabel.models.multiscale import activation, scaled_views
+    from pseudolabel.models.multiscale import activation, scaled_inputs
 
     stride = teacher.backbone.stride
     grid = (images.shape[2] // stride, images.shape[3] // stride)
     sums: dict[str, list[torch.Tensor]] = {"maps": [], "auxiliary": []}
     segmentation = []
     with torch.no_grad():
-        views = scaled_views(images, scales, flip=False, multiple=stride)
+        views = scaled_inputs(images, scales, flip=False, multiple=stride)
         for scale, view in zip(scales, views, strict=True):
             network = teacher.outputs if everywhere or scale == 1 else teacher
             outputs = [network(one) for one in ([view, view.flip(3)] if flip else [view])]

@@ -100,7 +100,7 @@ def loop(options: MakeCamsOptions, dataset: Dataset) -> list[Maps]:
     import torch
 
     from pseudolabel.data import read_image
-    from pseudolabel.data.views import network_size, resized
+    from pseudolabel.data.augmentation import network_size, resized
     from pseudolabel.runtime.devices import normalise
     from pseudolabel.stages.make_cams import normalised
 
@@ -125,12 +125,12 @@ def summed(reader: CamReader, image: Tensor, options: MakeCamsOptions) -> Tensor
     import torch.nn.functional as F
 
     from pseudolabel.models.affinity import patch_affinity, propagate, with_mirrored
-    from pseudolabel.models.multiscale import scaled_views
+    from pseudolabel.models.multiscale import scaled_inputs
 
     stride = reader.network.backbone.stride
     grid = (image.shape[2] // stride, image.shape[3] // stride)
     by_scale = []
-    for view in scaled_views(image, options.scales, flip=False, multiple=stride):
+    for view in scaled_inputs(image, options.scales, flip=False, multiple=stride):
         larger = torch.maximum(reader.maps(view), reader.maps(view.flip(3)).flip(3))
         by_scale.append(F.interpolate(larger.relu(), grid, mode="bilinear")[0])
     maps = torch.stack(by_scale).sum(dim=0)

@@ -49,14 +49,14 @@ def make_run(arguments: Any, regulariser: str) -> Run:
     from pseudolabel.data import open_dataset
     from pseudolabel.options import TrainScribbleOptions
     from pseudolabel.runtime.devices import pick_device
-    from pseudolabel.scribble.training_data import LabelledViews
+    from pseudolabel.scribble.training_data import LabelledCrops
     from pseudolabel.stages.train_scribble import make_run as build
     from pseudolabel.training import Group
 
     loss = {"scribbles": arguments.scribbles, "regulariser": regulariser, "start": 0.0, "ramp": 0.0}
     options = TrainScribbleOptions(**step_settings(arguments), **loss)
     dataset = open_dataset(options)
-    views = LabelledViews(dataset, frozenset(), None, options).of(dataset.records)
+    views = LabelledCrops(dataset, frozenset(), None, options).of(dataset.records)
     return build(options, dataset, views, (), [], Group(), pick_device(arguments.device))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pseudolabel.cosa.agreement import agreement, joint_counts
 from pseudolabel.cosa.pictures import training_grid
 from pseudolabel.cosa.step import Assigned, Method, assign, classification_losses, student_losses, totals
-from pseudolabel.cosa.teacher import follow, look, make_teacher
+from pseudolabel.cosa.teacher import make_teacher, teacher_forward, update_teacher
 from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
 from pseudolabel.data.records import IGNORE
 from pseudolabel.models.checkpoint import weight_arrays
@@ -33,7 +33,7 @@ class Teaching:
         decay: Of its exponential average, once warmed up.
         scales: Of the views that its CAMs are summed over; 1 is among them.
         flip: Whether it looks at mirrored views, too.
-        propagate: How often its maps are passed on along what its patches attend to; 0 unless it is a plain ViT.
+        propagate: Steps of attention affinity propagation of its maps; 0 unless it is a plain ViT.
     """
 
     starts: int
@@ -100,7 +100,7 @@ class CoTraining:
             yield self._losses_of_part(network, batch, part, total, step)
 
     def _assign(self, batch: Batch) -> Assigned:
-        seen = look(
+        seen = teacher_forward(
             self.teacher,
             self._prepare(batch["weak"]),
             scales=self.teaching.scales,
@@ -139,7 +139,7 @@ class CoTraining:
 
     def after_step(self, network: CosaNetwork, step: int) -> dict[str, float]:
         """Let the teacher follow and the thresholds move; the thresholds that the step used join the curves."""
-        follow(self.teacher, network, decay=self.teaching.decay, step=step)
+        update_teacher(self.teacher, network, decay=self.teaching.decay, step=step)
         if self._counts is None:
             return {}
         used = {"low": self.threshold.low, "high": self.threshold.high}

@@ -1,4 +1,4 @@
-"""The teacher (assignment network): an exponential average of the student, and what it sees in a batch."""
+"""The teacher (assignment network): an exponential moving average (EMA) of the student, and its forward pass."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pseudolabel.cosa.assignments import cells_inside
 from pseudolabel.models.affinity import Attending, propagate
 from pseudolabel.models.cosa import CosaNetwork, CosaOutput
-from pseudolabel.models.multiscale import activation, scaled_views, split_mirrored
-from pseudolabel.training.averaging import update_average
+from pseudolabel.models.multiscale import activation, scaled_inputs, split_mirrored
+from pseudolabel.training.ema import update_ema
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -39,7 +39,7 @@ def make_teacher(student: Network) -> Network:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, *, decay: float, step: int) -> None:
+def update_teacher(teacher: nn.Module, student: nn.Module, *, decay: float, step: int) -> None:
     """Move the teacher's parameters and buffers towards the student's after an optimiser step. [code], warm-up [ours]
 
     Args:
@@ -48,11 +48,11 @@ def follow(teacher: nn.Module, student: nn.Module, *, decay: float, step: int) -
         decay: m, 0.9994 as released.
         step: Steps taken so far, from 1; the decay is min(m, step / (step + 10)).
     """
-    update_average(teacher.state_dict(), student, decay, step)
+    update_ema(teacher.state_dict(), student, decay, step)
 
 
 @torch.no_grad()
-def look(
+def teacher_forward(
     teacher: CosaNetwork,
     images: Tensor,
     *,
@@ -71,7 +71,7 @@ def look(
         images: Normalised (B, 3, H, W), the weak views; H and W multiples of the stride.
         scales: Factors on H and W; 1 must be among them.
         flip: Also look at the mirrored images.
-        times: How often summed maps are passed on along what the patches attend to at scale 1, of a plain
+        times: Steps of attention affinity propagation, of the summed maps with the affinity of scale 1, of a plain
             ViT. [ours]
         inside: bool (B, H, W), False where a pixel is padding, which nobody attends to; None: there is none.
 
@@ -84,7 +84,7 @@ def look(
     grid = (images.shape[2] // stride, images.shape[3] // stride)
     main, auxiliary, segmentation = [], [], []
     affinity: Tensor | None = None
-    views = scaled_views(images, scales, flip=flip, multiple=stride)
+    views = scaled_inputs(images, scales, flip=flip, multiple=stride)
     for scale, view in zip(scales, views, strict=True):
         if scale == 1:
             output, affinity = _outputs(teacher, view, grid, flip=flip, attending=times > 0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.labels.mixture import BINS, Mixture, UnfitError, as_histogram, cut_by_three, cut_by_two
-from pseudolabel.training.averaging import warmed_decay
+from pseudolabel.training.ema import warmed_decay
 
 Rule = Literal["mixture", "released"]
 _CUTS = {"mixture": cut_by_two, "released": cut_by_three}

@@ -70,7 +70,7 @@ def records_of(dataset: Dataset, found: Collection[str], skipped: Mapping[str, s
     return wanted
 
 
-def truth_input(dataset: Dataset, ids: Collection[str]) -> Input:
+def ground_truth_input(dataset: Dataset, ids: Collection[str]) -> Input:
     """Ground truth that a stage learns from, as one input of its artefact.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whether images that are scored are images that the network behind their masks was trained on."""
+"""Overlap with the training set: how many scored images the network behind their masks has seen in training."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from pseudolabel.data.lists import files_below
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import InputError
 from pseudolabel.labels.assignment import from_soft
-from pseudolabel.labels.inputs import Item
+from pseudolabel.labels.inputs import MapsTask
 
 MASKS = "masks.h5"
-Prediction = Path | np.ndarray | Item
+Prediction = Path | np.ndarray | MapsTask
 """One image's masks as a worker process gets them: a PNG, a label map, or soft labels."""
 
 
@@ -70,7 +70,7 @@ class Predictions:
         assert self.reader is not None  # only PNGs have none
         if self.kind == "masks":
             return self.reader.labels(place)
-        return Item(self.reader.size(place), self.reader.maps(place))
+        return MapsTask(self.reader.size(place), self.reader.maps(place))
 
 
 @contextmanager

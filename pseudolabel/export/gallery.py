@@ -21,7 +21,7 @@ from pseudolabel.data.palette import mask_path, write_png
 from pseudolabel.errors import DatasetError
 from pseudolabel.export.coco_rle import class_runs, write_coco
 from pseudolabel.export.pictures import contact_sheet, overlay
-from pseudolabel.labels.inputs import Item, Source
+from pseudolabel.labels.inputs import MapsInput, MapsTask
 from pseudolabel.options import ExportMasksOptions
 from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.runtime.progress import Progress
@@ -43,7 +43,7 @@ class Drawing:
         place: Where the picture goes.
     """
 
-    item: Item
+    item: MapsTask
     photograph: Path
     png: Path
     truth: np.ndarray | None
@@ -65,7 +65,7 @@ class Gallery:
     """
 
     options: ExportMasksOptions
-    source: Source
+    source: MapsInput
     staging: Staging
     dataset: Dataset
     records: Sequence[Record]
@@ -104,7 +104,7 @@ class Gallery:
 
     def drawing(self, index: int, path: Path) -> Drawing:
         """All that one overlay shows; ground truth of another size than the photograph is left out."""
-        record, item = self.records[index], self.source.item(index)
+        record, item = self.records[index], self.source.task(index)
         try:
             truth = self.dataset.read_mask(record)
         except DatasetError:

@@ -9,16 +9,16 @@ from pseudolabel.labels.assignment import (
     quantise,
     read_thresholds,
 )
-from pseudolabel.labels.inputs import Item, Source, open_source
+from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps
 
 __all__ = [
-    "Item",
-    "Source",
+    "MapsInput",
+    "MapsTask",
     "Thresholds",
     "assign",
     "assign_confident",
     "from_soft",
-    "open_source",
+    "open_maps",
     "probabilities",
     "quantise",
     "read_thresholds",

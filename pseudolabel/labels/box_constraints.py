@@ -1,4 +1,4 @@
-"""Holding maps to boxes: in an image that has boxes, a class that has any is nowhere outside of them. [def]
+"""Box constraints: in an image that has boxes, a class that has any is nowhere outside of them. [def]
 
 A tagged class without a box may be anywhere, and so may every tagged class of an image without boxes. In training
 ``scribble.boxes`` does the same, on tensors; this module needs no torch.
@@ -20,12 +20,12 @@ from pseudolabel.data.weak.labels import require_places
 from pseudolabel.errors import InputError
 from pseudolabel.runtime.formatting import counted
 
-HELD = "held_to"
-"""Under which name a protocol states that labels were held to boxes."""
+BOX_CONSTRAINED = "held_to"
+"""Under which name a protocol states that labels were box-constrained."""
 
 
 def open_boxed(spec: Mapping[str, Any], boxes: Path | None, *, split: str, root: Path | None) -> Dataset:
-    """The images of a stage that may hold maps to boxes.
+    """The images of a stage that may box-constrain its maps.
 
     Args:
         spec: Of the data set, as its checkpoint has it.
@@ -43,7 +43,7 @@ def open_boxed(spec: Mapping[str, Any], boxes: Path | None, *, split: str, root:
 
 
 def stated(dataset: Dataset) -> dict[str, str]:
-    """What a protocol states of labels that were held to the boxes of these images.
+    """What a protocol states of labels that were constrained by the boxes of these images.
 
     Raises:
         InputError: None of them has a box.
@@ -54,7 +54,7 @@ def stated(dataset: Dataset) -> dict[str, str]:
             f"--tags boxes: no image of split {dataset.split} of {dataset.root} has a box; "
             "pass --boxes with the folder of VOC annotations or COCO's JSON that has them, or --tags dataset"
         )
-    return {HELD: f"boxes of {counted(count, 'image')}"}
+    return {BOX_CONSTRAINED: f"boxes of {counted(count, 'image')}"}
 
 
 def allowed(record: Record, size: tuple[int, int], grid: tuple[int, int] | None = None) -> dict[int, np.ndarray]:
@@ -63,7 +63,7 @@ def allowed(record: Record, size: tuple[int, int], grid: tuple[int, int] | None 
     Args:
         record: The image.
         size: Its height and width, pixels.
-        grid: Rows and columns of the maps to be held; a cell that a box touches is inside. None: those of ``size``.
+        grid: Rows and columns of the maps to constrain; a cell that a box touches is inside. None: those of ``size``.
 
     Returns:
         Class index to bool (h, w); none where the image has no boxes.
@@ -81,7 +81,7 @@ def allowed(record: Record, size: tuple[int, int], grid: tuple[int, int] | None 
     return found
 
 
-def hold_cams(maps: Mapping[int, np.ndarray], record: Record, size: tuple[int, int]) -> dict[int, np.ndarray]:
+def constrain_cams(maps: Mapping[int, np.ndarray], record: Record, size: tuple[int, int]) -> dict[int, np.ndarray]:
     """CAMs that are zero outside of their classes' boxes, over their largest value inside. [ours: the scaling]
 
     Args:
@@ -98,7 +98,7 @@ def hold_cams(maps: Mapping[int, np.ndarray], record: Record, size: tuple[int, i
     return found
 
 
-def hold_shares(labels: np.ndarray, shares: np.ndarray, record: Record) -> np.ndarray:
+def constrain_probabilities(labels: np.ndarray, shares: np.ndarray, record: Record) -> np.ndarray:
     """Probabilities without those outside of their classes' boxes, the others in their proportions.
 
     Args:

@@ -17,7 +17,7 @@ from pseudolabel.data.inputs import read_photograph
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import InputError
 from pseudolabel.labels.assignment import Thresholds, probabilities
-from pseudolabel.labels.inputs import Item
+from pseudolabel.labels.inputs import MapsTask
 from pseudolabel.metrics.agreement import area_agreement, edge_agreement
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.options import RefineCrfOptions
@@ -32,7 +32,7 @@ from pseudolabel.pairwise import (
     resolve,
 )
 
-Task = tuple[Item, Record]
+Task = tuple[MapsTask, Record]
 """One image's maps, CAMs or soft labels, and its record."""
 
 ITERATIONS = (1, 10)

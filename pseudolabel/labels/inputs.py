@@ -17,11 +17,11 @@ from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.runtime.progress import Progress
 
 Task = TypeVar("Task")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Item:
+class MapsTask:
     """One image as a worker process gets it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Source:
+class MapsInput:
     """An open artefact of maps.
 
     Attributes:
@@ -59,14 +59,14 @@ class Source:
         """The images that the maps are of."""
         return self.reader.images
 
-    def item(self, image: int) -> Item:
+    def task(self, image: int) -> MapsTask:
         """All that a worker needs to know of one image's maps."""
         reason = self.reader.skipped.get(self.images.ids[image])
-        return Item(self.reader.size(image), self.reader.maps(image), reason)
+        return MapsTask(self.reader.size(image), self.reader.maps(image), reason)
 
 
 @contextmanager
-def open_source(path: Path, threshold: Path | None, *kinds: str) -> Iterator[Source]:
+def open_maps(path: Path, threshold: Path | None, *kinds: str) -> Iterator[MapsInput]:
     """Open maps of any of these kinds; CAMs together with their thresholds.
 
     Args:
@@ -87,16 +87,16 @@ def open_source(path: Path, threshold: Path | None, *kinds: str) -> Iterator[Sou
                 parents[threshold] = parent
         elif threshold is not None:
             raise InputError(f"{path} holds {artefact.header.kind}, which --threshold cannot cut; leave it out")
-        yield Source(MapsReader(artefact), thresholds, parents)
+        yield MapsInput(MapsReader(artefact), thresholds, parents)
 
 
 def write_maps(
     writer: MapsWriter,
-    work: Callable[[Task], Found],
+    work: Callable[[Task], Result],
     tasks: Iterable[Task],
     total: int,
     *,
-    take: Callable[[Found], Mapping[int, np.ndarray] | np.ndarray | str] = lambda found: found,  # type: ignore[assignment, return-value]
+    to_maps: Callable[[Result], Mapping[int, np.ndarray] | np.ndarray | str] = lambda found: found,  # type: ignore[assignment, return-value]
     workers: int | None,
     progress: Progress,
 ) -> None:
@@ -107,7 +107,7 @@ def write_maps(
         work: Task to what is found of the image; as of ``ordered_map``.
         tasks: Of the images from ``writer.done`` on, in order.
         total: How many images there are.
-        take: What was found, in this process, to the image's maps or to the reason why it has none.
+        to_maps: What was found, in this process, to the image's maps or to the reason why it has none.
         workers: As of ``ordered_map``.
         progress: Where to report.
     """
@@ -115,7 +115,7 @@ def write_maps(
     results = ordered_map(work, tasks, workers=workers)
     with progress.track(total, "images", done=writer.done) as advance, closing(results):
         for index, found in zip(todo, results, strict=True):
-            maps = take(found)
+            maps = to_maps(found)
             if isinstance(maps, str):
                 writer.skip(index, maps)
             else:

@@ -15,7 +15,7 @@ from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.data.ground_truth import complain
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels.assignment import Thresholds, assign
-from pseudolabel.labels.inputs import Item
+from pseudolabel.labels.inputs import MapsTask
 from pseudolabel.labels.mixture import BINS, Cut, UnfitError, as_histogram, count_values, cut_by_three, cut_by_two
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import class_mean, error_shares, iou, rounded
@@ -234,9 +234,9 @@ class Pairs:
         complain(f"{self.options.cams} does not fit the masks of split {self.dataset.split}", faults)
         return total
 
-    def _tasks(self) -> Iterator[tuple[Record, Item]]:
+    def _tasks(self) -> Iterator[tuple[Record, MapsTask]]:
         for index, record in zip(self.indices, self.records, strict=True):
-            yield record, Item(self.reader.size(index), self.reader.maps(index))
+            yield record, MapsTask(self.reader.size(index), self.reader.maps(index))
 
 
 def open_pairs(options: SearchThresholdOptions, reader: MapsReader) -> Pairs:
@@ -256,7 +256,7 @@ def open_pairs(options: SearchThresholdOptions, reader: MapsReader) -> Pairs:
 
 
 def compare(
-    task: tuple[Record, Item], *, read_mask: Callable[[Record], np.ndarray], count: CountMaps
+    task: tuple[Record, MapsTask], *, read_mask: Callable[[Record], np.ndarray], count: CountMaps
 ) -> np.ndarray | str:
     """Count one image, or say what is wrong with it; runs in a worker process."""
     record, item = task

@@ -1,4 +1,4 @@
-"""Which patches of an image belong together, as a plain ViT's own attention has it, and maps passed on along that.
+"""Attention affinity: which patches of an image belong together by a plain ViT's own attention; maps propagated along it.
 
 A classifier's maps are high on what tells a class from others, a part of the object or of its surroundings. Attention
 between patches spreads them over what looks alike: TS-CAM (Gao et al. 2021, arXiv 2103.14862), MCTformer (Xu et al.

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from pseudolabel.artefacts import Images, MapsWriter
 from pseudolabel.data import Dataset, Record, image_size, read_image
-from pseudolabel.data.views import network_size, resized
+from pseudolabel.data.augmentation import network_size, resized
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.runtime.parallel import cores
 from pseudolabel.runtime.progress import Progress

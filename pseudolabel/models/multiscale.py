@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.data.views import round_to
+from pseudolabel.data.augmentation import round_to
 
 _FLAT = 1e-6  # a map that varies by less than this holds nothing to scale up
 
 
-def scaled_views(images: Tensor, scales: Sequence[float], *, flip: bool, multiple: int) -> Iterator[Tensor]:
+def scaled_inputs(images: Tensor, scales: Sequence[float], *, flip: bool, multiple: int) -> Iterator[Tensor]:
     """The inputs of a multi-scale pass.
 
     Args:

@@ -24,7 +24,7 @@ class NetworkOptions(BaseModel):
 
 
 class BoundOptions(BaseModel):
-    """Boxes that classes are held to."""
+    """Boxes that constrain where classes may be."""
 
     boxes: Path | None = option(
         None,

@@ -15,7 +15,7 @@ class TrainingOptions(StageOptions):
     """What every training shares: the optimiser, the schedule, the views and the number formats."""
 
     crop: int = option(224, "Side of a square training view, in pixels.", ge=16, le=4096)
-    view_area: Range = option((0.3, 1.0), "Smallest and largest share of an image's area that a view covers.")
+    crop_area: Range = option((0.3, 1.0), "Smallest and largest share of an image's area that a view covers.")
     jitter: float = option(0.3, "Strength of random brightness, contrast and saturation.", ge=0, le=1)
     epochs: int = option(10, "Passes over the training images.", ge=1)
     steps: int | None = option(None, "Optimiser steps in all, in place of the epochs. none: the epochs' own.", ge=1)
@@ -53,8 +53,8 @@ class TrainingOptions(StageOptions):
     def _batches_divide(self) -> TrainingOptions:
         if self.micro_batch is not None and self.batch_size % self.micro_batch:
             raise ValueError(f"--batch-size {self.batch_size} is not a multiple of --micro-batch {self.micro_batch}")
-        if not 0 < self.view_area[0] <= self.view_area[1] <= 1:
-            raise ValueError(f"--view-area {as_word(self.view_area)} is not an increasing pair of shares in (0, 1]")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"--crop-area {as_word(self.crop_area)} is not an increasing pair of shares in (0, 1]")
         return self
 
 
@@ -127,10 +127,10 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     auxiliary_stage: int = option(
         -2, "Stage of a CNN that the second classifier reads, counted from the end.", lt=-1, ge=-8
     )
-    view_scale: Range | None = option(
+    crop_scale: Range | None = option(
         None,
         "Smallest and largest factor on an image's size; its square crop is padded where the image is smaller. "
-        "none: rectangles of --view-area, never padded.",
+        "none: rectangles of --crop-area, never padded.",
     )
     blur: Share = option(0.0, "Probability that a view is blurred.")
     classification: Share = option(0.2, "Share of the steps at the start in which only image tags are learnt.")
@@ -178,8 +178,8 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
             raise ValueError(f"--low {self.low} is above --high {self.high}")
         if 1 not in self.teacher_scales:
             raise ValueError(f"--teacher-scales {as_word(self.teacher_scales)} lack 1, at which the teacher segments")
-        if self.view_scale is not None and not 0 < self.view_scale[0] <= self.view_scale[1] <= 8:
-            raise ValueError(f"--view-scale {as_word(self.view_scale)} is not an increasing pair of factors in (0, 8]")
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 8:
+            raise ValueError(f"--crop-scale {as_word(self.crop_scale)} is not an increasing pair of factors in (0, 8]")
         return self
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.runs.costs import WHERE, cost_data
-from pseudolabel.runs.headline_scores import Figure, Figures, Score, find_figures
+from pseudolabel.runs.headline_scores import HeadlineScore, HeadlineScores, Score, find_headline_scores
 from pseudolabel.runs.lineage import Node, RunFolder, read_runs
 
-FIGURES = {
+HEADLINES = {
     "pseudo_labels": "pseudo labels of the training images",
     "cams": "plain CAMs of the training images",
     "segmenter": "final segmenter on other images, without image tags",
@@ -37,7 +37,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
         folders: One a run.
 
     Returns:
-        ``runs``, for each ``name``, ``path``, ``figures`` (by the keys of FIGURES: as ``figure_data``),
+        ``runs``, for each ``name``, ``path``, ``headline_scores`` (by the keys of HEADLINES: as ``headline_data``),
         ``other_scores``, ``unplaced_scores`` (name to reason), ``thresholds``, ``cost`` (as ``cost_data``),
         ``classes``, ``oracle`` (artefact to reasons) and ``unreadable`` (file to reason); and ``differences``: in which
         the runs were not measured alike, for each ``key``, ``values`` by run, and ``what`` (the figures that it is
@@ -47,10 +47,10 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
         InputError: A folder is missing, named twice, or holds no artefact.
     """
     runs = read_runs(folders)
-    return compare(runs, [find_figures(run) for run in runs])
+    return compare(runs, [find_headline_scores(run) for run in runs])
 
 
-def compare(runs: Sequence[RunFolder], figures: Sequence[Figures]) -> dict[str, Any]:
+def compare(runs: Sequence[RunFolder], figures: Sequence[HeadlineScores]) -> dict[str, Any]:
     """As ``compare_runs``, of runs whose headers were read.
 
     Args:
@@ -61,13 +61,13 @@ def compare(runs: Sequence[RunFolder], figures: Sequence[Figures]) -> dict[str, 
     return {"runs": rows, "differences": differences(rows)}
 
 
-def run_data(run: RunFolder, figures: Figures) -> dict[str, Any]:
+def run_data(run: RunFolder, figures: HeadlineScores) -> dict[str, Any]:
     """One run as JSON data."""
     classes = next((node.header.classes for node in run.nodes if node.kind == "scores"), run.nodes[0].header.classes)
     return {
         "name": run.name,
         "path": str(run.folder),
-        "figures": {key: figure_data(figure) for key, figure in figures.chosen.items()},
+        "headline_scores": {key: headline_data(figure) for key, figure in figures.chosen.items()},
         "other_scores": [other_data(score) for score in figures.rest],
         "unplaced_scores": dict(figures.unplaced),
         "thresholds": [threshold_data(run, node) for node in run.of_kind("thresholds")],
@@ -78,7 +78,7 @@ def run_data(run: RunFolder, figures: Figures) -> dict[str, Any]:
     }
 
 
-def figure_data(figure: Figure) -> dict[str, Any]:
+def headline_data(figure: HeadlineScore) -> dict[str, Any]:
     """One figure as JSON data.
 
     Returns:
@@ -153,8 +153,10 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         As ``compare_runs`` returns them.
     """
     found = _differing("classes", {row["name"]: {"classes": row["classes"]} for row in rows})
-    for key in FIGURES:
-        figures = {row["name"]: row["figures"][key] for row in rows if row["figures"][key]["reason"] is None}
+    for key in HEADLINES:
+        figures = {
+            row["name"]: row["headline_scores"][key] for row in rows if row["headline_scores"][key]["reason"] is None
+        }
         stated = {
             name: {k: value for k, value in figure["protocol"].items() if k not in _NOT_PROTOCOL}
             | {"tag_filter": figure["tags"], "images": figure["images"], "oracle": figure["oracle"]}

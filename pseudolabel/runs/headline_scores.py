@@ -1,4 +1,4 @@
-"""Which of a run's scores is which: found out from what was scored and what that was made from.
+"""The headline scores of a run, found out from what was scored and what that was made from.
 
 * **CAMs**: masks cut straight from CAMs, on the images that the network was trained on.
 * **Pseudo labels**: on those images too, whatever trained the final segmenter. Where no network was trained on masks:
@@ -55,7 +55,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Figure:
+class HeadlineScore:
     """One thing that a run is asked for.
 
     Attributes:
@@ -72,7 +72,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Figures:
+class HeadlineScores:
     """All scores of a run.
 
     Attributes:
@@ -82,13 +82,13 @@ class Figures:
         segmenter: The final segmenter's checkpoint.
     """
 
-    chosen: Mapping[str, Figure]
+    chosen: Mapping[str, HeadlineScore]
     rest: tuple[Score, ...]
     unplaced: Mapping[str, str]
     segmenter: Node | None
 
 
-def find_figures(run: RunFolder) -> Figures:
+def find_headline_scores(run: RunFolder) -> HeadlineScores:
     """Find out which of a run's scores is which."""
     scores, unplaced = [], {}
     for node in run.of_kind("scores"):
@@ -107,7 +107,7 @@ def find_figures(run: RunFolder) -> Figures:
         "segmenter_with_tags": tagged,
     }
     used = {figure.score.node for figure in chosen.values() if figure.score}
-    return Figures(chosen, tuple(score for score in scores if score.node not in used), unplaced, segmenter)
+    return HeadlineScores(chosen, tuple(score for score in scores if score.node not in used), unplaced, segmenter)
 
 
 def origin(run: RunFolder, labels: Node) -> tuple[Node | None, bool]:
@@ -177,7 +177,7 @@ def _place_of(header: Header) -> tuple[Any, Any]:
     return header.dataset.get("dataset"), header.dataset.get("split")
 
 
-def _pseudo_labels(run: RunFolder, scores: list[Score], segmenter: Node | None) -> Figure:
+def _pseudo_labels(run: RunFolder, scores: list[Score], segmenter: Node | None) -> HeadlineScore:
     here = [score for score in scores if score.training]
     masks = _trained_on(run, segmenter) if segmenter else None
     if segmenter is not None and masks is not None:
@@ -192,7 +192,7 @@ def _pseudo_labels(run: RunFolder, scores: list[Score], segmenter: Node | None) 
         if fitting:
             return _newest(fitting, filtered, "")
     unscored = "no masks of the training images have scores; run 'pseudolabel evaluate-masks' on them"
-    return Figure(reason=unscored + _OF_SOME)
+    return HeadlineScore(reason=unscored + _OF_SOME)
 
 
 def _same_labels(run: RunFolder, scored: Node) -> list[Node]:
@@ -203,7 +203,7 @@ def _same_labels(run: RunFolder, scored: Node) -> list[Node]:
     return [node for node in run.of_kind("masks") if scored in run.parents(node) and set(run.parents(node)) <= before]
 
 
-def _cams(run: RunFolder, scores: list[Score], pseudo: Figure) -> Figure:
+def _cams(run: RunFolder, scores: list[Score], pseudo: HeadlineScore) -> HeadlineScore:
     fitting = [score for score in scores if score.plain and score.training]
     if pseudo.score is not None:
         behind = run.ancestors(pseudo.score.node)
@@ -231,15 +231,15 @@ def unfiltered(score: Score) -> Side | None:
     return score.facts.get("unfiltered")
 
 
-def _segmenter(run: RunFolder, scores: list[Score], segmenter: Node | None) -> tuple[Figure, Figure]:
+def _segmenter(run: RunFolder, scores: list[Score], segmenter: Node | None) -> tuple[HeadlineScore, HeadlineScore]:
     """The final segmenter without and with the image tags, on images that it was not trained on."""
     if segmenter is None:
-        none = Figure(reason="no checkpoint of this run predicts masks")
+        none = HeadlineScore(reason="no checkpoint of this run predicts masks")
         return none, none
     fitting = [score for score in scores if score.source is segmenter and not score.training]
     fitting = [score for score in fitting if not score.facts.get("trained_on")]
     if not fitting:
-        none = Figure(
+        none = HeadlineScore(
             reason=f"{segmenter.name} has no scores on images that it was not trained on; run 'pseudolabel "
             f"predict-masks {segmenter.path} --split SPLIT' and 'pseudolabel evaluate-masks' on what it writes"
         )
@@ -255,11 +255,11 @@ def _segmenter(run: RunFolder, scores: list[Score], segmenter: Node | None) -> t
     return plain, _newest(same or tagged, filtered, untagged)
 
 
-def _newest(fitting: list[Score], side: Callable[[Score], Side | None], missing: str) -> Figure:
+def _newest(fitting: list[Score], side: Callable[[Score], Side | None], missing: str) -> HeadlineScore:
     if not fitting:
-        return Figure(reason=missing)
+        return HeadlineScore(reason=missing)
     ordered = sorted(
         fitting,
         key=lambda score: (-(score.facts.get("unscored") or 0), score.node.header.created, score.node.name),
     )
-    return Figure(ordered[-1], side(ordered[-1]), others=tuple(ordered[:-1]))
+    return HeadlineScore(ordered[-1], side(ordered[-1]), others=tuple(ordered[:-1]))

@@ -14,7 +14,7 @@ from typing import Any
 from pseudolabel.artefacts import Header, StalePartialError, check_output, read_header
 from pseudolabel.artefacts.header import made_differently
 from pseudolabel.data import Dataset, load_dataset, reopen_dataset
-from pseudolabel.data.ground_truth import truth_input
+from pseudolabel.data.ground_truth import ground_truth_input
 from pseudolabel.data.inputs import npy_input, png_input
 from pseudolabel.data.opening import folder_of
 from pseudolabel.data.records import WEAK
@@ -203,7 +203,7 @@ class Freshness:
             self._datasets[key] = dataset, dataset.as_input().digest
         dataset, digest = self._datasets[key]
         if kind == "truth" and isinstance(options, TrainScribbleOptions):
-            return truth_input(dataset, masked_ids(options, dataset)).digest
+            return ground_truth_input(dataset, masked_ids(options, dataset)).digest
         return digest
 
 

@@ -1,4 +1,4 @@
-"""Values as a person says them: for tables on a terminal and in a page."""
+"""Formatting of values for tables on a terminal and in a page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def span(interval: list[float] | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them."""
+    """A duration in s, min or h."""
     if seconds is None:
         return "-"
     if seconds < 60:
@@ -61,7 +61,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes as a person says them, in powers of 1000."""
+    """A number of bytes, in powers of 1000."""
     if count is None:
         return "-"
     units = ["B", "kB", "MB", "GB", "TB"]

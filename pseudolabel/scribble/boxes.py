@@ -54,7 +54,7 @@ def boxes_allow(
     return allowed
 
 
-def boxes_in_view(
+def boxes_in_crop(
     boxes: Sequence[Box], view: tuple[float, float, float, float], side: int, *, mirrored: bool
 ) -> list[Box]:
     """Boxes in the pixels of a square training view; those that it does not see are left out.

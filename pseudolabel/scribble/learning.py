@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudolabel.cosa.teacher import follow, make_teacher
+from pseudolabel.cosa.teacher import make_teacher, update_teacher
 from pseudolabel.data.records import IGNORE
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.models.scribble import ScribbleNetwork
@@ -118,7 +118,7 @@ class WeakLearning:
         """Let the teacher follow; the strength that the step used joins the curves."""
         used = {} if self.regulariser is None else {"strength": self.strength(step - 1)}
         if self.teacher is not None and self._decay is not None:
-            follow(self.teacher, network, decay=self._decay, step=step)
+            update_teacher(self.teacher, network, decay=self._decay, step=step)
         return used
 
     def pictures(self) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Training views of images with any mixture of labels: photograph, labels, and what tags, boxes and CAMs say."""
+"""Augmented crops of images with any mixture of labels: photograph, labels, and what tags, boxes and CAMs say."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from pseudolabel.artefacts import Header, MapsReader, open_artefact
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, Record, load_weak_labels, read_image
+from pseudolabel.data.augmentation import Part, crop_map, crop_of, crop_scribbles, random_part
 from pseudolabel.data.records import IGNORE
 from pseudolabel.data.shapes import Box
-from pseudolabel.data.views import Part, map_view, random_part, scribbles_view, view_of
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import TrainScribbleOptions
-from pseudolabel.scribble.boxes import boxes_allow, boxes_in_view, fill_boxes, objectness, outside_boxes
+from pseudolabel.scribble.boxes import boxes_allow, boxes_in_crop, fill_boxes, objectness, outside_boxes
 from pseudolabel.scribble.step import unlabelled_tags
 from pseudolabel.training import sample_rng
 from pseudolabel.training.image_tags import tag_vector
@@ -107,11 +107,11 @@ class Labelled:
 
     def labels(self, part: Part, side: int) -> np.ndarray:
         """The labels in a view of the image, uint8 (side, side), strokes over areas; 255 = unlabelled."""
-        strokes = scribbles_view(self.strokes, part, side)
-        return strokes if self.areas is None else np.where(strokes == IGNORE, map_view(self.areas, part, side), strokes)
+        strokes = crop_scribbles(self.strokes, part, side)
+        return strokes if self.areas is None else np.where(strokes == IGNORE, crop_map(self.areas, part, side), strokes)
 
 
-class LabelledViews:
+class LabelledCrops:
     """Random views of images with what their labels say; sample (epoch, index) is always the same.
 
     Args:
@@ -130,7 +130,7 @@ class LabelledViews:
         self.records, self.masked, self.cams, self.grid = dataset.records, masked, cams, 1
         self._classes, self._read_mask, self._options = dataset.classes, dataset.read_mask, options
 
-    def of(self, records: tuple[Record, ...]) -> LabelledViews:
+    def of(self, records: tuple[Record, ...]) -> LabelledCrops:
         """The same of some of the records."""
         views = copy.copy(self)
         views.records = records
@@ -144,15 +144,15 @@ class LabelledViews:
         options, image = self._options, self.read(self.records[index])
         rng = sample_rng(options.seed, epoch, index)
         height, width = image.photograph.shape[:2]
-        part = random_part((height, width), rng, options.view_area)
-        boxes = boxes_in_view(image.boxes, part[:4], options.crop, mirrored=part.mirrored)
+        part = random_part((height, width), rng, options.crop_area)
+        boxes = boxes_in_crop(image.boxes, part[:4], options.crop, mirrored=part.mirrored)
         allowed = boxes_allow(boxes, len(self._classes) - 1, (options.crop, options.crop), (self.grid, self.grid))
         allowed[1:] |= torch.from_numpy(image.anywhere)[:, None, None]
         seen = image.anywhere.copy()
         seen[[box.label - 1 for box in boxes]] = True
         sample = {
             "id": self.records[index].id,
-            "image": view_of(image.photograph, part, rng, crop=options.crop, jitter=options.jitter),
+            "image": crop_of(image.photograph, part, rng, crop=options.crop, jitter=options.jitter),
             "labels": image.labels(part, options.crop),
             "allowed": allowed,
             "present": image.hidden & seen,
@@ -220,7 +220,7 @@ class LabelledViews:
         down, right = image.objects.shape[0] / height, image.objects.shape[1] / width
         ends = min(part.right * right, image.objects.shape[1]), min(part.bottom * down, image.objects.shape[0])
         small = Part(part.left * right, part.top * down, *ends, part.mirrored)  # rounding does not lead out of the map
-        return map_view(image.objects, small, self.grid).clip(0, 1)
+        return crop_map(image.objects, small, self.grid).clip(0, 1)
 
 
 def _strongest(maps: dict[int, np.ndarray], tags: np.ndarray) -> np.ndarray | None:

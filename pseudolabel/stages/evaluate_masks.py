@@ -78,7 +78,7 @@ def evaluate_masks(
     out = options.artefact
     with open_predictions(options.masks) as predictions:
         check_output(out, overwrite=options.overwrite)
-        dataset = open_truth(options, predictions)
+        dataset = open_ground_truth(options, predictions)
         predictions = part_of(predictions, dataset, progress)
         records = records_of(dataset, predictions.places, predictions.skipped, options.masks)
         filtered = predictions.filterable and all(record.tags is not None for record in records)
@@ -116,7 +116,7 @@ def evaluate_masks(
     return {"out": str(out), **facts}
 
 
-def open_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Dataset:
+def open_ground_truth(options: EvaluateMasksOptions, predictions: Predictions) -> Dataset:
     """The data set whose masks are the truth: what the options name, else what the masks say.
 
     Raises:

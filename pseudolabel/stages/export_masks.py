@@ -32,7 +32,7 @@ from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.export.gallery import COCO, OVERLAYS, SHEET, Gallery
 from pseudolabel.labels.assignment import Thresholds, assign, from_soft
-from pseudolabel.labels.inputs import Item, Source, open_source, write_maps
+from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps, write_maps
 from pseudolabel.options import ExportMasksOptions
 from pseudolabel.runtime.progress import Progress
 
@@ -53,13 +53,13 @@ def export_masks(options: ExportMasksOptions, progress: Progress = Progress()) -
         DatasetError: A photograph is missing or unreadable, where pictures of it are asked for.
     """
     cost = CostMeter()
-    with open_source(options.labels, options.threshold, "soft-labels", "masks", "cams") as source:
+    with open_maps(options.labels, options.threshold, "soft-labels", "masks", "cams") as source:
         header = child_header("masks", "export-masks", options, source.parents)
         return write_masks(options, source, header, cost, progress)
 
 
 def write_masks(
-    options: ExportMasksOptions, source: Source, header: Header, cost: CostMeter, progress: Progress
+    options: ExportMasksOptions, source: MapsInput, header: Header, cost: CostMeter, progress: Progress
 ) -> dict[str, Any]:
     """Write the folder of an export; predict-masks ends with it, under a header of its own.
 
@@ -90,8 +90,8 @@ def write_masks(
         done = writer.done
         staging = Staging(options.out, fresh=done == 0)
         work = partial(make_mask, kind=source.header.kind, thresholds=source.thresholds)
-        tasks = ((source.item(index), staging.place(pngs[index])) for index in range(done, len(pngs)))
-        write_maps(writer, work, tasks, len(pngs), take=counted, workers=options.workers, progress=progress)
+        tasks = ((source.task(index), staging.place(pngs[index])) for index in range(done, len(pngs)))
+        write_maps(writer, work, tasks, len(pngs), to_maps=counted, workers=options.workers, progress=progress)
         if seen[False] and not seen[True]:
             progress.warn(f"none of the {seen[False]} masks has a pixel of an object: nothing can be learnt from them")
         skipped = {name for name, _ in writer.skipped}
@@ -110,7 +110,7 @@ def write_masks(
     }
 
 
-def open_dataset(options: ExportMasksOptions, source: Source) -> Dataset | None:
+def open_dataset(options: ExportMasksOptions, source: MapsInput) -> Dataset | None:
     """The data set behind the labels, where photographs or their names are needed.
 
     Raises:
@@ -146,7 +146,7 @@ def mask_paths(options: ExportMasksOptions, names: Sequence[str]) -> list[Path]:
     return paths
 
 
-def make_mask(task: tuple[Item, Path], *, kind: str, thresholds: Thresholds | None) -> np.ndarray | str:
+def make_mask(task: tuple[MapsTask, Path], *, kind: str, thresholds: Thresholds | None) -> np.ndarray | str:
     """Write one image's PNG and return its label map, or why there is none; runs in a worker process.
 
     Args:

@@ -18,12 +18,12 @@ from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.data import Record
 from pseudolabel.errors import InputError
-from pseudolabel.labels.box_constraints import hold_cams, open_boxed, stated
+from pseudolabel.labels.box_constraints import constrain_cams, open_boxed, stated
 from pseudolabel.models.affinity import Attending, patch_affinity, propagate, require_attention
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
-from pseudolabel.models.multiscale import activation, scaled_views, unit_range
+from pseudolabel.models.multiscale import activation, scaled_inputs, unit_range
 from pseudolabel.options import MakeCamsOptions
 from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -95,7 +95,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         found = [normalised(row, classes, options.normalise) for row, classes in zip(maps, wanted, strict=True)]
         if options.tags != "boxes":
             return found
-        return [hold_cams(row, record, sizes[record.id]) for row, record in zip(found, records, strict=True)]
+        return [constrain_cams(row, record, sizes[record.id]) for row, record in zip(found, records, strict=True)]
 
     writer = MapsWriter(options.out, header, plan.images, dtype="float16", cost=cost, overwrite=options.overwrite)
     with writer:
@@ -118,7 +118,7 @@ def pick_head(network: CamNetwork, options: MakeCamsOptions) -> str:
 
 
 def pick_times(network: CamNetwork, options: MakeCamsOptions) -> int:
-    """How often maps are passed on along attention: what is asked for, else twice where there is attention."""
+    """Steps of attention affinity propagation: what is asked for, else 2 where there is attention."""
     if options.propagate is None:
         return 2 if network.backbone.attends else 0
     require_attention(network.backbone, options.propagate, f"the network of {options.checkpoint}")
@@ -154,7 +154,7 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
         network: In evaluation mode.
         images: Normalised (B, 3, H, W).
         head: ``main``, ``auxiliary`` or ``mean`` (each head's maps divided by their own maximum, then averaged).
-        times: How often maps, summed over the scales, are passed on along attention at scale 1.
+        times: Steps of attention affinity propagation, of maps summed over scales, with the affinity of scale 1.
         options: Scales and flip.
 
     Returns:
@@ -165,7 +165,7 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
     sums: dict[str, Tensor] = {}
     logits = []
     affinity: Tensor | None = None
-    views = scaled_views(images, options.scales, flip=options.flip, multiple=stride)
+    views = scaled_inputs(images, options.scales, flip=options.flip, multiple=stride)
     for scale, view in zip(options.scales, views, strict=True):
         with Attending(network.backbone) if times and scale == 1 else nullcontext() as attending:
             by_head = _maps_by_head(network, view, head)

@@ -21,11 +21,11 @@ from pseudolabel.artefacts import Header, Input, MapsWriter, check_output, child
 from pseudolabel.artefacts.header import CostMeter, environment, made_differently
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, Record
-from pseudolabel.labels.box_constraints import hold_shares, open_boxed, stated
-from pseudolabel.labels.inputs import open_source
+from pseudolabel.labels.box_constraints import constrain_probabilities, open_boxed, stated
+from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
-from pseudolabel.models.multiscale import scaled_views, split_mirrored
+from pseudolabel.models.multiscale import scaled_inputs, split_mirrored
 from pseudolabel.models.segmenter import AnySegmenter, normalisation
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
 from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
@@ -82,7 +82,7 @@ def export(
     options: PredictMasksOptions, settings: ExportMasksOptions, cost: CostMeter, progress: Progress
 ) -> dict[str, Any]:
     """Write masks and PNGs of the soft labels; ``masks.h5`` says that this stage made them, from what it read."""
-    with open_source(settings.labels, None, "soft-labels") as source:
+    with open_maps(settings.labels, None, "soft-labels") as source:
         first = read_header(options.out / "network.h5") if options.crf else source.header
         used = Input("soft-labels", settings.labels.name, source.header.digest)
         header = replace(
@@ -188,7 +188,7 @@ def class_probabilities(network: AnySegmenter, images: Tensor, scales: tuple[flo
     """
     total: Tensor | None = None
     grid = tuple(network(images[:1]).shape[2:]) if scales[0] != 1 else None
-    for view in scaled_views(images, scales, flip=flip, multiple=network.multiple):
+    for view in scaled_inputs(images, scales, flip=flip, multiple=network.multiple):
         maps = network(view).float().softmax(dim=1)
         maps = torch.stack(split_mirrored(maps)).mean(dim=0) if flip else maps
         grid = grid or tuple(maps.shape[2:])
@@ -211,7 +211,7 @@ def restricted(probabilities: np.ndarray, tags: tuple[int, ...]) -> np.ndarray:
 
 
 def held(probabilities: np.ndarray, record: Record, size: tuple[int, int]) -> dict[int, np.ndarray]:
-    """Probabilities (K, h, w) of the tags at image size, held to the boxes: class index to float16 (H, W)."""
+    """Probabilities (K, h, w) of the tagged classes at image size, box-constrained: class index to float16 (H, W)."""
     labels, shares = at_size({label: probabilities[label] for label in (0, *(record.tags or ()))}, size)
-    found = dict(zip(labels.tolist(), hold_shares(labels, shares, record), strict=True))
+    found = dict(zip(labels.tolist(), constrain_probabilities(labels, shares, record), strict=True))
     return {k: m.astype(np.float16) for k, m in found.items() if k == 0 or m.max() >= SMALLEST}

@@ -7,7 +7,7 @@ The labels that a CRF starts from are background and the classes present only. T
 * ``cosa`` (CoSA's released code): a pixel whose strongest map lies between the two thresholds is unlabelled, whatever
   the one CRF over the middle threshold's labels makes of it.
 
-Labels that an earlier stage held to boxes (``--tags boxes``) are held to them again after the CRF.
+Labels that an earlier stage box-constrained (``--tags boxes``) are box-constrained again after the CRF.
 
 Probabilities are stored as uint8 (``labels.quantise``: no label changes), at image size, one map for background and
 each class present; with a rule, a map of class 255 is 255 where a pixel is unlabelled. ``labels.from_soft`` reads that.
@@ -30,9 +30,9 @@ from pseudolabel.data.inputs import read_photograph
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels.assignment import Thresholds, assign_confident, probabilities, quantise
-from pseudolabel.labels.box_constraints import HELD, hold_shares
+from pseudolabel.labels.box_constraints import BOX_CONSTRAINED, constrain_probabilities
 from pseudolabel.labels.crf_search import Choice, chosen_crf
-from pseudolabel.labels.inputs import Item, Source, open_source, write_maps
+from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps, write_maps
 from pseudolabel.options import CrfEngine, RefineCrfOptions
 from pseudolabel.pairwise import CrfSettings, dense_crf, memory_free, memory_needed, require_engine, require_memory
 from pseudolabel.runtime.parallel import cores
@@ -62,15 +62,15 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
     # One process computes on a GPU: more would only take each other's memory.
     workers = 1 if device.startswith("cuda") else cores() if options.workers is None else max(1, options.workers)
     choice = chosen_crf(options)
-    with open_source(options.cams, options.threshold, "cams", "soft-labels") as source:
+    with open_maps(options.cams, options.threshold, "cams", "soft-labels") as source:
         check_confidence(options, source)
         dataset = reopen_dataset(source.header.dataset, root=options.root)
         dataset.require_classes(source.header.classes, options.cams)
         records = dataset.find(source.images.ids, options.cams)
-        held = HELD in source.header.protocol
+        held = BOX_CONSTRAINED in source.header.protocol
         if held and not any(record.boxes for record in records):
             raise InputError(
-                f"{options.cams} is held to boxes, but no image of split {dataset.split} of {dataset.root} has any"
+                f"{options.cams} is box-constrained, but no image of split {dataset.split} of {dataset.root} has any"
                 f"{dataset.gone_note}; put them back where they were"
             )
         header = make_header(options, source, dataset, choice)
@@ -88,9 +88,9 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
         writer = MapsWriter(options.out, header, source.images, dtype="uint8", cost=cost, overwrite=options.overwrite)
         with writer:
             todo = range(writer.done, len(records))
-            tasks = ((source.item(index), records[index]) for index in todo)
+            tasks = ((source.task(index), records[index]) for index in todo)
             counted = partial(_count_steps, counts=steps)
-            write_maps(writer, work, tasks, len(records), workers=workers, progress=progress, take=counted)
+            write_maps(writer, work, tasks, len(records), workers=workers, progress=progress, to_maps=counted)
     skipped = len(writer.skipped)
     return {
         "out": str(options.out),
@@ -103,7 +103,7 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
     }
 
 
-def check_confidence(options: RefineCrfOptions, source: Source) -> None:
+def check_confidence(options: RefineCrfOptions, source: MapsInput) -> None:
     """Refuse a confidence rule that lacks its thresholds.
 
     Raises:
@@ -124,7 +124,7 @@ def check_confidence(options: RefineCrfOptions, source: Source) -> None:
         )
 
 
-def make_header(options: RefineCrfOptions, source: Source, dataset: Dataset, choice: Choice) -> Header:
+def make_header(options: RefineCrfOptions, source: MapsInput, dataset: Dataset, choice: Choice) -> Header:
     """What the soft labels say about themselves."""
     protocol = {"crf": choice.words}
     if options.confidence != "none" and source.thresholds is not None:
@@ -143,7 +143,7 @@ def make_header(options: RefineCrfOptions, source: Source, dataset: Dataset, cho
 
 
 def refine(
-    task: tuple[Item, Record],
+    task: tuple[MapsTask, Record],
     *,
     settings: CrfSettings,
     engine: CrfEngine,
@@ -165,7 +165,7 @@ def refine(
         thresholds: By class index.
         confidence: ``none``, ``irn`` or ``cosa``.
         skip: Whether an unreadable photograph is a reason instead of an error.
-        held: Whether classes are held to their boxes.
+        held: Whether labels are box-constrained.
 
     Returns:
         Class index to uint8 (H, W), 0-255; the mean-field steps of each CRF that was run.
@@ -203,7 +203,7 @@ def refine(
         refined, unlabelled = refine_cams(labels, maps, thresholds, confidence, crf)
         labels = np.concatenate([[0], labels])
     if held:
-        refined = hold_shares(labels, refined, record)
+        refined = constrain_probabilities(labels, refined, record)
     found = dict(zip(labels.tolist(), quantise(refined), strict=True))
     if unlabelled is not None:
         found[IGNORE] = unlabelled * np.uint8(255)

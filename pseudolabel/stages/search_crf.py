@@ -30,7 +30,7 @@ from pseudolabel.data.ground_truth import complain
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels.crf_search import Task, Trial, Verdict, as_options, draw_trials, in_words, judge, trial_arrays
-from pseudolabel.labels.inputs import Source, open_source
+from pseudolabel.labels.inputs import MapsInput, open_maps
 from pseudolabel.metrics.scores import class_mean, iou, rounded
 from pseudolabel.options import SearchCrfOptions
 from pseudolabel.pairwise import PRESETS
@@ -58,7 +58,7 @@ def search_crf(options: SearchCrfOptions, progress: Progress = Progress()) -> di
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
     trials = draw_trials(options.trials, options.seed)
-    with open_source(options.cams, options.threshold, "cams", "soft-labels") as source:
+    with open_maps(options.cams, options.threshold, "cams", "soft-labels") as source:
         dataset = reopen_dataset(source.header.dataset, root=options.root)
         records = choose_images(options, source, dataset)
         if options.method == "oracle":
@@ -71,7 +71,7 @@ def search_crf(options: SearchCrfOptions, progress: Progress = Progress()) -> di
             read_mask=dataset.read_mask if options.method == "oracle" else None,
             classes=len(dataset.classes),
         )
-        tasks = ((source.item(image), record) for image, record in records.items())
+        tasks = ((source.task(image), record) for image, record in records.items())
         verdicts = gather(options, header, work, tasks, len(records), cost, progress)
     scores = score(verdicts)
     facts = {**header.facts, "trials": len(trials), **summarise(options, trials, scores)}
@@ -88,7 +88,7 @@ def search_crf(options: SearchCrfOptions, progress: Progress = Progress()) -> di
     return {"out": str(options.out), "yaml": str(options.yaml), **facts, "oracle": list(header.oracle)}
 
 
-def choose_images(options: SearchCrfOptions, source: Source, dataset: Dataset) -> dict[int, Record]:
+def choose_images(options: SearchCrfOptions, source: MapsInput, dataset: Dataset) -> dict[int, Record]:
     """Images to search on, by their index in the maps: the first in the seed's order that have a map of an object.
 
     Raises:
@@ -103,7 +103,7 @@ def choose_images(options: SearchCrfOptions, source: Source, dataset: Dataset) -
     return dict(zip(chosen, dataset.find([source.images.ids[image] for image in chosen], options.cams), strict=True))
 
 
-def check_masks(options: SearchCrfOptions, source: Source, dataset: Dataset, records: Mapping[int, Record]) -> None:
+def check_masks(options: SearchCrfOptions, source: MapsInput, dataset: Dataset, records: Mapping[int, Record]) -> None:
     """Read every mask once, so that a missing one is found before the long work.
 
     Raises:
@@ -127,7 +127,7 @@ def check_masks(options: SearchCrfOptions, source: Source, dataset: Dataset, rec
         raise InputError(f"the masks of split {dataset.split} have no pixel to score: every label is 255")
 
 
-def make_header(options: SearchCrfOptions, source: Source, dataset: Dataset, images: int) -> Header:
+def make_header(options: SearchCrfOptions, source: MapsInput, dataset: Dataset, images: int) -> Header:
     """What the search says about itself before it has found anything."""
     where = f"{images} images of split {dataset.split}"
     oracle = options.method == "oracle"

@@ -14,7 +14,7 @@ from torch import Tensor
 from pseudolabel.artefacts import check_output
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
-from pseudolabel.data.views import random_view
+from pseudolabel.data.augmentation import random_crop
 from pseudolabel.models.backbone import initialise, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.options import TrainCamOptions
@@ -35,7 +35,7 @@ from pseudolabel.training import (
 from pseudolabel.training.image_tags import make_header, require_tags, tag_map, tag_vector, usable
 
 
-class TagViews:
+class TagCrops:
     """Random views of photographs with their tags; sample (epoch, index) is always the same."""
 
     def __init__(self, records: tuple[Record, ...], classes: int, options: TrainCamOptions) -> None:
@@ -49,12 +49,12 @@ class TagViews:
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
         record, options = self._records[index], self._options
-        view, _ = random_view(
+        view, _ = random_crop(
             read_image(record.image),
             None,
             sample_rng(options.seed, epoch, index),
             crop=options.crop,
-            area=options.view_area,
+            area=options.crop_area,
             jitter=options.jitter,
         )
         return {"id": record.id, "image": view, "tags": tag_vector(record, self._classes)}
@@ -116,7 +116,7 @@ def make_run(
 
     return Run(
         network=network,
-        samples=TagViews(kept, len(dataset.classes) - 1, options),
+        samples=TagCrops(kept, len(dataset.classes) - 1, options),
         objective=Mean(loss, options.ema),
         options=options,
         header=make_header("train-cam", options, dataset, network.backbone, architecture, inputs, device, dtype),

@@ -20,10 +20,10 @@ from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.cosa.assignments import cam_labels, guided_cams
 from pseudolabel.cosa.cotraining import CoTraining, Teaching
 from pseudolabel.cosa.step import Method
-from pseudolabel.cosa.teacher import look
+from pseudolabel.cosa.teacher import teacher_forward
 from pseudolabel.cosa.thresholds import DynamicThreshold
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
-from pseudolabel.data.views import blurred, random_view, recoloured, scaled_view
+from pseudolabel.data.augmentation import blurred, random_crop, recoloured, scaled_crop
 from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import require_attention
 from pseudolabel.models.backbone import initialise, is_plain_vit, require_multiple
@@ -44,7 +44,7 @@ from pseudolabel.training.validation import (
 )
 
 
-class CosaViews:
+class CosaCrops:
     """A weak and a strong view of one geometry, with the tags; sample (epoch, index) is always the same.
 
     Args:
@@ -65,11 +65,11 @@ class CosaViews:
         record, options = self._records[index], self._options
         rng = sample_rng(options.seed, epoch, index)
         image, crop, jitter = read_image(record.image), options.crop, options.jitter
-        if options.view_scale is None:
-            view, _ = random_view(image, None, rng, crop=crop, area=options.view_area, jitter=jitter)
+        if options.crop_scale is None:
+            view, _ = random_crop(image, None, rng, crop=crop, area=options.crop_area, jitter=jitter)
             inside = np.ones((crop, crop), bool)
         else:
-            view, inside = scaled_view(image, rng, crop=crop, scales=options.view_scale, jitter=jitter)
+            view, inside = scaled_crop(image, rng, crop=crop, scales=options.crop_scale, jitter=jitter)
         weak = blurred(view, rng, options.blur)
         return {
             "id": record.id,
@@ -139,7 +139,7 @@ def make_run(
     def prepare(images: Tensor) -> Tensor:
         return normalise(images, mean, std, channels_last=options.channels_last)
 
-    samples = CosaViews(kept, len(dataset.classes) - 1, options, options.crop // network.multiple)
+    samples = CosaCrops(kept, len(dataset.classes) - 1, options, options.crop // network.multiple)
     objective = make_objective(options, network, samples, prepare, group, dataset.classes)
 
     def validate(teacher: CosaNetwork) -> dict[str, float]:
@@ -199,7 +199,7 @@ def build_student(options: TrainCosaOptions, classes: int) -> CosaNetwork:
 def make_objective(
     options: TrainCosaOptions,
     network: CosaNetwork,
-    samples: CosaViews,
+    samples: CosaCrops,
     prepare: Callable[[Tensor], Tensor],
     group: Group,
     classes: tuple[str, ...],
@@ -244,7 +244,7 @@ def quick_predictions(
     size = (options.crop, options.crop)
 
     def predict(photographs: Tensor, tags: Tensor) -> dict[str, Tensor]:
-        seen = look(teacher, prepare(photographs), scales=(1,), flip=False, times=options.propagate)
+        seen = teacher_forward(teacher, prepare(photographs), scales=(1,), flip=False, times=options.propagate)
         logits = resize(seen.segmentation, size)
         found = {"miou": logits.argmax(dim=1), "miou_tags": within_tags(logits, tags).argmax(dim=1)}
         for name, sums in (("cam_miou", seen.maps), ("auxiliary_cam_miou", seen.auxiliary)):

@@ -19,7 +19,7 @@ from torch import Tensor
 from pseudolabel.artefacts import Header, Input, check_output
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset
-from pseudolabel.data.ground_truth import truth_input
+from pseudolabel.data.ground_truth import ground_truth_input
 from pseudolabel.data.weak.labels import check_size
 from pseudolabel.data.weak.supervision import (
     annotation_hours,
@@ -42,7 +42,7 @@ from pseudolabel.runtime.resizing import resize
 from pseudolabel.scribble.learning import Phases, WeakLearning
 from pseudolabel.scribble.regularisers import OWN, build_regulariser, default_weight
 from pseudolabel.scribble.step import Method
-from pseudolabel.scribble.training_data import LabelledViews, open_cams
+from pseudolabel.scribble.training_data import LabelledCrops, open_cams
 from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
 from pseudolabel.training.image_tags import make_header, usable
 from pseudolabel.training.validation import (
@@ -81,7 +81,7 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
         for record in dataset.records:
             check_size(record)
     cams = open_cams(options.cams, dataset)
-    views = LabelledViews(dataset, masked, cams, options)
+    views = LabelledCrops(dataset, masked, cams, options)
     records, skipped = usable(dataset, views.read, options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
     warn(dataset, kept, masked, options, progress)
@@ -118,7 +118,7 @@ def warn(
 def make_run(
     options: TrainScribbleOptions,
     dataset: Dataset,
-    samples: LabelledViews,
+    samples: LabelledCrops,
     held_out: tuple[Record, ...],
     scored: list[Record],
     group: Group,
@@ -148,11 +148,13 @@ def make_run(
         found: dict[str, float] = {}
         with autocast(device, dtype), torch.inference_mode():
             if answerable:
-                whole = score(answerable, predict=predict, read_truth=samples.whole)
+                whole = score(answerable, predict=predict, read_ground_truth=samples.whole)
                 found["agreement"] = whole["miou"]
             if scored:
                 with_tags = quick_predictions(kept, prepare, options.crop, tagged=tagged)
-                found |= score(scored, predict=with_tags, read_truth=partial(small_mask, dataset, side=options.crop))
+                found |= score(
+                    scored, predict=with_tags, read_ground_truth=partial(small_mask, dataset, side=options.crop)
+                )
         return found
 
     return Run(
@@ -220,7 +222,7 @@ def build_network(options: TrainScribbleOptions, architecture: Mapping[str, Any]
 def make_objective(
     options: TrainScribbleOptions,
     network: ScribbleNetwork,
-    samples: LabelledViews,
+    samples: LabelledCrops,
     prepare: Callable[[Tensor], Tensor],
     group: Group,
     classes: tuple[str, ...],
@@ -277,11 +279,11 @@ def quick_predictions(
     return predict
 
 
-def inputs_of(options: TrainScribbleOptions, dataset: Dataset, samples: LabelledViews) -> tuple[Input, ...]:
+def inputs_of(options: TrainScribbleOptions, dataset: Dataset, samples: LabelledCrops) -> tuple[Input, ...]:
     """What is read besides data set and weights."""
     found, cams = [], samples.cams
     if samples.masked:
-        found.append(truth_input(dataset, samples.masked))
+        found.append(ground_truth_input(dataset, samples.masked))
     if options.mask_list is not None:
         content = hashlib.sha256(options.mask_list.read_bytes()).hexdigest()
         found.append(Input("list", str(options.mask_list.resolve()), content))
@@ -291,7 +293,7 @@ def inputs_of(options: TrainScribbleOptions, dataset: Dataset, samples: Labelled
     return tuple(found)
 
 
-def stated(options: TrainScribbleOptions, header: Header, samples: LabelledViews, hours: float) -> Header:
+def stated(options: TrainScribbleOptions, header: Header, samples: LabelledCrops, hours: float) -> Header:
     """The header, saying what the network was trained on and how, and where pixel masks were used."""
     counts = count_kinds(samples.records, samples.masked)
     parts = [describe_supervision(counts), f"regulariser {options.regulariser}"]

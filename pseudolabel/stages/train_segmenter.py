@@ -15,9 +15,9 @@ from torch import Tensor
 from pseudolabel.artefacts import Header, Input, MapsReader, check_output, child_header, open_artefact
 from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.data import Record, read_image, reopen_dataset
+from pseudolabel.data.augmentation import random_crop, resized
 from pseudolabel.data.inputs import unreadable
 from pseudolabel.data.records import IGNORE
-from pseudolabel.data.views import random_view, resized
 from pseudolabel.data.weak.supervision import ANNOTATION
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.metrics.confusion import PixelCounter
@@ -42,7 +42,7 @@ from pseudolabel.training import (
 )
 
 
-class MaskViews:
+class MaskCrops:
     """Random views of photographs with their masks; sample (epoch, index) is always the same.
 
     The masks artefact is opened in each loader process when it is first needed.
@@ -63,11 +63,11 @@ class MaskViews:
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
         record, options = self._records[index], self._options
-        view, labels = random_view(
+        view, labels = random_crop(
             *self.pair(record),
             sample_rng(options.seed, epoch, index),
             crop=options.crop,
-            area=options.view_area,
+            area=options.crop_area,
             jitter=options.jitter,
         )
         return {"id": record.id, "image": view, "labels": labels}
@@ -112,13 +112,13 @@ def train_segmenter(
     dataset = reopen_dataset(parent.dataset, root=options.root)
     labelled = tuple(record for record in dataset.records if record.id in rows)
     skipping = options.on_error == "skip"
-    skipped = unreadable(labelled, MaskViews(path, rows, labelled, options).pair, progress) if skipping else {}
+    skipped = unreadable(labelled, MaskCrops(path, rows, labelled, options).pair, progress) if skipping else {}
     records = tuple(record for record in labelled if record.id not in skipped)
     if len(records) < 2:
         raise InputError(f"{path} labels {len(records)} usable images of split {dataset.split}; training needs two")
     kept, held_out = split_records(records, options.holdout, options.seed)
     with joined(options.device) as (group, device):
-        run = make_run(options, path, parent, MaskViews(path, rows, kept, options), held_out, group, device)
+        run = make_run(options, path, parent, MaskCrops(path, rows, kept, options), held_out, group, device)
         train(run, progress, cost, overwrite=options.overwrite)
         score = run.kept_measured.get("agreement")
         result = save_checkpoint(run, cost, kept, held_out, skipped=skipped, agreement=score)
@@ -135,7 +135,7 @@ def make_run(
     options: TrainSegmenterOptions,
     path: Path,
     parent: Header,
-    samples: MaskViews,
+    samples: MaskCrops,
     held_out: tuple[Record, ...],
     group: Group,
     device: torch.device,
@@ -232,7 +232,7 @@ def make_network(
 
 
 def agreement(
-    samples: MaskViews,
+    samples: MaskCrops,
     records: tuple[Record, ...],
     predict: Callable[[np.ndarray], np.ndarray],
     classes: tuple[str, ...],

@@ -11,8 +11,8 @@ import torch
 from pseudolabel.artefacts import Header, Input, child_header
 from pseudolabel.artefacts.header import environment
 from pseudolabel.data import Dataset, Record, read_image
+from pseudolabel.data.augmentation import resized
 from pseudolabel.data.inputs import unreadable
-from pseudolabel.data.views import resized
 from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import Backbone, weights_oracle
 from pseudolabel.models.cam import CamNetwork

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pseudolabel.artefacts import Header
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.options import TrainingOptions
-from pseudolabel.training.averaging import update_average
+from pseudolabel.training.ema import update_ema
 from pseudolabel.training.group import Group
 from pseudolabel.training.samples import Samples, steps_per_epoch, total_steps
 
@@ -107,7 +107,7 @@ class Mean:
     def after_step(self, network: Any, step: int) -> dict[str, float]:
         """See ``Objective``."""
         if self._decay is not None:
-            update_average(self._average, network, self._decay, step)
+            update_ema(self._average, network, self._decay, step)
         return {}
 
     def pictures(self) -> dict[str, np.ndarray]:

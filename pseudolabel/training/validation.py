@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pseudolabel.artefacts import Header
 from pseudolabel.data import Dataset, Record, load_dataset, read_image
-from pseudolabel.data.views import resized
+from pseudolabel.data.augmentation import resized
 from pseudolabel.errors import DatasetError
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
@@ -69,7 +69,7 @@ def quick_scores(
     classes: tuple[str, ...],
     crop: int,
     predict: Predict,
-    read_truth: Callable[[Record], np.ndarray],
+    read_ground_truth: Callable[[Record], np.ndarray],
     device: torch.device,
 ) -> dict[str, float]:
     """Quick scores of a training's state: whole images at the size of a training view.
@@ -79,7 +79,7 @@ def quick_scores(
         classes: Names, background first.
         crop: S, the side of a view.
         predict: From photographs and tags to label maps by name.
-        read_truth: A record's label map uint8 (S, S), 255 = does not count.
+        read_ground_truth: A record's label map uint8 (S, S), 255 = does not count.
         device: Where to predict.
 
     Returns:
@@ -92,7 +92,7 @@ def quick_scores(
         pixels = np.stack([resized(read_image(record.image), (crop, crop)) for record in part])
         tags = np.stack([tag_vector(record, len(classes) - 1) for record in part])
         found = predict(torch.from_numpy(pixels).to(device), torch.from_numpy(tags).to(device))
-        truths = [read_truth(record) for record in part]
+        truths = [read_ground_truth(record) for record in part]
         for name, labels in found.items():
             table = tables.setdefault(name, np.zeros((len(classes) + 1, len(classes) + 1, 4)))
             for truth, predicted in zip(truths, labels.to(torch.uint8).cpu().numpy(), strict=True):

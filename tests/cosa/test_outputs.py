@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
 from pseudolabel.data import Record, read_image
-from pseudolabel.data.views import resized
+from pseudolabel.data.augmentation import resized
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.models.segmenter import Segmenter

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pseudolabel.cosa.assignments import cam_labels
 from pseudolabel.cosa.step import Method, assign, classification_losses, student_losses, totals
-from pseudolabel.cosa.teacher import Seen, follow, look, make_teacher
+from pseudolabel.cosa.teacher import Seen, make_teacher, teacher_forward, update_teacher
 from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.pairwise.loss_modules import Bilateral, GatedDenseEnergy
@@ -56,7 +56,7 @@ def gradients(
     teacher, count = make_teacher(network), len(views.tags)
     assigned = []
     for p in parts:
-        seen = look(teacher, views.weak[p], scales=(1.0, 0.5), flip=True)
+        seen = teacher_forward(teacher, views.weak[p], scales=(1.0, 0.5), flip=True)
         inside = views.inside[p]
         assigned.append(assign(seen, views.tags[p], method, low=0.4, high=0.6, size=(SIDE, SIDE), inside=inside))
     total = sum(totals(part) for part in assigned)
@@ -119,7 +119,7 @@ def test_half_precision_changes_the_losses_little() -> None:
 
 def test_padding_never_teaches() -> None:
     network, views = student(), Views()
-    seen = look(make_teacher(network), views.weak, scales=(1.0,), flip=False)
+    seen = teacher_forward(make_teacher(network), views.weak, scales=(1.0,), flip=False)
     found = assign(seen, views.tags, ALL, low=0.4, high=0.6, size=(SIDE, SIDE), inside=views.inside)
     assert (found.main.labels[0, 40:] == 255).all()
     assert (found.auxiliary.labels[0, 40:] == 255).all()
@@ -148,7 +148,7 @@ def test_some_steps_teach_the_segmentation_head_from_tags_alone() -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     curve = []
     for step in range(1, 31):
-        seen = look(teacher, views.weak, scales=(1.0,), flip=True)
+        seen = teacher_forward(teacher, views.weak, scales=(1.0,), flip=True)
         bounds = {"low": threshold.low, "high": threshold.high}
         part = assign(seen, views.tags, ALL, **bounds, size=(SIDE, SIDE))
         threshold.update(count_scores(part.cams, part.cells))
@@ -167,7 +167,7 @@ def test_some_steps_teach_the_segmentation_head_from_tags_alone() -> None:
         optimiser.zero_grad()
         (first["loss"] + rest["loss"]).backward()
         optimiser.step()
-        follow(teacher, network, decay=0.9, step=step)
+        update_teacher(teacher, network, decay=0.9, step=step)
         curve.append((first["loss"].item(), rest["c2s"].item()))
     assert curve[-1][0] < 0.5 * curve[0][0]
     assert curve[-1][1] < curve[0][1]

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pseudolabel.cosa.teacher import follow, look, make_teacher
+from pseudolabel.cosa.teacher import make_teacher, teacher_forward, update_teacher
 from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import patch_affinity, propagate
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import build_cam_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.models.multiscale import unit_range
-from pseudolabel.training.averaging import update_average, warmed_decay
+from pseudolabel.training.ema import update_ema, warmed_decay
 
 ARCHITECTURE = {
     "type": "cosa",
@@ -42,11 +42,11 @@ def test_the_average_by_hand() -> None:
     average = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     layer.weight.data[:], layer.running_mean[:] = 12.0, 22.0
     layer.num_batches_tracked += 7
-    update_average(average, layer, 0.9, 1)  # decay 1 / 11
+    update_ema(average, layer, 0.9, 1)  # decay 1 / 11
     assert average["weight"].item() == pytest.approx(1 / 11 + 12 * 10 / 11)
     assert average["running_mean"].item() == pytest.approx(20.0)
     assert average["num_batches_tracked"].item() == 7
-    update_average(average, layer, 0.9, 10_000)
+    update_ema(average, layer, 0.9, 10_000)
     assert average["running_mean"].item() == pytest.approx(0.9 * 20 + 0.1 * 22)
 
 
@@ -60,7 +60,7 @@ def test_the_teacher_follows_and_learns_nothing_itself(backbone: str) -> None:
     with torch.no_grad():
         for tensor in student.state_dict().values():
             tensor.add_(1)
-    follow(teacher, student, decay=0.9994, step=5)  # decay 1 / 3
+    update_teacher(teacher, student, decay=0.9994, step=5)  # decay 1 / 3
     for name, tensor in teacher.state_dict().items():
         expected = before[name] + 2 / 3 if tensor.is_floating_point() else before[name] + 1
         torch.testing.assert_close(tensor, expected)
@@ -91,13 +91,13 @@ def one_at_a_time(teacher: CosaNetwork, images: Tensor, scales: tuple[float, ...
 def test_what_the_teacher_sees_is_one_view_after_the_other(backbone: str) -> None:
     teacher = make_teacher(network(backbone=backbone))
     images = torch.randn(2, 3, 64, 96)
-    seen = look(teacher, images, scales=(0.5, 1.0, 1.5), flip=True)
+    seen = teacher_forward(teacher, images, scales=(0.5, 1.0, 1.5), flip=True)
     with torch.no_grad():
         expected = one_at_a_time(teacher, images, (0.5, 1.0, 1.5))
     for found, wanted in zip(seen, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
         assert not found.requires_grad
-    mirrored = look(teacher, images.flip(3), scales=(0.5, 1.0, 1.5), flip=True)
+    mirrored = teacher_forward(teacher, images.flip(3), scales=(0.5, 1.0, 1.5), flip=True)
     torch.testing.assert_close(mirrored.maps.flip(3), seen.maps, rtol=1e-3, atol=1e-4)
 
 
@@ -109,7 +109,10 @@ def test_the_teachers_maps_are_passed_on_along_its_attention() -> None:
     cells = torch.ones(2, 4, 6, dtype=torch.bool)
     cells[0, :, 4:] = False
     looks = {"scales": (0.5, 1.0), "flip": True}
-    plain, found = look(teacher, images, **looks), look(teacher, images, **looks, times=2, inside=inside)
+    plain, found = (
+        teacher_forward(teacher, images, **looks),
+        teacher_forward(teacher, images, **looks, times=2, inside=inside),
+    )
     affinity = patch_affinity(teacher.backbone, images, flip=True)
     for maps, wanted in zip(found[:2], plain[:2], strict=True):
         torch.testing.assert_close(maps, propagate(wanted, affinity, 2, cells))
@@ -120,9 +123,9 @@ def test_the_teachers_maps_are_passed_on_along_its_attention() -> None:
 def test_in_bfloat16_it_computes_in_bfloat16() -> None:
     teacher, images = make_teacher(network()), torch.randn(3, 3, 64, 96)
     looks = {"scales": (0.5, 1.0), "flip": True, "times": 2}
-    exact = look(teacher, images, **looks)
+    exact = teacher_forward(teacher, images, **looks)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = look(teacher, images, **looks)
+        rounded = teacher_forward(teacher, images, **looks)
     for found, wanted in zip(rounded, exact, strict=True):
         distance = (found - wanted).abs().max() / wanted.abs().max()
         assert 1e-5 < distance < 0.05
@@ -130,12 +133,12 @@ def test_in_bfloat16_it_computes_in_bfloat16() -> None:
 
 def test_every_scale_of_both_heads_counts() -> None:
     teacher, images = make_teacher(network()), torch.randn(1, 3, 64, 64)
-    one, two = (look(teacher, images, scales=scales, flip=False) for scales in ((1.0,), (1.0, 0.5)))
+    one, two = (teacher_forward(teacher, images, scales=scales, flip=False) for scales in ((1.0,), (1.0, 0.5)))
     assert (two.maps - one.maps).max() > 0
     assert (two.auxiliary - one.auxiliary).max() > 0
     torch.testing.assert_close(one.segmentation, two.segmentation)
     with pytest.raises(ValueError, match=r"^the teacher's scales must hold 1, at which it segments, found \(0.5,\)$"):
-        look(teacher, images, scales=(0.5,), flip=False)
+        teacher_forward(teacher, images, scales=(0.5,), flip=False)
 
 
 def test_unit_range_by_hand() -> None:
@@ -175,7 +178,7 @@ def test_the_auxiliary_maps_of_a_cnn_are_on_the_grid_of_their_stage(backbone, se
     output = student.outputs(torch.randn(1, 3, 64, 64))
     assert output.maps.shape == (1, 3, cells, cells)
     assert output.auxiliary.shape == (1, 3, cells * finer, cells * finer)
-    seen = look(make_teacher(student), torch.randn(1, 3, 64, 64), scales=(1.0, 0.5), flip=True)
+    seen = teacher_forward(make_teacher(student), torch.randn(1, 3, 64, 64), scales=(1.0, 0.5), flip=True)
     assert seen.auxiliary.shape == seen.maps.shape == (1, 3, cells, cells)
 
 

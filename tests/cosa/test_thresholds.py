@@ -8,7 +8,7 @@ import torch
 
 from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
 from pseudolabel.labels.mixture import as_histogram, count_values, cut_by_three, cut_by_two
-from pseudolabel.training.averaging import warmed_decay
+from pseudolabel.training.ema import warmed_decay
 
 
 def batch(seed: int, *, middle: float = 0.7, size: int = 600) -> np.ndarray:

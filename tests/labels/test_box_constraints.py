@@ -19,7 +19,7 @@ from pseudolabel.data import Dataset, Record, load_dataset, open_dataset
 from pseudolabel.data.shapes import Box
 from pseudolabel.data.simulate.labels import simulate_boxes
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.labels.box_constraints import allowed, hold_cams, hold_shares
+from pseudolabel.labels.box_constraints import allowed, constrain_cams, constrain_probabilities
 from pseudolabel.options import (
     MakeCamsOptions,
     PredictMasksOptions,
@@ -74,18 +74,18 @@ def test_a_class_may_be_in_any_of_its_boxes_and_a_cell_that_a_box_touches_is_ins
 def test_shares_are_kept_in_proportion_and_background_fills_what_is_left() -> None:
     labels = np.array([0, 1, 2])
     shares = np.array([[[0.1, 0.0, 0.2]], [[0.6, 1.0, 0.3]], [[0.3, 0.0, 0.5]]], np.float32)
-    held = hold_shares(labels, shares, record(box(1, 2, 0, 3, 1)))
+    held = constrain_probabilities(labels, shares, record(box(1, 2, 0, 3, 1)))
     # Class 1 only in the last pixel: 0.1 and 0.3 become shares of 0.4; nothing is left of the second; the third stays.
     np.testing.assert_allclose(held[:, 0, 0], [0.25, 0, 0.75], rtol=1e-6)
     assert held[:, 0, 1].tolist() == [1, 0, 0]
     np.testing.assert_allclose(held[:, 0, 2], shares[:, 0, 2], rtol=1e-6)
-    np.testing.assert_allclose(hold_shares(labels, shares, record()), shares, rtol=1e-6)
+    np.testing.assert_allclose(constrain_probabilities(labels, shares, record()), shares, rtol=1e-6)
     assert shares[1, 0, 1] == 1  # what was given is not changed
 
 
 def test_cams_are_zero_outside_and_scaled_to_their_largest_value_inside() -> None:
     maps = {1: np.array([[1.0, 0.5], [0.2, 0.1]]), 2: np.array([[0.0, 1.0], [0.0, 0.0]]), 3: np.ones((2, 2))}
-    held = hold_cams(maps, record(box(1, 0, 6, 8, 8), box(2, 0, 4, 4, 8)), (8, 8))
+    held = constrain_cams(maps, record(box(1, 0, 6, 8, 8), box(2, 0, 4, 4, 8)), (8, 8))
     assert held[1].tolist() == [[0, 0], [1, 0.5]]
     assert held[2].tolist() == [[0, 0], [0, 0]]  # the box shows nothing
     assert held[3].tolist() == [[1, 1], [1, 1]]  # has no box

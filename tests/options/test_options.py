@@ -157,16 +157,16 @@ def test_lists_of_something_else(value: str, said: str) -> None:
 
 
 def test_a_range_is_two_increasing_shares() -> None:
-    options = build_options("train-cam", given("train-cam", view_area="0.5,1"))
-    assert options.view_area == (0.5, 1.0)  # type: ignore[attr-defined]
+    options = build_options("train-cam", given("train-cam", crop_area="0.5,1"))
+    assert options.crop_area == (0.5, 1.0)  # type: ignore[attr-defined]
     for value in ("1,0.5", "0,1", "0.5,2"):
         with pytest.raises(InputError) as caught:
-            build_options("train-cam", given("train-cam", view_area=value))
-        said = f"--view-area {value} is not an increasing pair of shares in (0, 1]"
+            build_options("train-cam", given("train-cam", crop_area=value))
+        said = f"--crop-area {value} is not an increasing pair of shares in (0, 1]"
         assert str(caught.value) == f"train-cam: {said}"
     for value in ("0.5", "0.1,0.5,1", 0.5):
-        with pytest.raises(InputError, match="--view-area: wanted two numbers with a comma between them, found "):
-            build_options("train-cam", given("train-cam", view_area=value))
+        with pytest.raises(InputError, match="--crop-area: wanted two numbers with a comma between them, found "):
+            build_options("train-cam", given("train-cam", crop_area=value))
 
 
 @pytest.mark.parametrize(

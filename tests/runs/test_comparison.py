@@ -13,7 +13,7 @@ import pytest
 
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
-from pseudolabel.runs.comparison import FIGURES, compare_runs
+from pseudolabel.runs.comparison import HEADLINES, compare_runs
 from pseudolabel.runs.report import tables
 from tests.helpers.runs import compared, multi_stage, stage, write_data
 
@@ -58,7 +58,7 @@ def test_inputs_outside_the_folder_belong_to_the_run(multi: Path) -> None:
     run = compared(multi / "run")
     outside = [row["artefact"] for row in run["cost"]["stages"] if row["outside"]]
     assert outside == ["../one.h5", "../two.h5", "../three.h5"]
-    assert run["figures"]["pseudo_labels"]["scores"] == "eight.h5"
+    assert run["headline_scores"]["pseudo_labels"]["scores"] == "eight.h5"
     assert run["cost"]["to_segmenter"]["stages"] == 6
 
 
@@ -79,7 +79,7 @@ def test_what_was_not_measured_alike_is_named(made: Path, tmp_path: Path) -> Non
     again = multi_stage(tmp_path / "again", made / "data", seed=7, ignored="drop", crf="toco-labels")
     found = compare_runs([made / "multi", again])["differences"]
     assert {row["key"]: (row["what"], row["values"]) for row in found} == {
-        "predicted_255": (list(FIGURES), {"multi": "background", "again": "drop"}),
+        "predicted_255": (list(HEADLINES), {"multi": "background", "again": "drop"}),
         "crf": (["pseudo_labels"], {"multi": "irn", "again": "toco-labels"}),
     }
     notes = tables.difference_notes(compare_runs([made / "multi", again]))

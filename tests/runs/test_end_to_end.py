@@ -205,7 +205,7 @@ def test_the_demo_with_scribbles(synthetic_root, tmp_path, monkeypatch, capfd):
     assert list(result["runs"]) == ["scribbles/partial", "scribbles/dfr"]
     assert [run["name"] for run in result["comparison"]["runs"]] == ["partial", "dfr"]
     for run, regulariser in zip(result["comparison"]["runs"], ("none", "dfr 1; consistency 0.1"), strict=True):
-        figure = run["figures"]["segmenter"]  # of this run's own network, not of the other's
+        figure = run["headline_scores"]["segmenter"]  # of this run's own network, not of the other's
         assert figure["protocol"]["trained_on"] == f"8 images (scribbles 8); regulariser {regulariser}"
         assert figure["oracle"] == ["scribbles simulated from pixel masks"]
 

@@ -12,15 +12,15 @@ import pytest
 from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
 from pseudolabel.data import load_dataset
-from pseudolabel.runs.comparison import FIGURES, MEASURES, compare_runs
+from pseudolabel.runs.comparison import HEADLINES, MEASURES, compare_runs
 from pseudolabel.runs.report import tables
 from tests.helpers import runs
 from tests.helpers.runs import compared, stage, write_network
 
 
 def test_figures_are_found_by_lineage_and_equal_the_artefacts(made: Path) -> None:
-    figures = compared(made / "multi")["figures"]
-    assert list(figures) == list(FIGURES)
+    figures = compared(made / "multi")["headline_scores"]
+    assert list(figures) == list(HEADLINES)
     places = {"pseudo_labels": "eight.h5", "cams": "five.h5", "segmenter": "eleven.h5"}
     for key, name in places.items():
         facts = read_header(made / "multi" / name).facts
@@ -45,22 +45,22 @@ def test_names_of_files_and_places_of_folders_mean_nothing(multi: Path, made: Pa
     (multi / "five.h5").rename(multi / "segmenter.h5")
     (multi / "deep").mkdir()
     (multi / "two.h5").rename(multi / "deep" / "soft.h5")
-    moved, before = compared(multi)["figures"], compared(made / "multi")["figures"]
+    moved, before = compared(multi)["headline_scores"], compared(made / "multi")["headline_scores"]
     assert {key: figure["miou"] for key, figure in moved.items()} == {k: f["miou"] for k, f in before.items()}
     assert (moved["pseudo_labels"]["scores"], moved["cams"]["scores"]) == ("cams-val.h5", "segmenter.h5")
 
 
 def test_a_single_stage_run_answers_the_same_questions(made: Path) -> None:
     run = compared(made / "single")
-    assert {key: figure["scores"] for key, figure in run["figures"].items()} == {
+    assert {key: figure["scores"] for key, figure in run["headline_scores"].items()} == {
         "pseudo_labels": "pseudo/scores.h5",
         "cams": "plain.h5",
         "segmenter": "held-out/scores.h5",
         "segmenter_with_tags": "held-out/scores.h5",
     }
-    assert run["figures"]["segmenter"]["miou"] == read_header(made / "single/held-out/scores.h5").facts["miou"]
+    assert run["headline_scores"]["segmenter"]["miou"] == read_header(made / "single/held-out/scores.h5").facts["miou"]
     assert run["cost"]["to_segmenter"]["stages"] == 1
-    assert run["figures"]["cams"]["oracle"] == ["threshold swept against the masks of split train"]
+    assert run["headline_scores"]["cams"]["oracle"] == ["threshold swept against the masks of split train"]
     assert list(run["oracle"]) == ["swept.h5", "plain/masks.h5", "plain.h5"]
 
 
@@ -70,7 +70,7 @@ def test_a_segmenter_trained_on_anothers_masks_is_the_final_one(single: Path, ma
         load_dataset({"dataset": "voc", "root": str(made / "data"), "split": split}) for split in ("train", "val")
     )
     last = runs.write_network(single / "last.h5", "train-segmenter", train, single / "pseudo" / "masks.h5")
-    figures = compared(single)["figures"]
+    figures = compared(single)["headline_scores"]
     assert figures["pseudo_labels"]["scores"] == "pseudo/scores.h5"
     assert figures["segmenter"]["miou"] is None
     assert figures["segmenter"]["reason"] == (
@@ -79,7 +79,7 @@ def test_a_segmenter_trained_on_anothers_masks_is_the_final_one(single: Path, ma
     )
     stage("evaluate-masks", runs.predict(single / "after", last, val, seed=9))
     run = compared(single)
-    assert run["figures"]["segmenter"]["scores"] == "after/scores.h5"
+    assert run["headline_scores"]["segmenter"]["scores"] == "after/scores.h5"
     assert [row["scores"] for row in run["other_scores"]] == ["held-out/scores.h5"]
     route = [row["artefact"] for row in run["cost"]["stages"] if row["leads_to_segmenter"]]
     assert route == ["network.h5", "pseudo/masks.h5", "last.h5"]
@@ -93,7 +93,7 @@ def test_images_of_another_list_that_were_trained_on_are_no_others(single: Path,
     last = runs.write_network(single / "last.h5", "train-segmenter", train, single / "pseudo" / "masks.h5")
     stage("evaluate-masks", runs.predict(single / "after", last, some, seed=9))
     assert read_header(single / "after/scores.h5").facts["trained_on"] == 1
-    figure = compared(single)["figures"]["segmenter"]
+    figure = compared(single)["headline_scores"]["segmenter"]
     assert figure["miou"] is None
     assert figure["reason"].startswith("last.h5 has no scores on images that it was not trained on; ")
 
@@ -101,14 +101,14 @@ def test_images_of_another_list_that_were_trained_on_are_no_others(single: Path,
 def test_a_score_of_a_part_counts_where_there_is_none_of_all(multi: Path, made: Path) -> None:
     """Its images are training images because the masks' list is the network's, whether or not all were learnt."""
     train = load_dataset({"dataset": "voc", "root": str(made / "data"), "split": "train"})
-    before = compared(multi)["figures"]["pseudo_labels"]
+    before = compared(multi)["headline_scores"]["pseudo_labels"]
     some = multi / "some.txt"
     some.write_text("\n".join(record.id for record in train.records[:2]))
     stage("evaluate-masks", multi / before["scored"], "--split", some, "--out", multi / "part.h5")
-    beside = compared(multi)["figures"]["pseudo_labels"]
+    beside = compared(multi)["headline_scores"]["pseudo_labels"]
     assert beside == {**before, "others": ["part.h5"]}
     (multi / before["scores"]).unlink()
-    figure = compared(multi)["figures"]["pseudo_labels"]
+    figure = compared(multi)["headline_scores"]["pseudo_labels"]
     assert (figure["scores"], figure["split"], figure["images"], figure["unscored"]) == ("part.h5", str(some), 2, 2)
     assert figure["protocol"]["ids_sha256"] != before["protocol"]["ids_sha256"]
     (cell,) = [row[1] for row in tables.score_table(compare_runs([multi])).sections[0][1] if row[0] == "split, images"]
@@ -117,14 +117,14 @@ def test_a_score_of_a_part_counts_where_there_is_none_of_all(multi: Path, made: 
 
 def test_a_part_that_was_picked_does_not_stand_for_all_predictions(multi: Path, made: Path) -> None:
     val = load_dataset({"dataset": "voc", "root": str(made / "data"), "split": "val"})
-    before = compared(multi)["figures"]["segmenter"]
+    before = compared(multi)["headline_scores"]["segmenter"]
     (multi / "easy.txt").write_text(val.records[0].id)
     stage("evaluate-masks", multi / before["scored"], "--split", multi / "easy.txt", "--out", multi / "easy.h5")
-    assert compared(multi)["figures"]["segmenter"] == before
+    assert compared(multi)["headline_scores"]["segmenter"] == before
 
 
 def test_where_nobody_knows_what_a_network_has_learnt_a_note_says_so(multi: Path) -> None:
-    scores = multi / compared(multi)["figures"]["segmenter"]["scores"]
+    scores = multi / compared(multi)["headline_scores"]["segmenter"]["scores"]
     said = "multi: segmenter, segmenter with tags: whether its network was trained on these images is not known"
     assert said not in tables.gap_notes(compare_runs([multi]))
     with h5py.File(scores, "r+") as file:
@@ -164,7 +164,7 @@ def test_routes_of_one_folder_that_share_nothing_are_columns_of_their_own(
     assert len(runs) == len(by_name) == 2
     for name, place in (("work: one.h5", "multi"), ("work: network.h5", "single")):
         found, alone = by_name[name], compared(made / place)
-        assert found["figures"] == alone["figures"]
+        assert found["headline_scores"] == alone["headline_scores"]
         assert found["cost"]["total"]["stages"] == alone["cost"]["total"]["stages"]
         assert found["thresholds"] == alone["thresholds"]
     assert main(["compare", str(folder)]) == 0
@@ -181,8 +181,8 @@ def test_what_hangs_together_with_no_route_is_named_and_not_mixed_in(made: Path,
         ("swept.h5", "plain/masks.h5", "plain.h5"), "it hangs together with none of the routes in this folder"
     )
     assert second["unreadable"] == {}
-    assert first["figures"] == compared(made / "multi")["figures"]
-    assert second["figures"]["cams"]["miou"] is None
+    assert first["headline_scores"] == compared(made / "multi")["headline_scores"]
+    assert second["headline_scores"]["cams"]["miou"] is None
 
 
 def test_one_route_keeps_what_it_is_cut_off_from(single: Path) -> None:
@@ -204,13 +204,13 @@ def test_a_route_that_is_cut_in_two_is_not_two_routes(multi: Path, made: Path) -
     stage("evaluate-masks", runs.predict(multi / "ten", last, val, seed=2))
     run = compared(multi)
     assert (run["name"], run["unreadable"]) == ("multi", {})
-    assert run["figures"]["cams"]["miou"] is not None
+    assert run["headline_scores"]["cams"]["miou"] is not None
 
 
 def test_what_is_missing_is_a_dash_with_a_reason(multi: Path) -> None:
     (multi / "eight.h5").unlink()
     (multi / "eleven.h5").unlink()
-    figures = compared(multi)["figures"]
+    figures = compared(multi)["headline_scores"]
     assert figures["pseudo_labels"]["reason"] == (
         "seven/masks.h5, which nine.h5 was trained on, has no scores; "
         f"run 'pseudolabel evaluate-masks {multi / 'seven' / 'masks.h5'}', with --split LIST where only the images of "
@@ -231,12 +231,12 @@ def test_a_run_of_cams_alone(multi: Path) -> None:
         (multi / name).unlink()
     for name in ("seven", "ten"):
         shutil.rmtree(multi / name)
-    figures = compared(multi)["figures"]
+    figures = compared(multi)["headline_scores"]
     assert figures["pseudo_labels"]["scores"] == figures["cams"]["scores"] == "five.h5"
     assert figures["segmenter"]["reason"] == "no checkpoint of this run predicts masks"
     assert compared(multi)["cost"]["to_segmenter"] is None
     (multi / "five.h5").unlink()
-    figures = compared(multi)["figures"]
+    figures = compared(multi)["headline_scores"]
     assert figures["pseudo_labels"]["reason"].startswith("no masks of the training images have scores")
     assert figures["cams"]["reason"].startswith("no masks cut straight from CAMs of the training images have scores")
 
@@ -246,7 +246,7 @@ def test_a_segmenter_that_has_predicted_nothing_yet_is_told_how_to(made: Path, t
     dataset = load_dataset({"dataset": "voc", "root": made / "data", "split": "train"})
     facts = {"architecture": {"type": kind}}
     path = write_network(tmp_path / "run/net.h5", "train-scribble", dataset, facts=facts)
-    assert compared(path.parent)["figures"]["segmenter"]["reason"] == (
+    assert compared(path.parent)["headline_scores"]["segmenter"]["reason"] == (
         f"net.h5 has no scores on images that it was not trained on; run 'pseudolabel predict-masks {path} "
         "--split SPLIT' and 'pseudolabel evaluate-masks' on what it writes"
     )
@@ -293,7 +293,7 @@ def test_the_newest_of_several_counts_never_the_best(multi: Path) -> None:
           "--resamples", "0")  # fmt: skip
     with h5py.File(multi / "zz.h5", "r+") as file:
         file.attrs["created"] = "2999-01-01T00:00:00+00:00"
-    figure = compared(multi)["figures"]["segmenter"]
+    figure = compared(multi)["headline_scores"]["segmenter"]
     assert (figure["scores"], figure["others"], figure["ignored"]) == ("zz.h5", ["eleven.h5"], "miss")
     assert figure["reasons"] == {
         "interval": "scored with --resamples 0",

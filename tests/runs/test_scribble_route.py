@@ -110,7 +110,7 @@ def test_scores_of_a_mixture_are_split_by_what_supervised_each_image(scribble_op
     assert unseen["protocol"]["annotation_hours"] == found["protocol"]["annotation_hours"]
 
     (run,) = stage(capsys, "compare", tmp_path)["runs"]
-    assert run["figures"]["pseudo_labels"]["by_supervision"] == refined["by_supervision"]
+    assert run["headline_scores"]["pseudo_labels"]["by_supervision"] == refined["by_supervision"]
     assert main(["compare", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "pseudo labels by what supervised each image" in text

@@ -12,7 +12,7 @@ from pseudolabel.data.shapes import Box
 from pseudolabel.scribble.boxes import (
     bounded,
     boxes_allow,
-    boxes_in_view,
+    boxes_in_crop,
     fill_boxes,
     objectness,
     outside_boxes,
@@ -73,8 +73,8 @@ def test_boxes_allow_what_lies_in_them_on_every_grid(boxes: list[Box]) -> None:
 def test_boxes_in_a_view_by_hand() -> None:
     boxes = [Box(1, 10, 20, 30, 40, "a"), Box(2, 0, 0, 12, 22), Box(3, 50, 0, 60, 90), Box(1, 0, 30, 10, 40)]
     view = (10.0, 20.0, 50.0, 40.0)  # half as wide and as high again as the square
-    assert boxes_in_view(boxes, view, 80, mirrored=False) == [Box(1, 0, 0, 40, 80, "a"), Box(2, 0, 0, 4, 8)]
-    assert boxes_in_view(boxes, view, 80, mirrored=True) == [Box(1, 40, 0, 80, 80, "a"), Box(2, 76, 0, 80, 8)]
+    assert boxes_in_crop(boxes, view, 80, mirrored=False) == [Box(1, 0, 0, 40, 80, "a"), Box(2, 0, 0, 4, 8)]
+    assert boxes_in_crop(boxes, view, 80, mirrored=True) == [Box(1, 40, 0, 80, 80, "a"), Box(2, 76, 0, 80, 8)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -82,7 +82,7 @@ def test_boxes_in_a_view_by_hand() -> None:
 def test_boxes_in_a_view_are_the_view_of_the_boxes(boxes: list[Box], left: int, top: int, mirrored: bool) -> None:
     whole = boxes_allow(boxes, C, (8, 10))[:, top : top + 4, left : left + 4]
     part = whole.flip(2) if mirrored else whole
-    found = boxes_in_view(boxes, (left, top, left + 4, top + 4), 8, mirrored=mirrored)
+    found = boxes_in_crop(boxes, (left, top, left + 4, top + 4), 8, mirrored=mirrored)
     assert torch.equal(boxes_allow(found, C, (8, 8)), part.repeat_interleave(2, 1).repeat_interleave(2, 2))
 
 

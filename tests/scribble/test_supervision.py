@@ -24,7 +24,7 @@ from pseudolabel.options import (
 )
 from pseudolabel.runs.pipeline import read_pipeline
 from pseudolabel.runs.runner import Freshness
-from pseudolabel.scribble.training_data import LabelledViews, open_cams
+from pseudolabel.scribble.training_data import LabelledCrops, open_cams
 from pseudolabel.stages.predict_masks import predict_masks
 from pseudolabel.stages.train_scribble import train_scribble
 from pseudolabel.stages.train_segmenter import train_segmenter
@@ -113,7 +113,7 @@ def test_held_out_labels_and_a_split_with_masks_measure(scribble_options):
 def views(scribble_options, source=None, **values):
     given = scribble_options(**values)
     dataset = open_dataset(given)
-    found = LabelledViews(dataset, masked_ids(given, dataset), source, given)
+    found = LabelledCrops(dataset, masked_ids(given, dataset), source, given)
     found.grid = 2
     return found, dataset
 
@@ -172,7 +172,7 @@ def test_a_class_without_a_box_may_be_anywhere(scribble_options, tmp_path):
     given = scribble_options(scribbles=None, supervision="masks")
     dataset = open_dataset(given)
     record = Record("x", dataset.records[0].image, (1, 2), boxes=(Box(1, 4, 4, 20, 20),), points=(Point(2, 30, 30),))
-    found = LabelledViews(dataset, frozenset(), None, given)
+    found = LabelledCrops(dataset, frozenset(), None, given)
     image = found.read(record)
     assert (image.areas == 255).all()
     assert image.anywhere.tolist() == [False, True, False, False, False]

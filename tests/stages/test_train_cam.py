@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.artefacts.inspection import describe_artefact
 from pseudolabel.data import open_dataset, read_image
-from pseudolabel.data.views import resized
+from pseudolabel.data.augmentation import resized
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.models.affinity import patch_affinity, propagate
 from pseudolabel.models.checkpoint import load_network

@@ -14,7 +14,7 @@ from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.options import TrainCosaOptions, build_options
-from pseudolabel.stages.train_cosa import CosaViews, train_cosa
+from pseudolabel.stages.train_cosa import CosaCrops, train_cosa
 from pseudolabel.training import state_path
 from pseudolabel.training.curves import log_folder
 from pseudolabel.training.samples import epoch_order
@@ -245,7 +245,7 @@ def test_a_convolutional_backbone_reads_an_earlier_stage(synthetic_root, tmp_pat
 
 @pytest.mark.parametrize("propagate", [0, 2])
 def test_padded_views_train(synthetic_root, tmp_path, propagate):
-    options = cosa_options(synthetic_root, tmp_path / "cosa.h5", view_scale=(0.3, 0.6), blur=0.5, propagate=propagate)
+    options = cosa_options(synthetic_root, tmp_path / "cosa.h5", crop_scale=(0.3, 0.6), blur=0.5, propagate=propagate)
     train_cosa(options)
     curves = curves_of(options.out)
     assert (curves["labelled"][3:] < 0.95).all()  # padding has no label
@@ -253,8 +253,8 @@ def test_padded_views_train(synthetic_root, tmp_path, propagate):
 
 
 def test_weak_and_strong_views_share_geometry_and_padding(synthetic_root, tmp_path):
-    options = cosa_options(synthetic_root, tmp_path / "x.h5", view_scale=(0.3, 0.6), jitter=0.0)
-    samples = CosaViews(open_dataset(options).records, 5, options, 2)
+    options = cosa_options(synthetic_root, tmp_path / "x.h5", crop_scale=(0.3, 0.6), jitter=0.0)
+    samples = CosaCrops(open_dataset(options).records, 5, options, 2)
     found = [samples[0, index] for index in range(8)]
     again = samples[0, 3]
     assert all(np.array_equal(found[3][name], again[name]) for name in ("weak", "strong", "inside", "noise", "tags"))
@@ -333,7 +333,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(synthetic_root
         ({"low": 0.8}, "--low 0.8 is above --high 0.7"),
         ({"teacher_scales": (0.5, 2)}, "--teacher-scales 0.5,2 lack 1, at which the teacher segments"),
         ({"keep": "best"}, "--keep best needs --validate-on, the split whose masks choose"),
-        ({"view_scale": (2, 1)}, "--view-scale 2,1 is not an increasing pair of factors in (0, 8]"),
+        ({"crop_scale": (2, 1)}, "--crop-scale 2,1 is not an increasing pair of factors in (0, 8]"),
         ({"validate_on": "held-out", "holdout": 0}, "--validate-on held-out needs a --holdout above 0"),
     ],
 )

@@ -22,7 +22,7 @@ from pseudolabel.options import (
     TrainScribbleOptions,
     build_options,
 )
-from pseudolabel.scribble.training_data import LabelledViews, open_cams
+from pseudolabel.scribble.training_data import LabelledCrops, open_cams
 from pseudolabel.stages.train_scribble import train_scribble
 from pseudolabel.training import state_path
 from pseudolabel.training.curves import log_folder
@@ -344,7 +344,7 @@ def test_a_mask_or_maps_of_another_size_are_refused(scribble_options, synthetic_
     first = dataset.records[0]
     other = next(record for record in dataset.records if image_size(record.image) != image_size(first.image))
     (height, width), (tall, wide) = image_size(first.image), image_size(other.image)
-    found = LabelledViews(dataset, frozenset("x"), None, scribble_options())
+    found = LabelledCrops(dataset, frozenset("x"), None, scribble_options())
     with pytest.raises(DatasetError) as error:
         found.read(Record("x", first.image, None, mask=other.mask))
     assert str(error.value) == f"{first.image} is {width} x {height} pixels, its mask {wide} x {tall}"

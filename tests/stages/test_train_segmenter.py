@@ -164,7 +164,7 @@ def test_agreement_is_measured_on_what_is_held_out(masks, tmp_path):
 def test_soft_labels_equal_a_plain_loop(checkpoint, tmp_path):
     predict_masks(predict_options(checkpoint, tmp_path / "val", scales=(1, 1.5), batch_size=2))
     from pseudolabel.data import read_image
-    from pseudolabel.data.views import network_size, resized
+    from pseudolabel.data.augmentation import network_size, resized
     from pseudolabel.models.checkpoint import load_network
     from pseudolabel.models.segmenter import normalisation
     from pseudolabel.runtime.devices import normalise

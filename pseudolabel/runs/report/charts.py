@@ -12,7 +12,7 @@ from typing import ClassVar
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import HeadlineScore
 from matplotlib.ticker import MaxNLocator
 
 from pseudolabel.labels.mixture import Mixture
@@ -149,9 +149,9 @@ def mixture_chart(title: str, edges: np.ndarray, counts: np.ndarray, mixture: Mi
     return Chart(title, f"Histogram of {int(counts.sum())} values{fitted}. {said}", _svg(figure), key)
 
 
-def _axes(x: str, y: str, *, whole: bool = False) -> tuple[Figure, Axes]:
+def _axes(x: str, y: str, *, whole: bool = False) -> tuple[HeadlineScore, Axes]:
     """A figure, a point of which is a unit of its SVG, and its axes."""
-    figure = Figure((Chart.width / 72, Chart.height / 72), frameon=False, layout="constrained")
+    figure = HeadlineScore((Chart.width / 72, Chart.height / 72), frameon=False, layout="constrained")
     axes = figure.subplots(subplot_kw={"frame_on": False})
     axes.set(xlabel=x, ylabel=y)
     for axis in (axes.xaxis, axes.yaxis):
@@ -180,7 +180,7 @@ def _draw(axes: Axes, lines: Sequence[Line], marks: Sequence[Mark]) -> list[Key]
     return key
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: HeadlineScore) -> str:
     """What stands in the figure's ``svg``, without ids: several stand in one page, and nothing needs them."""
     for artist in figure.findobj():
         artist.set_clip_on(False)

@@ -21,7 +21,7 @@ from pseudolabel.data.palette import PALETTE
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.export.pictures import paint_heat, paint_labels
 from pseudolabel.labels.assignment import from_soft
-from pseudolabel.runs.headline_scores import Figures, Score, origin
+from pseudolabel.runs.headline_scores import HeadlineScores, Score, origin
 from pseudolabel.runs.lineage import Node, RunFolder
 
 _LONG_SIDE = 240  # of a picture, pixels
@@ -65,7 +65,7 @@ class Example:
 
 
 def examples(
-    runs: Sequence[RunFolder], figures: Sequence[Figures], key: str, count: int, root: Path | None
+    runs: Sequence[RunFolder], figures: Sequence[HeadlineScores], key: str, count: int, root: Path | None
 ) -> list[Example]:
     """The best, median and worst images of a figure, by their mean mIoU over the runs that have it.
 
@@ -166,7 +166,7 @@ class Sources:
 
 
 @contextmanager
-def open_sources(run: RunFolder, figures: Figures, score: Score | None) -> Iterator[Sources]:
+def open_sources(run: RunFolder, figures: HeadlineScores, score: Score | None) -> Iterator[Sources]:
     """Open what a run has to show beside a score: first what was scored and what that was made from."""
     near = run.ancestors(score.node) if score else set()
     newest = sorted(run.nodes, key=lambda node: (node in near, node.header.created), reverse=True)

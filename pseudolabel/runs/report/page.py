@@ -12,8 +12,8 @@ from pseudolabel import __version__
 from pseudolabel.artefacts import check_output, partial_path
 from pseudolabel.artefacts.atomic import writing
 from pseudolabel.errors import InputError, PseudolabelError
-from pseudolabel.runs.comparison import FIGURES, compare
-from pseudolabel.runs.headline_scores import Figures, find_figures
+from pseudolabel.runs.comparison import HEADLINES, compare
+from pseudolabel.runs.headline_scores import HeadlineScores, find_headline_scores
 from pseudolabel.runs.lineage import RunFolder, read_runs
 from pseudolabel.runs.report import tables
 from pseudolabel.runs.report.charts import COLOURS
@@ -57,13 +57,13 @@ def write_report(
         raise InputError(f"--out {out} is a folder; wanted the name of a file")
     runs = read_runs(folders)
     check_output(out, overwrite=overwrite, ending=out.suffix)
-    figures = [find_figures(run) for run in runs]
+    figures = [find_headline_scores(run) for run in runs]
     progress.log(f"drawing {counted(len(runs), 'run')}")
     shown, left_out = draw_pictures(runs, figures, pictures, root)
     page = page_of(
         runs,
         compare(runs, figures),
-        pictured=[(FIGURES[key], made) for key, made in shown.items()],
+        pictured=[(HEADLINES[key], made) for key, made in shown.items()],
         left_out=left_out.values(),
     )
     partial = partial_path(out)
@@ -84,7 +84,7 @@ def write_report(
 
 
 def draw_pictures(
-    runs: Sequence[RunFolder], figures: Sequence[Figures], count: int, root: Path | None
+    runs: Sequence[RunFolder], figures: Sequence[HeadlineScores], count: int, root: Path | None
 ) -> tuple[dict[str, list[Example]], dict[str, str]]:
     """The images of each pictured figure; or why there are none, by figure."""
     shown, left_out = {}, {}
@@ -92,7 +92,7 @@ def draw_pictures(
         try:
             shown[key] = examples(runs, figures, key, count, root)
         except PseudolabelError as error:  # a page without these pictures is still worth having
-            left_out[key] = f"no pictures of {FIGURES[key]}: {error}"
+            left_out[key] = f"no pictures of {HEADLINES[key]}: {error}"
     return shown, left_out
 
 
@@ -139,8 +139,8 @@ def class_tables(
     comparison: Mapping[str, Any],
 ) -> Iterator[tuple[str, Sequence[str], Mapping[str, Mapping[str, float]]]]:
     """IoU by class, a table a figure: its title, the classes, and by run the IoU of each class that has one."""
-    for key, title in FIGURES.items():
-        columns = {run["name"]: run["figures"][key]["iou"] or {} for run in comparison["runs"]}
+    for key, title in HEADLINES.items():
+        columns = {run["name"]: run["headline_scores"][key]["iou"] or {} for run in comparison["runs"]}
         names = list(dict.fromkeys(name for column in columns.values() for name in column))
         if names:
             yield title, names, columns

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pseudolabel.runs.comparison import FIGURES
+from pseudolabel.runs.comparison import HEADLINES
 from pseudolabel.runs.headline_scores import NO_CAMS
 from pseudolabel.runtime.formatting import counted, duration, part_of_all, percent, short, size, span
 
@@ -49,7 +49,7 @@ def score_table(comparison: Mapping[str, Any]) -> Table:
     runs = comparison["runs"]
     sections = []
     for key in _asked(comparison):
-        figures = [run["figures"][key] for run in runs]
+        figures = [run["headline_scores"][key] for run in runs]
         rows = [(words, *(_measure(figure, name) for figure in figures)) for name, words in _MEASURES.items()]
         rows.append(("split, images", *(_images(figure) for figure in figures)))
         rows.append(("tag filter", *(figure["tags"] or "-" for figure in figures)))
@@ -61,7 +61,7 @@ def score_table(comparison: Mapping[str, Any]) -> Table:
         if any(figure["oracle"] for figure in figures):
             rows.append(("masks used before", *("; ".join(figure["oracle"]) or "no" for figure in figures)))
         rows.append(("scores", *(figure["scores"] or "-" for figure in figures)))
-        sections.append((FIGURES[key], rows))
+        sections.append((HEADLINES[key], rows))
     return Table("what every run reached", ["", *(run["name"] for run in runs)], sections)
 
 
@@ -106,7 +106,7 @@ def threshold_table(comparison: Mapping[str, Any]) -> Table | None:
 
 def supervision_table(comparison: Mapping[str, Any]) -> Table | None:
     """Pseudo labels by what supervised each image; None where no run has images of several kinds."""
-    split = {run["name"]: run["figures"]["pseudo_labels"]["by_supervision"] or {} for run in comparison["runs"]}
+    split = {run["name"]: run["headline_scores"]["pseudo_labels"]["by_supervision"] or {} for run in comparison["runs"]}
     if all(len(parts) < 2 for parts in split.values()):
         return None
     sections = []
@@ -160,7 +160,7 @@ def gap_notes(comparison: Mapping[str, Any]) -> list[str]:
     for run in comparison["runs"]:
         reasons: dict[str, list[str]] = {}
         for key in asked:
-            figure = run["figures"][key]
+            figure = run["headline_scores"][key]
             if figure["reason"]:
                 reasons.setdefault(figure["reason"], []).append(_SHORT[key])
             for name, why in figure["reasons"].items():
@@ -197,7 +197,7 @@ def oracle_notes(comparison: Mapping[str, Any]) -> list[str]:
 def _asked(comparison: Mapping[str, Any]) -> list[str]:
     """The keys of the figures that have a section; none of CAMs where no run has any, where nothing is missing."""
     runs = comparison["runs"]
-    return [key for key in FIGURES if any(run["figures"][key]["reason"] != NO_CAMS for run in runs)]
+    return [key for key in HEADLINES if any(run["headline_scores"][key]["reason"] != NO_CAMS for run in runs)]
 
 
 def _scales(protocol: Mapping[str, Any]) -> str:

@@ -3,25 +3,25 @@
 import numpy as np
 import pytest
 
-from pseudolabel.data.views import (
+from pseudolabel.data.augmentation import (
     Part,
     blurred,
-    map_view,
+    crop_map,
+    crop_of,
+    crop_scribbles,
     network_size,
+    random_crop,
     random_part,
-    random_view,
     recoloured,
     resized,
     round_to,
-    scaled_view,
-    scribbles_view,
-    view_of,
+    scaled_crop,
 )
 
 
 def seen(image, labels, seed, **settings):
     values = {"crop": 32, "area": (0.3, 1.0), "jitter": 0.3, **settings}
-    return random_view(image, labels, np.random.default_rng(seed), **values)
+    return random_crop(image, labels, np.random.default_rng(seed), **values)
 
 
 def picture(height=50, width=80):
@@ -83,7 +83,7 @@ def test_resizing_to_the_same_size_changes_nothing():
 def test_a_scaled_view_shows_the_image_at_one_of_the_scales_and_says_what_is_padding():
     image = np.full((20, 30, 3), 200, dtype=np.uint8)
     for seed in range(40):
-        view, inside = scaled_view(image, np.random.default_rng(seed), crop=32, scales=(0.5, 2.0), jitter=0.0)
+        view, inside = scaled_crop(image, np.random.default_rng(seed), crop=32, scales=(0.5, 2.0), jitter=0.0)
         assert view.shape == (32, 32, 3)
         assert (view[inside] == 200).all()
         assert (view[~inside] == (124, 116, 104)).all()
@@ -100,7 +100,7 @@ def test_a_scaled_view_is_a_cut_of_the_scaled_image(scale):
     ramp = np.stack([*np.meshgrid(np.arange(64) * 2, np.arange(64) * 2), np.zeros((64, 64))], axis=2).astype(np.uint8)
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        view, inside = scaled_view(ramp, rng, crop=48, scales=(scale, scale), jitter=0.0)
+        view, inside = scaled_crop(ramp, rng, crop=48, scales=(scale, scale), jitter=0.0)
         part = view[inside].reshape(inside.any(axis=1).sum(), -1, 3).astype(float)
         steps = np.diff(part[..., 0], axis=1)[:, 2:-2].mean()
         assert abs(abs(steps) - 2 / scale) < 0.15
@@ -110,7 +110,7 @@ def test_a_scaled_view_is_a_cut_of_the_scaled_image(scale):
 def test_a_scaled_view_at_scale_one_that_fits_is_the_image():
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     found = [
-        scaled_view(image, np.random.default_rng(seed), crop=24, scales=(1.0, 1.0), jitter=0.0)[0] for seed in range(9)
+        scaled_crop(image, np.random.default_rng(seed), crop=24, scales=(1.0, 1.0), jitter=0.0)[0] for seed in range(9)
     ]
     assert all(np.array_equal(view, image) or np.array_equal(view, image[:, ::-1]) for view in found)
     assert any(np.array_equal(view, image[:, ::-1]) for view in found)
@@ -137,18 +137,18 @@ def test_blur_is_drawn_with_its_probability():
 def test_a_view_is_its_part_of_photograph_and_map():
     image, labels = picture()
     rng, again = np.random.default_rng(3), np.random.default_rng(3)
-    view, cut = random_view(image, labels, rng, crop=32, area=(0.3, 1.0), jitter=0.3)
+    view, cut = random_crop(image, labels, rng, crop=32, area=(0.3, 1.0), jitter=0.3)
     part = random_part((50, 80), again, (0.3, 1.0))
-    assert np.array_equal(view, view_of(image, part, again, crop=32, jitter=0.3))
-    assert np.array_equal(cut, map_view(labels, part, 32))
+    assert np.array_equal(view, crop_of(image, part, again, crop=32, jitter=0.3))
+    assert np.array_equal(cut, crop_map(labels, part, 32))
 
 
 def test_maps_are_cut_and_mirrored_by_hand():
     labels = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    assert map_view(labels, Part(2, 0, 4, 2), 2).tolist() == [[2, 3], [6, 7]]
-    assert map_view(labels, Part(2, 0, 4, 2, mirrored=True), 2).tolist() == [[3, 2], [7, 6]]
+    assert crop_map(labels, Part(2, 0, 4, 2), 2).tolist() == [[2, 3], [6, 7]]
+    assert crop_map(labels, Part(2, 0, 4, 2, mirrored=True), 2).tolist() == [[3, 2], [7, 6]]
     slope = np.tile(np.float32([0, 1, 2, 3]), (4, 1))
-    assert map_view(slope, Part(0, 0, 4, 4, mirrored=True), 4).tolist() == slope[:, ::-1].tolist()
+    assert crop_map(slope, Part(0, 0, 4, 4, mirrored=True), 4).tolist() == slope[:, ::-1].tolist()
 
 
 def test_a_thin_scribble_is_not_lost_and_none_is_made_up():
@@ -156,14 +156,14 @@ def test_a_thin_scribble_is_not_lost_and_none_is_made_up():
     labels[29, 5:85] = 2
     labels[70:79, 9:18] = 0
     whole = Part(0, 0, 90, 90)
-    assert (map_view(labels, whole, 10)[3] == 255).all()  # the row's nearest pixel is beside the stroke
-    view = scribbles_view(labels, whole, 10)
+    assert (crop_map(labels, whole, 10)[3] == 255).all()  # the row's nearest pixel is beside the stroke
+    view = crop_scribbles(labels, whole, 10)
     assert view[3].tolist() == [2] * 10
     assert np.argwhere(view == 0).tolist() == [[7, 1], [8, 1]]
     assert (view != 255).sum() == 12
-    mirrored = scribbles_view(labels, whole._replace(mirrored=True), 10)
+    mirrored = crop_scribbles(labels, whole._replace(mirrored=True), 10)
     assert np.array_equal(mirrored, view[:, ::-1])
-    cut = scribbles_view(labels, Part(0, 40, 90, 85), 5)
+    cut = crop_scribbles(labels, Part(0, 40, 90, 85), 5)
     assert (cut != 2).all()
 
 
@@ -172,8 +172,8 @@ def test_scribbles_and_plain_maps_agree_where_both_are_labelled(seed):
     rng = np.random.default_rng(seed)
     labels = rng.choice(np.uint8([0, 1, 255, 255, 255]), size=(37, 53))
     part = random_part((37, 53), rng, (0.3, 1.0))
-    plain, view = map_view(labels, part, 16), scribbles_view(labels, part, 16)
+    plain, view = crop_map(labels, part, 16), crop_scribbles(labels, part, 16)
     assert np.array_equal(view[plain != 255], plain[plain != 255])
     assert (view != 255).sum() >= (plain != 255).sum()
-    large = scribbles_view(labels, part, 128)
-    assert np.array_equal(large, map_view(labels, part, 128))  # enlarged, every pixel has a nearest one
+    large = crop_scribbles(labels, part, 128)
+    assert np.array_equal(large, crop_map(labels, part, 128))  # enlarged, every pixel has a nearest one

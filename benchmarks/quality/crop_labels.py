@@ -1,6 +1,6 @@
 """Whether views of a training are labelled with classes that they do not show, and what leaving those out would bring.
 
-    python -m benchmarks.quality.view_labels work/cosa.h5 --root ../shared/voc-mini --split held_out.txt
+    python -m benchmarks.quality.crop_labels work/cosa.h5 --root ../shared/voc-mini --split held_out.txt
 
 A view of train-cosa keeps all tags of its image, also of an object that lies outside of it. Here one random view of
 each image is labelled as in the training of the checkpoint, by its teacher's auxiliary maps and its own thresholds:
@@ -22,7 +22,7 @@ from pseudolabel.artefacts import read_header
 from pseudolabel.cosa.assignments import cam_labels, guided_cams
 from pseudolabel.cosa.teacher import look
 from pseudolabel.data import Record, read_image, reopen_dataset
-from pseudolabel.data.views import random_view
+from pseudolabel.data.augmentation import random_crop
 from pseudolabel.metrics.confusion import PixelCounter, class_counts
 from pseudolabel.metrics.scores import class_mean, iou
 from pseudolabel.models.checkpoint import load_network
@@ -58,7 +58,7 @@ def labelled(network: CosaNetwork, dataset: Any, options: dict[str, Any], area: 
     shares: dict[str, list[tuple[float, float]]] = {"tags": [], "shown": []}
     for record in dataset.records:
         truth = dataset.read_mask(record)
-        view, mask = random_view(
+        view, mask = random_crop(
             read_image(record.image), truth, rng, crop=options["crop"], area=(area, 1.0), jitter=0.0
         )
         assert mask is not None

@@ -1,6 +1,6 @@
-"""Exponential averages that start from nothing: of a network's weights, and of a number that a training follows.
+"""Exponential moving averages (EMA) that start from nothing: of a network's weights, and of a number.
 
-An average with decay d looks back over about 1 / (1 - d) steps. Where fewer have been taken, the decay is lower, so
+An average with decay d spans about 1 / (1 - d) steps. Where fewer have been taken, the decay is lower, so
 that short runs forget where they began. [ours]
 """
 
@@ -16,7 +16,7 @@ def warmed_decay(decay: float, step: int) -> float:
     return min(decay, step / (step + 10))
 
 
-def update_average(average: Mapping[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
+def update_ema(average: Mapping[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
     """Move an average of parameters and buffers towards a network, in place: theta' <- d theta' + (1 - d) theta.
 
     Buffers of whole numbers, like batch normalisation's counts, are copied.

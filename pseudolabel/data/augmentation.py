@@ -1,4 +1,4 @@
-"""Training views: a random part of a photograph at a fixed size, mirrored and recoloured, all from one generator."""
+"""Augmented crops: a random part of a photograph at a fixed size, mirrored and recoloured, all from one generator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PADDING = (124, 116, 104)
 
 
 class Part(NamedTuple):
-    """A rectangle of an image, in its pixels, and whether its view is mirrored."""
+    """A rectangle of an image, in its pixels, and whether its crop is mirrored."""
 
     left: float
     top: float
@@ -43,7 +43,7 @@ def random_part(size: tuple[int, int], rng: np.random.Generator, area: tuple[flo
     return Part(left, top, left + w, top + h, rng.random() < 0.5)
 
 
-def view_of(image: np.ndarray, part: Part, rng: np.random.Generator, *, crop: int, jitter: float) -> np.ndarray:
+def crop_of(image: np.ndarray, part: Part, rng: np.random.Generator, *, crop: int, jitter: float) -> np.ndarray:
     """A part of an image uint8 (H, W, 3), resized to a square and recoloured: uint8 (crop, crop, 3).
 
     Args:
@@ -57,8 +57,8 @@ def view_of(image: np.ndarray, part: Part, rng: np.random.Generator, *, crop: in
     return _mirrored(_recoloured(picture, rng, jitter), part)
 
 
-def map_view(values: np.ndarray, part: Part, side: int) -> np.ndarray:
-    """What a view shows of a map over the image: a label map uint8 (H, W), by the nearest pixel, or floats, bilinearly.
+def crop_map(values: np.ndarray, part: Part, side: int) -> np.ndarray:
+    """The crop of a map over the image: a label map uint8 (H, W), by the nearest pixel, or floats, bilinearly.
 
     Args:
         values: uint8 or float32 (H, W), of the size in which ``part`` counts.
@@ -69,17 +69,17 @@ def map_view(values: np.ndarray, part: Part, side: int) -> np.ndarray:
     return _mirrored(np.array(Image.fromarray(values).resize((side, side), how, box=part[:4])), part)
 
 
-def scribbles_view(labels: np.ndarray, part: Part, side: int) -> np.ndarray:
-    """As ``map_view`` of a label map, but no labelled pixel is lost: thin strokes of large photographs would be. [ours]
+def crop_scribbles(labels: np.ndarray, part: Part, side: int) -> np.ndarray:
+    """As ``crop_map`` of a label map, but no labelled pixel is lost: thin strokes of large photographs would be. [ours]
 
-    A pixel of the view takes its nearest pixel's label, or, if that has none, the label of any pixel that falls on it.
+    A pixel of the crop takes its nearest pixel's label, or, if that has none, the label of any pixel that falls on it.
 
     Args:
         labels: uint8 (H, W), 255 where unlabelled.
         part: What is seen of it.
         side: Of the square, pixels.
     """
-    view = map_view(labels, part._replace(mirrored=False), side)
+    view = crop_map(labels, part._replace(mirrored=False), side)
     y, x = np.nonzero(labels != IGNORE)
     row = np.floor((y + 0.5 - part.top) * side / (part.bottom - part.top)).astype(np.intp)
     column = np.floor((x + 0.5 - part.left) * side / (part.right - part.left)).astype(np.intp)
@@ -89,7 +89,7 @@ def scribbles_view(labels: np.ndarray, part: Part, side: int) -> np.ndarray:
     return _mirrored(np.where(view == IGNORE, fallen, view), part)
 
 
-def random_view(
+def random_crop(
     image: np.ndarray,
     labels: np.ndarray | None,
     rng: np.random.Generator,
@@ -106,18 +106,18 @@ def random_view(
         rng: The only source of randomness.
         crop: Side of the square, pixels.
         area: As of ``random_part``.
-        jitter: As of ``view_of``.
+        jitter: As of ``crop_of``.
 
     Returns:
         uint8 (crop, crop, 3) and uint8 (crop, crop) or None.
     """
     height, width = image.shape[:2]
     part = random_part((height, width), rng, area)
-    view = view_of(image, part, rng, crop=crop, jitter=jitter)
-    return view, None if labels is None else map_view(labels, part, crop)
+    view = crop_of(image, part, rng, crop=crop, jitter=jitter)
+    return view, None if labels is None else crop_map(labels, part, crop)
 
 
-def scaled_view(
+def scaled_crop(
     image: np.ndarray, rng: np.random.Generator, *, crop: int, scales: tuple[float, float], jitter: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image scaled at random and a random square of it, padded where it is smaller than the square.
@@ -157,13 +157,13 @@ def scaled_view(
 
 
 def blurred(view: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
-    """A view uint8 (H, W, 3), with a probability blurred by a Gaussian of 0.1 to 2 pixels. [ours: the widths]"""
+    """A crop uint8 (H, W, 3), with a probability blurred by a Gaussian of 0.1 to 2 pixels. [ours: the widths]"""
     chosen, radius = rng.random() < probability, rng.uniform(0.1, 2.0)
     return np.array(Image.fromarray(view).filter(ImageFilter.GaussianBlur(radius))) if chosen else view
 
 
 def recoloured(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A view uint8 (H, W, 3) after one random operation of RandAugment that moves no pixel, at a random strength.
+    """A crop uint8 (H, W, 3) after one random operation of RandAugment that moves no pixel, at a random strength.
 
     RandAugment: Cubuk et al. 2020; that CoSA's student sees one operation of it is [code], the strengths are [ours].
     """
