@@ -12,8 +12,7 @@ over norms of the exact result, means over photographs:
     dense_crf, gated_energy, normalised_cut
                       the gradient of the loss with respect to the scores
 
-Writes ``benchmarks/results/pairwise_error.json`` and the plot ``docs/pairwise_error.svg``, which needs the extra
-``bench``. There is no target.
+Writes ``benchmarks/results/pairwise_error.json`` and the plot ``docs/pairwise_error.svg``. There is no target.
 """
 
 from __future__ import annotations

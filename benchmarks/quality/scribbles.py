@@ -8,7 +8,7 @@ voc-mini/scribbles runs it, but for what the row changes; the seeds are of the t
 on val.txt, without and with the image tags. With ``--choose`` it trains on four fifths of train.txt and is scored on
 the other fifth instead, into another file: to choose settings on. Writes a row a choice and seed, and can be stopped
 and run again, once the scribbles are drawn also beside itself on other rows. ``--plot FILE.svg`` draws the scores by
-length of the scribbles, which needs the extra ``bench``.
+length of the scribbles.
 """
 
 from __future__ import annotations

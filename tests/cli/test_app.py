@@ -93,9 +93,11 @@ def test_the_version() -> None:
 # Starting quickly
 
 
-@pytest.mark.parametrize("line", ["--help", "train-cam --help", "train-cam --epochs x", "data --help", "run --help"])
+@pytest.mark.parametrize(
+    "line", ["--help", "train-cam --help", "train-cam --epochs x", "data --help", "run --help", "report --help"]
+)
 def test_help_and_usage_errors_import_nothing_heavy(line: str) -> None:
-    heavy = "torch", "numpy", "h5py", "PIL", "scipy", "yaml"
+    heavy = "torch", "numpy", "h5py", "PIL", "scipy", "yaml", "jinja2", "matplotlib"
     code = (
         "import sys; from pseudolabel.cli.app import main; "
         f"main({line.split()}); print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import h5py
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,10 +20,10 @@ from pseudolabel.artefacts import read_header
 from pseudolabel.cli.app import main
 from pseudolabel.errors import InputError
 from pseudolabel.labels.mixture import Mixture
-from pseudolabel.runs.report.charts import Line, Mark, line_chart, mixture_chart, ticks
+from pseudolabel.runs.report.charts import Line, Mark, line_chart, mixture_chart
 from pseudolabel.runs.report.gallery import chosen_images
-from pseudolabel.runs.report.html import Html, element, joined
 from pseudolabel.runs.report.page import write_report
+from tests.helpers.charts import edges_of, lines_of, numbers_of, points_of
 from tests.helpers.runs import multi_stage, write_data
 
 ODD = ("background", "<b>&\"cat'", "</script><img src=x>")
@@ -82,7 +83,8 @@ def page(both: Path) -> Page:
     return Page(both.read_text(encoding="utf-8"))
 
 
-def test_every_section_is_there_and_linked(page: Page) -> None:
+def test_every_section_is_there_and_linked(both: Path, page: Page) -> None:
+    assert both.read_text(encoding="utf-8").startswith("<!doctype html>\n")
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
     links = [attributes["href"] for attributes in page.all("a")]
     assert links[: len(SECTIONS)] == [f"#{name}" for name in SECTIONS]
@@ -94,7 +96,7 @@ def test_every_section_is_there_and_linked(page: Page) -> None:
 def test_nothing_is_loaded_from_anywhere(both: Path, page: Page) -> None:
     text = both.read_text(encoding="utf-8")
     assert not re.search(
-        r"""(?i)https?:|["'(]//|@import|url\(|<script|<link|<iframe|<object|javascript:|\son\w+=""", text
+        r"""(?i)https?:|["'(]//|@import|url\(|<script|<link|<iframe|<object|<use|javascript:|\son\w+=""", text
     )
     for _, attributes in page.found:
         source = attributes.get("src")
@@ -112,8 +114,9 @@ def test_the_page_can_be_read_by_everyone(page: Page) -> None:
         assert re.match(
             r"(photograph|ground truth of|CAM of|pseudo mask of|prediction of) [tv]\d", str(attributes["alt"])
         )
-    for attributes in page.all("svg"):
-        assert attributes.get("aria-label") or attributes.get("aria-hidden") == "true"
+    charts = [attributes for attributes in page.all("svg") if attributes.get("aria-hidden") != "true"]
+    assert all(attributes["aria-label"] and attributes["role"] == "img" for attributes in charts)
+    assert len(charts) == len([found for found in page.all("figure") if found.get("class") == "chart"]) > 0
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(attributes.get("scope") in ("col", "row", "rowgroup") for attributes in page.all("th"))
     regions = [attributes for attributes in page.all("div") if attributes.get("role") == "region"]
@@ -126,8 +129,9 @@ def test_figures_are_the_artefacts(made: Path, page: Page) -> None:
         assert f"{100 * read_header(made / name).facts['miou']:.1f}" in page.text
     bars = [str(attributes.get("style")) for attributes in page.all("span") if "width" in str(attributes.get("style"))]
     share = read_header(made / "multi/eight.h5").facts["iou"]["cat"]
-    assert f"width:{100 * share:.1f}%" in bars
+    assert any(bar.startswith(f"width:{100 * share:.1f}%;") for bar in bars)
     assert len(bars) == 3 * 2 * 4  # classes, runs, figures
+    assert [bar.partition(";")[2] for bar in bars[:2]] == ["background:var(--s0)", "background:var(--s1)"]
     assert "scales of pseudo labels, CAMs: multi = 1, 0.5; single = 1" in page.text
     assert "single: threshold swept against the masks of split train: swept.h5" in page.text
 
@@ -295,62 +299,86 @@ def test_errors_are_exact_and_nothing_is_replaced_unasked(
     assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 
-# Parts
-
-
-def test_text_is_escaped_and_markup_is_not() -> None:
-    assert element("p", "<&>", element("b", "x"), title='"', class_="c", none=None) == (
-        '<p title="&quot;" class="c">&lt;&amp;&gt;<b>x</b></p>'
-    )
-    assert element("img", src="data:,", alt="a") == '<img src="data:," alt="a"/>'
-    assert joined("a<", None, [Html("<br/>"), "<"]) == "a&lt;<br/>&lt;"
+# Charts
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "wanted"),
+    ("high", "wanted"),
     [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (0.05, 0.31, [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]),
-        (-3, 7, [-2, 0, 2, 4, 6]),
-        (1, 720, [200, 400, 600]),
-        (0, 6e-5, [0, 2e-5, 4e-5, 6e-5]),
+        (1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.31, [0, 0.1, 0.2, 0.3]),
+        (6e-5, [0, 2e-5, 4e-5, 6e-5]),
+        (123456, [0, 50000, 100000]),
     ],
 )
-def test_ticks_are_round_and_few(low: float, high: float, wanted: list[float]) -> None:
-    assert ticks(low, high) == pytest.approx(wanted)
+def test_ticks_are_round_and_few(high: float, wanted: list[float]) -> None:
+    chart = line_chart("t", [Line("a", np.arange(1, 721), np.linspace(0, high, 720))], x="step", y="y", whole=True)
+    x, y = numbers_of(chart)
+    assert x == [200, 400, 600]
+    assert y == wanted
 
 
 def test_ticks_of_whole_numbers() -> None:
-    assert ticks(1, 3, least=1) == [1, 2, 3]
+    chart = line_chart("t", [Line("a", np.arange(1, 4), np.arange(-1, 2))], x="epoch", y="y", whole=True)
+    assert numbers_of(chart) == ([1, 2, 3], [-1, -0.5, 0, 0.5, 1])
 
 
 def test_lines_end_where_their_values_do() -> None:
     chart = line_chart("t", [Line("a", np.array([0.0, 1.0]), np.array([0.0, 1.0]))], x="x", y="y")
-    start, end = re.findall(r"[ML]([\d.]+ [\d.]+)", re.findall(r' d="([^"]+)"', chart)[0])
-    assert start == "68.0 226.0"  # the origin: 68 from the left, 44 above the lower edge of 270
-    x, y = map(float, end.split())
-    assert x == pytest.approx(68 + 402 / 1.04, abs=0.1)  # the axes end 4 % above the largest value
-    assert y == pytest.approx(226 - 216 / 1.04, abs=0.1)
+    (left, bottom), (right, top) = edges_of(chart)
+    start, end = points_of(chart, "s0")
+    assert start == pytest.approx((left, bottom), abs=0.1)
+    assert end == pytest.approx((right, bottom + (top - bottom) / 1.04), abs=0.1)  # the axis ends 4 % above the largest
 
 
 def test_lines_of_many_points_are_means_and_nan_is_left_out() -> None:
     values = np.arange(1000.0)
     values[3] = np.nan
     chart = line_chart("t", [Line("a", values, values)], x="x", y="y")
-    points = re.findall(r"[ML]", re.findall(r' d="([^"]+)"', chart)[0])
-    assert 100 <= len(points) <= 150
-    assert "nan" not in chart
-    assert "<circle" in line_chart("t", [Line("a", np.ones(1), np.ones(1))], x="x", y="y", marks=[Mark("m", 0.5)])
+    assert 100 <= len(points_of(chart, "s0")) <= 150
+    assert "nan" not in chart.drawing
+
+
+def test_one_point_is_a_dot_whatever_its_style() -> None:
+    chart = line_chart("t", [Line("a", np.ones(1), np.ones(1), style=1)], x="x", y="y", marks=[Mark("m", 0.5)])
+    first, second = points_of(chart, "s1")
+    assert first == second
+    assert "stroke-width: 8; stroke-linecap: round" in chart.drawing
+    assert lines_of(chart, "s1") == [""]
+    assert chart.key == [("a", "s1", (8, 4)), ("m 0.5", "ink", ())]
+
+
+def test_the_key_shows_lines_as_they_are_drawn() -> None:
+    lines = [Line(str(style), np.arange(3.0), np.arange(3.0) + style, style) for style in range(7)]
+    marks = [Mark(str(style), 1.0, style) for style in range(4)]
+    chart = line_chart("t", lines, x="x", y="y", marks=marks)
+    for colour in ("s0", "s1", "s2", "s3", "s4", "s5", "ink"):
+        shown = [",".join(map(str, dashes)) for _, known, dashes in chart.key if known == colour]
+        assert lines_of(chart, colour) == shown
+    assert len({(colour, *dashes) for _, colour, dashes in chart.key}) == 6 + 3
+
+
+def test_a_chart_is_drawn_alike_whatever_is_set_for_other_figures() -> None:
+    def drawn() -> str:
+        return line_chart("t", [Line("a", np.arange(3.0), np.arange(3.0))], x="$x$", y="a_b & c").drawing
+
+    first = drawn()
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path", "lines.linewidth": 9}):
+        assert drawn() == first
+    assert re.findall(r">([^<>]*[a-z$][^<>]*)</text>", first) == ["$x$", "a_b &amp; c"]
+    assert not re.search(
+        r"""\bid=|url\(|href|<defs|#[0-9a-f]{6}""", first
+    )  # ids would clash in a page, colours with its theme
 
 
 def test_a_constant_line_and_a_one_sided_histogram_can_be_drawn() -> None:
-    assert "nan" not in line_chart("t", [Line("a", np.arange(3.0), np.zeros(3))], x="x", y="y")
+    assert "nan" not in line_chart("t", [Line("a", np.arange(3.0), np.zeros(3))], x="x", y="y").drawing
     counts = np.zeros(16, int)
     counts[-1] = 5
     mixture = Mixture(np.ones(2) / 2, np.array([0.2, 0.8]), np.array([0.1, 0.1]))
     chart = mixture_chart("t", np.linspace(0, 1, 17), counts, mixture, [Mark("value", 0.5)])
-    assert "nan" not in chart
-    assert "Histogram of 5 values" in chart
+    assert "nan" not in chart.drawing
+    assert chart.description.startswith("Histogram of 5 values")
 
 
 def test_best_median_and_worst_images() -> None:

@@ -13,8 +13,9 @@ from pseudolabel.artefacts import Header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.labels.mixture import Mixture
 from pseudolabel.runs.lineage import RunFolder, read_runs
-from pseudolabel.runs.report.charts import Line, Mark, line_chart, mixture_chart
+from pseudolabel.runs.report.charts import Chart, Line, Mark, line_chart, mixture_chart
 from pseudolabel.runs.report.curves import mixture_charts, training_charts
+from tests.helpers.charts import edges_of, numbers_of, points_of
 
 STEPS, WARM, EPOCHS = 60, 20, 3
 MIXTURE = np.array([[0.75, 0.25], [0.2, 0.75], [0.1, 0.125]])
@@ -66,17 +67,17 @@ def run(folder: Path, *networks: Mapping[str, np.ndarray], stage: str = "train-c
     return read_runs([folder])[0]
 
 
-def labels(charts: list[str]) -> list[str]:
-    return [re.findall(r'aria-label="([^"]*)"', chart)[0] for chart in charts]
+def labels(charts: list[Chart]) -> list[str]:
+    return [f"{chart.title}: {chart.description}" for chart in charts]
 
 
-def titles(charts: list[str]) -> list[str]:
-    return [re.findall(r"<figcaption>([^<]*)</figcaption>", chart)[0] for chart in charts]
+def titles(charts: list[Chart]) -> list[str]:
+    return [chart.title for chart in charts]
 
 
-def upper_end(chart: str) -> float:
+def upper_end(chart: Chart) -> float:
     """The largest number on the vertical axis."""
-    return max(float(text) for text in re.findall(r'text-anchor="end">([^<]*)<', chart))
+    return max(numbers_of(chart)[1])
 
 
 def test_curves_of_one_network_are_grouped(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_curves_of_one_network_are_grouped(tmp_path: Path) -> None:
     assert "mIoU over epoch. miou: from 0.25 to 0.375" in scores
     assert "; cam miou: from 0.125 to 0.25, " in scores
     assert rate.startswith("train-cosa: rate: rate over step. run: a.h5: from ")
-    assert not any("nan" in chart for chart in charts)
+    assert not any("nan" in chart.drawing for chart in charts)
 
 
 def test_shares_and_thresholds_have_the_whole_range(tmp_path: Path) -> None:
@@ -113,16 +114,14 @@ def test_shares_and_thresholds_have_the_whole_range(tmp_path: Path) -> None:
 def test_a_line_begins_where_its_curve_does_and_bridges_gaps(tmp_path: Path) -> None:
     _, between, thresholds, shares, *_ = training_charts([run(tmp_path / "run", curves())])
     for chart in (between, thresholds):
-        first = float(re.findall(r'd="M([\d.]+) ', chart)[0])
-        assert first == pytest.approx(68, abs=0.1)  # nothing was measured before
-    points = [path.count("L") for path in re.findall(r'd="(M[^"]*)"', shares)]
-    assert points == [3, 39, 39]  # labelled: steps 30, 40, 50 and 60
-    whole = line_chart(
-        "t", [Line("a", np.arange(1.0, 5), np.ones(4)), Line("b", np.arange(1.0, 5), np.array([np.nan, np.nan, 1, 2]))],
-        x="x", y="y",
-    )  # fmt: skip
-    start = float(re.findall(r'd="M([\d.]+) ', whole)[1])
-    assert start == pytest.approx(68 + 2 / 3 / 1.04 * 402, abs=0.1)
+        (left, _), _ = edges_of(chart)
+        assert points_of(chart, "s0")[0][0] == pytest.approx(left, abs=0.1)  # nothing was measured before
+    counts = [len(points_of(shares, colour)) for colour in ("s0", "s1", "s2")]
+    assert counts == [4, 40, 40]  # labelled: steps 30, 40, 50 and 60
+    place, late = np.arange(1.0, 5), np.array([np.nan, np.nan, 1, 2])
+    whole = line_chart("t", [Line("a", place, np.ones(4)), Line("b", place, late, 1)], x="x", y="y")
+    (left, _), (right, _) = edges_of(whole)
+    assert points_of(whole, "s1")[0][0] == pytest.approx(left + 2 / 3 * (right - left), abs=0.1)
 
 
 def test_curves_of_several_networks_are_laid_over_each_other(tmp_path: Path) -> None:
@@ -167,7 +166,7 @@ def test_a_collapsed_mixture_leaves_the_histogram(tmp_path: Path) -> None:
     chart = mixture_chart(
         "t", np.linspace(0, 1, 5), np.zeros(4, int), Mixture(*np.zeros((3, 0))), [Mark("threshold", 0.5)]
     )
-    assert "nan" not in chart
+    assert "nan" not in chart.drawing
 
 
 def test_what_a_checkpoint_need_not_hold_is_left_out(tmp_path: Path) -> None:

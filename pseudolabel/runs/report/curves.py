@@ -11,8 +11,7 @@ import numpy as np
 from pseudolabel.artefacts import open_artefact
 from pseudolabel.labels.mixture import Mixture
 from pseudolabel.runs.lineage import Node, RunFolder
-from pseudolabel.runs.report.charts import Line, Mark, line_chart, mixture_chart
-from pseudolabel.runs.report.html import Html
+from pseudolabel.runs.report.charts import Chart, Line, Mark, line_chart, mixture_chart
 
 _EPOCH = "epoch/"
 _SWEPT = ("miou", "false_positives", "false_negatives")
@@ -58,7 +57,7 @@ _GROUPS = (
 _SHARES = frozenset(name for group in _GROUPS if group.share for name in group.names)
 
 
-def training_charts(runs: Sequence[RunFolder]) -> list[Html]:
+def training_charts(runs: Sequence[RunFolder]) -> list[Chart]:
     """What trainings measured, by kind of training.
 
     Where there is one network of a kind, curves that belong together share a chart. Where there are several, every
@@ -84,7 +83,7 @@ def training_charts(runs: Sequence[RunFolder]) -> list[Html]:
     return charts
 
 
-def _group_chart(stage: str, group: _Group, curves: Curves) -> Html:
+def _group_chart(stage: str, group: _Group, curves: Curves) -> Chart:
     lines = [
         Line(_words(name), _places(curves[name]), curves[name], style)
         for style, name in enumerate(group.names)
@@ -94,7 +93,7 @@ def _group_chart(stage: str, group: _Group, curves: Curves) -> Html:
     return line_chart(f"{stage}: {group.title}", lines, x=x, y=group.y, whole=True, share=group.share)
 
 
-def _curve_chart(stage: str, name: str, networks: Sequence[tuple[str, int, Curves]]) -> Html:
+def _curve_chart(stage: str, name: str, networks: Sequence[tuple[str, int, Curves]]) -> Chart:
     lines = [
         Line(label, _places(curves[name]), curves[name], style) for label, style, curves in networks if name in curves
     ]
@@ -114,7 +113,7 @@ def _places(values: np.ndarray) -> np.ndarray:
     return np.arange(1, len(values) + 1)
 
 
-def threshold_charts(runs: Sequence[RunFolder]) -> list[Html]:
+def threshold_charts(runs: Sequence[RunFolder]) -> list[Chart]:
     """mIoU at every threshold, where it was swept against masks, with false positives and negatives."""
     charts = []
     for run in runs:
@@ -132,7 +131,7 @@ def threshold_charts(runs: Sequence[RunFolder]) -> list[Html]:
     return charts
 
 
-def mixture_charts(runs: Sequence[RunFolder]) -> list[Html]:
+def mixture_charts(runs: Sequence[RunFolder]) -> list[Chart]:
     """The histogram of the maps' values and the mixture fitted to it, of all classes together.
 
     Of maps, where a threshold was searched; of the last batches, where one was followed in training.
@@ -153,7 +152,7 @@ def mixture_charts(runs: Sequence[RunFolder]) -> list[Html]:
     return charts
 
 
-def _followed_chart(run: RunFolder, node: Node) -> Html | None:
+def _followed_chart(run: RunFolder, node: Node) -> Chart | None:
     """A training's own threshold in the state that was kept, and the scores that it follows, if it does."""
     with open_artefact(node.path, "checkpoint") as artefact:
         if not _holds(artefact.file, "threshold", (*_FOLLOWED, *_LIMITS)):
