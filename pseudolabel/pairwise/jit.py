@@ -1,9 +1,9 @@
 """Numba's compiler, set up once: machine code cached on disk, no Python lock while it runs.
 
 The cache lies in one place: the folder that ``NUMBA_CACHE_DIR`` names, else ``pseudolabel`` in the user's cache folder
-(``XDG_CACHE_HOME``, else ``~/.cache``). A path that is not absolute is ignored, as the XDG specification has it: it would
-mean another place in every working folder. Nothing is written to the package or to the current folder; where the place
-cannot be written to, nothing is cached.
+(``XDG_CACHE_HOME``, else ``~/.cache``). A path that is not absolute is ignored, as the XDG specification has it: it
+would mean another place in every working folder. Nothing is written to the package or to the current folder; where the
+place cannot be written to, nothing is cached.
 """
 
 from __future__ import annotations
