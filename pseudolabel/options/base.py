@@ -53,8 +53,9 @@ class StageOptions(BaseModel):
         return self.out / "masks.h5" if self.writes_folder else self.out
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting as plain JSON data, defaults filled in."""
-        return self.model_dump(mode="json")
+        """Every setting as plain JSON data, defaults filled in, paths with ``/`` on every system."""
+        paths = {name: value.as_posix() for name, value in self if isinstance(value, Path)}
+        return self.model_dump(mode="json") | paths
 
     def meaning(self) -> dict[str, Any]:
         """The settings of role ``option``: equal meanings on equal inputs make equal artefacts."""
