@@ -36,7 +36,8 @@ ATTRIBUTES = {
         "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "chown", "fchdir", "fchmod", "fchown", "fork", "forkpty", "geteuid",
         "getgid", "getgroups", "getloadavg", "getpgid", "getpgrp", "getpriority", "getsid", "getuid", "killpg",
         "mkfifo", "nice", "posix_spawn", "register_at_fork", "sched_getaffinity", "sched_setaffinity", "setgid",
-        "setpgid", "setpgrp", "setpriority", "setsid", "setuid", "statvfs", "sync", "sysconf", "uname", "wait", "wait3", "wait4",
+        "setpgid", "setpgrp", "setpriority", "setsid", "setuid", "statvfs", "sync", "sysconf",
+        "uname", "wait", "wait3", "wait4",
     ),
 }  # fmt: skip
 STATES: list[str] = []
