@@ -283,3 +283,28 @@ def test_ci_runs_every_check_and_can_be_run() -> None:
     bash = shutil.which("bash")
     assert bash is not None
     assert subprocess.run([bash, "-n", str(path)], check=False).returncode == 0
+
+
+def test_a_check_of_ci_that_leaves_anything_behind_fails(tmp_path: Path) -> None:
+    head, _, _ = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").partition("\npython=")
+    script = tmp_path / ".ci" / "run"
+    script.parent.mkdir()
+    (tmp_path / ".gitignore").write_text("*.egg-info/\nwork/\n")
+    (tmp_path / "pseudolabel.egg-info").mkdir()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/earlier").touch()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a"]
+    commit = [[*git, "init", "-q"], [*git, "add", ".gitignore"], [*git, "commit", "-qm", "first"]]
+    for command in commit:
+        subprocess.run(command, cwd=tmp_path, check=True)
+    for harm, said in {
+        "touch pseudolabel.egg-info/PKG-INFO work/earlier": "",
+        "touch left": "?? left",
+        "touch work/left": "!! work/left",
+        "echo >> .gitignore": " M .gitignore",
+    }.items():
+        script.write_text(f"{head}\ncheck '{harm}'\ncheck 'echo next'\n")
+        done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
+        rule = "This check left or changed files in the repository; it must write to temporary folders only:"
+        assert done.stderr == (f"{rule}\n{said}\n" if said else "")
+        assert (done.returncode, done.stdout.endswith("\nnext\n")) == ((1, False) if said else (0, True))

@@ -12,6 +12,7 @@ from pseudolabel.errors import InputError, PseudolabelError
 
 _WRITE_FAILURES = (
     "No space left on device", "File too large", "Disk quota exceeded", "Read-only file system", "Permission denied",
+    "Access is denied", "used by another process",  # as Windows says it
 )  # fmt: skip
 
 
@@ -50,6 +51,8 @@ def new_folder(out: Path) -> Iterator[Path]:
             folder = Path(place) / "set"
             folder.mkdir()
             yield folder
+            if out.exists():
+                out.rmdir()  # Windows renames nothing to what exists, not even to an empty folder
             folder.replace(out)
 
 

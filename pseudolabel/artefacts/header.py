@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from pseudolabel import __version__
 from pseudolabel.options import STAGES, StageOptions
 from pseudolabel.options.fields import role_of
+from pseudolabel.runtime.usage import used
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Input:
 
     Attributes:
         kind: An artefact kind, ``dataset``, ``weights``, ``npy`` or ``png`` (a folder of others' arrays or masks).
-        path: Where it lay: relative to the artefact's own folder for artefacts, else absolute.
+        path: Where it lay, with ``/`` on every system: for artefacts as ``path_from`` says, else absolute.
         digest: SHA-256 of its data, or of what tells whether they have changed.
     """
 
@@ -97,7 +97,7 @@ def child_header(
     """
     folder = options.artefact.parent
     headers = list(parents.values())
-    read = tuple(Input(h.kind, os.path.relpath(path, folder), h.digest) for path, h in parents.items())
+    read = tuple(Input(h.kind, path_from(folder, path), h.digest) for path, h in parents.items())
     merged: dict[str, Any] = {}
     for h in reversed(headers):
         merged |= h.protocol
@@ -116,6 +116,14 @@ def child_header(
         ignore_value=headers[0].ignore_value if headers else 255,
     )
     return replace(base, **overrides)
+
+
+def path_from(folder: Path, path: Path) -> str:
+    """A path relative to a folder, with ``/`` on every system; absolute where it is on another drive of Windows."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
 
 
 def environment(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
@@ -168,7 +176,7 @@ class CostMeter:
 
     def __init__(self, spent: Mapping[str, Any] | None = None) -> None:
         self._wall = time.perf_counter()
-        self._cpu = _cpu_seconds()
+        self._cpu, _ = used()
         self._spent: dict[str, Any] = {}
         self._elsewhere = (0.0, 0)
         self.resume(spent or {})
@@ -179,7 +187,8 @@ class CostMeter:
 
     def used(self) -> tuple[float, int]:
         """Processor seconds and peak memory in bytes of this process and its children since the making."""
-        return _cpu_seconds() - self._cpu, _peak_memory()
+        seconds, peak = used()
+        return seconds - self._cpu, peak
 
     def add(self, others: Sequence[Sequence[float]]) -> None:
         """Count other processes that work on the same, too: what each has ``used`` so far."""
@@ -208,14 +217,3 @@ def now() -> str:
 def package_version() -> str:
     """The version that stamps new artefacts."""
     return __version__
-
-
-def _cpu_seconds() -> float:
-    both = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in both)
-
-
-def _peak_memory() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    both = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    return max(usage.ru_maxrss for usage in both) * unit

@@ -7,7 +7,6 @@ and any number of byte strings.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -19,7 +18,13 @@ from typing import Any
 
 from pseudolabel.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
 MAGIC = b"pseudolabel journal 1\n"
+_LOCKED_BYTE = 2**31 - 2  # the last that Windows locks. What is locked nobody else can read, and the beginning is read
 _FRAME = struct.Struct("<QI")  # bytes in the payload, their CRC-32
 
 Record = tuple[dict[str, Any], list[bytes]]
@@ -55,9 +60,7 @@ class Journal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = WholeFile(path, "a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _claimed(self._file):
             self._file.close()
             raise InputError(f"{path} is being written by another run; wait for it, or choose another --out") from None
         self._ends = [] if anew else self._scan()
@@ -126,3 +129,16 @@ class Journal:
         length, checksum = _FRAME.unpack(self._file.read(_FRAME.size))
         payload = self._file.read(length)
         return payload if len(payload) == length and zlib.crc32(payload) == checksum else None
+
+
+def _claimed(file: io.FileIO) -> bool:
+    """Claim an open file until it is closed; False where another run has it."""
+    try:
+        if "fcntl" in globals():
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # only on Windows
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -148,7 +148,7 @@ def new_file(out: Path, header: Header) -> Iterator[h5py.File]:
                     if sink.failure is not None:
                         raise sink.failure
                 os.fsync(sink.fileno())
-        _publish(unfinished, out)
+            _publish(unfinished, out)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
@@ -221,7 +221,9 @@ def stamp(file: h5py.File, header: Header, cost: Mapping[str, Any]) -> None:
 def _publish(unfinished: Path, out: Path) -> None:
     """Give a file its name, in one step that a crash cannot split."""
     unfinished.replace(out)
-    folder = os.open(out.parent, os.O_RDONLY)
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
+    folder = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

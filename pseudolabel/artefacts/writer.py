@@ -181,6 +181,7 @@ class MapsWriter:
     def _require_an_image(self) -> None:
         skipped = self.skipped
         if skipped and len(skipped) == len(self._images.ids):
+            self._journal.close()
             self._journal.path.unlink()
             raise DatasetError(
                 f"none of the {len(skipped)} images could be used, so {self.out} is not made; "

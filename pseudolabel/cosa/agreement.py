@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.data.records import IGNORE
+from pseudolabel.runtime.devices import wide_dtype
 
 
 class Agreement(NamedTuple):
@@ -55,7 +56,7 @@ def agreement(counts: Tensor) -> Agreement:
     Args:
         counts: int64 (K, K).
     """
-    pixels = counts.double()
+    pixels = counts.to(wide_dtype(counts.device))
     both = pixels.diagonal()
     either = pixels.sum(dim=0) + pixels.sum(dim=1) - both
     share = both.sum() / pixels.sum()  # 0 / 0 is NaN

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pseudolabel.data.records import IGNORE
 from pseudolabel.pairwise.loss_modules import GatedDenseEnergy
+from pseudolabel.runtime.devices import wide_dtype
 from pseudolabel.runtime.resizing import resize
 
 
@@ -69,11 +70,12 @@ def region_sums(labels: Tensor, confidence: Tensor | None = None) -> Tensor:
         confidence: float (B, H, W), 1 / perplexity; None: every pixel counts as 1.
 
     Returns:
-        float64 (2, 2), the confidences and the numbers of each region; sums of parts add up.
+        (2, 2) of ``wide_dtype``, the confidences and the numbers of each region; sums of parts add up.
     """
     ones = torch.ones_like(labels, dtype=torch.float32)
     weights = (ones if confidence is None else confidence, ones)
-    sums = [(each * region).sum(dtype=torch.float64) for each in weights for region in _regions(labels)]
+    wide = wide_dtype(labels.device)
+    sums = [(each * region).sum(dtype=wide) for each in weights for region in _regions(labels)]
     return torch.stack(sums).view(2, 2)
 
 

@@ -146,11 +146,11 @@ def totals(assigned: Assigned) -> Tensor:
     """What the losses divide by, to be added up over the parts of a batch.
 
     Returns:
-        float64 (9,): ``region_sums`` of the main labels, of the auxiliary labels, and the cells inside.
+        (9,), of ``wide_dtype``: ``region_sums`` of the main labels, of the auxiliary labels, and the cells inside.
     """
     pairs = zip((assigned.main, assigned.auxiliary), assigned.confidence, strict=True)
     regions = [region_sums(found.labels, confidence) for found, confidence in pairs]
-    return torch.cat([*(sums.flatten() for sums in regions), assigned.cells.sum(dtype=torch.float64)[None]])
+    return torch.cat([*(sums.flatten() for sums in regions), assigned.cells.sum(dtype=regions[0].dtype)[None]])
 
 
 def student_losses(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.labels.mixture import BINS, Mixture, UnfitError, as_histogram, cut_by_three, cut_by_two
+from pseudolabel.runtime.devices import wide_dtype
 from pseudolabel.training.ema import warmed_decay
 
 Rule = Literal["mixture", "released"]
@@ -41,7 +42,7 @@ def count_scores(cams: Tensor, inside: Tensor | None = None, *, minimum: float =
         int64 (bins,), on the device of the maps.
     """
     score = cams.amax(dim=1)
-    index = ((score.double() - minimum) * (bins / (1 - minimum))).long().clamp(max=bins - 1)
+    index = ((score.to(wide_dtype(score.device)) - minimum) * (bins / (1 - minimum))).long().clamp(max=bins - 1)
     counted = score > minimum if inside is None else (score > minimum) & inside
     index = torch.where(counted, index, bins)  # one more bin for what is dropped, so that shapes stay fixed
     return torch.bincount(index.flatten(), minlength=bins + 1)[:bins]

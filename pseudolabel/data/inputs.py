@@ -69,7 +69,7 @@ def npy_input(folder: Path) -> Input:
     for name, path in files_below(folder, (".npy",)):
         about = path.stat()
         digest.update(f"{name}\t{about.st_size}\t{about.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    return Input("npy", str(folder.resolve()), digest.hexdigest())
+    return Input("npy", folder.resolve().as_posix(), digest.hexdigest())
 
 
 def png_input(folder: Path) -> Input:
@@ -78,4 +78,4 @@ def png_input(folder: Path) -> Input:
     for name, path in files_below(folder, (".png",)):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{name}\t{content}\n".encode(errors="surrogateescape"))
-    return Input("png", str(folder.resolve()), digest.hexdigest())
+    return Input("png", folder.resolve().as_posix(), digest.hexdigest())

@@ -68,7 +68,7 @@ def find_list(split: str, folders: tuple[Path, ...]) -> tuple[Path, str] | None:
     for folder in folders if not unsafe(split) else ():
         if (folder / f"{split}.txt").is_file():
             return folder / f"{split}.txt", split
-    return (Path(split), str(Path(split).resolve())) if Path(split).is_file() else None
+    return (Path(split), Path(split).resolve().as_posix()) if Path(split).is_file() else None
 
 
 def no_list(split: str, folders: tuple[Path, ...], known: list[str]) -> InputError:

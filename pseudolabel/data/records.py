@@ -152,12 +152,12 @@ class Dataset:
         """What ``load_dataset`` needs to find this data set again, as JSON data."""
         spec: dict[str, Any] = {
             "dataset": self.name,
-            "root": str(self.root),
+            "root": self.root.as_posix(),
             "split": self.split,
             "tag_source": self.tag_source,
-            "tags_file": str(self.tags_file) if self.tags_file else None,
+            "tags_file": self.tags_file.as_posix() if self.tags_file else None,
         }
-        spec |= {kind: str(path) for kind, path in self.weak.items()}
+        spec |= {kind: path.as_posix() for kind, path in self.weak.items()}
         if self.simulated:
             spec["simulated"] = {kind: dict(how) for kind, how in self.simulated.items()}
         return spec
@@ -175,4 +175,4 @@ class Dataset:
                 digest.update(f"{mark[:-1]}\n".encode())
             if record.scribbles is not None and record.scribbles.exists():
                 digest.update(record.scribbles.read_bytes())
-        return Input("dataset", str(self.root), digest.hexdigest())
+        return Input("dataset", self.root.as_posix(), digest.hexdigest())

@@ -305,9 +305,9 @@ def weights_input(path: Path) -> Input:
     if not path.is_file():
         raise InputError(f"weights file {path} does not exist; pass --weights FILE.safetensors or a checkpoint .h5")
     if path.suffix == ".h5":
-        return Input("checkpoint", str(path.resolve()), read_header(path, "checkpoint").digest)
+        return Input("checkpoint", path.resolve().as_posix(), read_header(path, "checkpoint").digest)
     with path.open("rb") as handle:
-        return Input("weights", str(path.resolve()), hashlib.file_digest(handle, "sha256").hexdigest())
+        return Input("weights", path.resolve().as_posix(), hashlib.file_digest(handle, "sha256").hexdigest())
 
 
 def weights_oracle(path: Path | None) -> tuple[str, ...]:

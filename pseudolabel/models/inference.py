@@ -134,8 +134,8 @@ def compute_maps(
         compute: The network.
         device: Where it computes.
         skip: Record images that cannot be decoded instead of stopping at the first.
-        workers: Processes that decode. None is one a core for a GPU; on a processor, which the network itself keeps
-            busy, one for four cores.
+        workers: Processes that decode. None is one a core for an accelerator; on a processor, which the network itself
+            keeps busy, one for four cores.
         progress: Where to report.
 
     Returns:
@@ -149,7 +149,7 @@ def compute_maps(
             writer.skip(index, reason)
         writer.commit()
     done = writer.done
-    workers = cores() // (1 if device.type == "cuda" else 4) if workers is None else workers
+    workers = cores() // (4 if device.type == "cpu" else 1) if workers is None else workers
     ends = len(plan.unreadable) + np.cumsum([len(members) for members in plan.batches])
     numbers = [number for number, end in enumerate(ends) if end > done]
     batches = _decode(dataset, plan, numbers, workers)

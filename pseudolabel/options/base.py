@@ -22,7 +22,12 @@ class StageOptions(BaseModel):
     writes_folder: ClassVar[bool] = False
 
     out: Path = option(..., "Where to write the artefact.", role="execution")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.", role="execution", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = option(
+        "auto",
+        "auto (the accelerator, if there is one), cpu, cuda, mps or xpu; cuda:N and xpu:N are one of several.",
+        role="execution",
+        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$",
+    )
     seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
     workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
     overwrite: bool = option(False, "Replace an existing output, and start a half-finished one anew.", role="execution")
@@ -53,8 +58,9 @@ class StageOptions(BaseModel):
         return self.out / "masks.h5" if self.writes_folder else self.out
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting as plain JSON data, defaults filled in."""
-        return self.model_dump(mode="json")
+        """Every setting as plain JSON data, defaults filled in, paths with ``/`` on every system."""
+        paths = {name: value.as_posix() for name, value in self if isinstance(value, Path)}
+        return self.model_dump(mode="json") | paths
 
     def meaning(self) -> dict[str, Any]:
         """The settings of role ``option``: equal meanings on equal inputs make equal artefacts."""

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pseudolabel.runtime.devices import wide_dtype
+
 CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 """Bytes of A that are made at a time, or one row of A where that is longer. At most five times as much is alive."""
 
@@ -86,8 +88,9 @@ def _rows_of_kernel(points: Tensor, chosen: Tensor | None = None) -> Iterator[tu
     """Rows of A, all or the chosen ones, for the features (N, D) of one image, a chunk (R, N) at a time."""
     centred = points - points.mean(dim=0)
     loss = float(centred.square().sum(dim=1).max()) * torch.finfo(points.dtype).eps
-    if loss > _LARGEST_LOSS or points.is_cuda:  # GPUs multiply float32 in TF32 if the user has told torch so
-        centred = points.double() - points.double().mean(dim=0)
+    if loss > _LARGEST_LOSS or points.device.type != "cpu":  # GPUs multiply float32 in TF32 if torch was told so
+        exact = points.to(torch.promote_types(points.dtype, wide_dtype(points.device)))
+        centred = exact - exact.mean(dim=0)
     bias = centred.square().sum(dim=1, keepdim=True) / -2
     ones = torch.ones_like(bias)
     left = torch.cat([centred, bias, ones], dim=1)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pseudolabel.artefacts import Header, Input, read_header, read_input
 from pseudolabel.artefacts.checks import REQUIRED
+from pseudolabel.artefacts.header import path_from
 from pseudolabel.errors import ArtefactError, InputError
 
 
@@ -85,7 +86,7 @@ class RunFolder:
             return f"{item.kind} {item.path}"
         place = _place(node, item)
         changed = place.is_file()
-        return f"{os.path.relpath(place, self.folder)} {'was made again since' if changed else 'is missing'}"
+        return f"{path_from(self.folder, place)} {'was made again since' if changed else 'is missing'}"
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
@@ -215,7 +216,7 @@ def _outside(place: Path, item: Input, folder: Path) -> Node | None:
     header = read_input(place, item.digest)
     if header is None:
         return None
-    return Node(place, Path(os.path.relpath(place, folder)).as_posix(), header, inside=False)
+    return Node(place, path_from(folder, place), header, inside=False)
 
 
 def _in_order(parents: Mapping[Node, Mapping[Input, Node]]) -> list[Node]:

@@ -15,6 +15,8 @@ from pseudolabel.errors import PseudolabelError
 
 Result = TypeVar("Result")
 
+_GROUPS = hasattr(os, "setpgrp")  # Windows has none: its Ctrl-C reaches both processes, and os.kill would end the child
+
 
 def in_own_process(what: str, function: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function in a fresh process and return its result or raise its error, with its traceback as a note.
@@ -39,14 +41,16 @@ def in_own_process(what: str, function: Callable[..., Result], *arguments: Any) 
     except EOFError:
         process.join()
         code = process.exitcode or 0
-        cause = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        hint = "; is there enough memory?" if code == -signal.SIGKILL else ""
+        name = signal.Signals(-code).name if code < 0 else ""
+        cause = f"by signal {name}" if name else f"with exit code {code}"
+        hint = "; is there enough memory?" if name == "SIGKILL" else ""
         raise PseudolabelError(
             f"{what} ended {cause}{hint}; the same command goes on from what was saved, if anything was"
         ) from None
     except KeyboardInterrupt:
         if process.pid is not None:
-            os.kill(process.pid, signal.SIGINT)
+            if _GROUPS:
+                os.kill(process.pid, signal.SIGINT)
             process.join()
         raise
     process.join()
@@ -57,7 +61,8 @@ def in_own_process(what: str, function: Callable[..., Result], *arguments: Any) 
 
 
 def _child(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    os.setpgrp()  # the terminal's Ctrl-C goes to the parent alone, which passes it on once
+    if _GROUPS:
+        os.setpgrp()  # the terminal's Ctrl-C goes to the parent alone, which passes it on once
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         sender.send((function(*arguments), None, ""))

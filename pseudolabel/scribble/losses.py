@@ -18,6 +18,7 @@ from torch import Tensor
 from pseudolabel.cosa.losses import resized
 from pseudolabel.data.records import IGNORE
 from pseudolabel.pairwise.features import as_float
+from pseudolabel.runtime.devices import wide_dtype
 
 
 def ramp(step: int, start: int, length: int) -> float:
@@ -34,8 +35,8 @@ def ramp(step: int, start: int, length: int) -> float:
 
 
 def labelled_pixels(labels: Tensor) -> Tensor:
-    """What ``partial_cross_entropy`` divides by: how many pixels are labelled, float64 (); parts add up."""
-    return (labels != IGNORE).sum(dtype=torch.float64)
+    """What ``partial_cross_entropy`` divides by: how many pixels are labelled, () of ``wide_dtype``; parts add up."""
+    return (labels != IGNORE).sum(dtype=wide_dtype(labels.device))
 
 
 def partial_cross_entropy(

@@ -90,9 +90,9 @@ def unlabelled_tags(labels: Tensor, tags: Tensor) -> Tensor:
 
 
 def totals(known: Known) -> Tensor:
-    """What the losses divide by, to be added up over the parts of a batch: float64 (2,), labelled pixels and images."""
-    images = torch.full((1,), len(known.labels), dtype=torch.float64, device=known.labels.device)
-    return torch.cat([labelled_pixels(known.labels)[None], images])
+    """What the losses divide by, to be added up over the parts of a batch: (2,), labelled pixels and images."""
+    pixels = labelled_pixels(known.labels)[None]
+    return torch.cat([pixels, torch.full_like(pixels, len(known.labels))])
 
 
 def losses(

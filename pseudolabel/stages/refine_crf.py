@@ -59,8 +59,8 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
     require_engine(options.engine)
     steps: list[int] = []
     device = _device(options)
-    # One process computes on a GPU: more would only take each other's memory.
-    workers = 1 if device.startswith("cuda") else cores() if options.workers is None else max(1, options.workers)
+    # One process computes on an accelerator: more would only take each other's memory.
+    workers = 1 if device != "cpu" else cores() if options.workers is None else max(1, options.workers)
     choice = chosen_crf(options)
     with open_maps(options.cams, options.threshold, "cams", "soft-labels") as source:
         check_confidence(options, source)

@@ -7,7 +7,6 @@ is the default; what tags and boxes exclude or promise, by losses of their own. 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.artefacts import Header, Input, check_output
-from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.artefacts.header import CostMeter, path_from
 from pseudolabel.data import Dataset, Record, open_dataset
 from pseudolabel.data.ground_truth import ground_truth_input
 from pseudolabel.data.weak.labels import check_size
@@ -286,9 +285,9 @@ def inputs_of(options: TrainScribbleOptions, dataset: Dataset, samples: Labelled
         found.append(ground_truth_input(dataset, samples.masked))
     if options.mask_list is not None:
         content = hashlib.sha256(options.mask_list.read_bytes()).hexdigest()
-        found.append(Input("list", str(options.mask_list.resolve()), content))
+        found.append(Input("list", options.mask_list.resolve().as_posix(), content))
     if cams is not None:
-        place = os.path.relpath(cams.path, options.artefact.parent)
+        place = path_from(options.artefact.parent, cams.path)
         found.append(Input(cams.header.kind, place, cams.header.digest))
     return tuple(found)
 

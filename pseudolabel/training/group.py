@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pseudolabel.errors import InputError, PseudolabelError
-from pseudolabel.runtime.devices import pick_device
+from pseudolabel.runtime.devices import group_backend, pick_device
 
 _PATIENCE = timedelta(hours=2)  # while the first process validates and writes, the others wait
 
@@ -79,26 +79,29 @@ def joined(device: str) -> Iterator[tuple[Group, torch.device]]:
     """Join the processes that torchrun has started, if it has.
 
     Args:
-        device: Value of ``--device``; each process of a group takes the GPU of its own number on its machine.
+        device: Value of ``--device``; each process of a group takes the accelerator of its own number on its machine.
 
     Yields:
         The group and the device.
 
     Raises:
-        InputError: One GPU was named for several processes, or there are fewer GPUs than processes.
+        InputError: One accelerator was named for several processes, or there are fewer of them than processes.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group(), pick_device(device)
         return
-    if ":" in device:
-        raise InputError(f"--device {device} is one GPU for {size} processes; use --device cuda")
+    kind, one, _ = device.partition(":")
+    if one:
+        raise InputError(f"--device {device} is one accelerator for {size} processes; use --device {kind}")
     found = pick_device(device)
-    if found.type == "cuda":
-        with apart(Group(size=size)):  # the first process has its GPU
-            found = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
-        torch.cuda.set_device(found)
-    dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=_PATIENCE)
+    if found.type == "mps":
+        raise InputError(f"--device {device} is one accelerator (mps) for {size} processes; use --device cpu")
+    if found.type != "cpu":
+        with apart(Group(size=size)):  # the first process has its accelerator
+            found = pick_device(f"{found.type}:{os.environ.get('LOCAL_RANK', '0')}")
+        torch.get_device_module(found).set_device(found)
+    dist.init_process_group(group_backend(found), timeout=_PATIENCE)
     try:
         yield Group(dist.get_rank(), size), found
         dist.barrier()  # nobody leaves before the first process has written

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.errors import InputError, PseudolabelError
-from pseudolabel.runtime.devices import autocast, seed_everything
+from pseudolabel.runtime.devices import autocast, pins_memory, seed_everything
 from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.training.curves import Curves, CurveWriter, log_folder
@@ -57,7 +57,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         seed=run.header.seed,
         steps=range(run.step, run.total_steps),
         workers=options.workers,
-        pin=run.device.type == "cuda",
+        pin=pins_memory(run.device),
         group=run.group,
     )
     curves: Curves | None = None
@@ -161,8 +161,9 @@ def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[
 
 def _parts(run: Run, batches: list[Batch]) -> Iterator[Losses]:
     """The losses of each micro batch: computed in mixed precision, used outside of it."""
+    early = pins_memory(run.device)
     moved = [
-        {k: v.to(run.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        {k: v.to(run.device, non_blocking=early) if isinstance(v, Tensor) else v for k, v in batch.items()}
         for batch in batches
     ]
     drawn = run.options.log and run.group.leads and run.picture_every and (run.step + 1) % run.picture_every == 0

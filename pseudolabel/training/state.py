@@ -16,6 +16,7 @@ from pseudolabel.artefacts.header import CostMeter, differences
 from pseudolabel.data import Record
 from pseudolabel.errors import ArtefactError
 from pseudolabel.models.checkpoint import read_weights, weight_arrays
+from pseudolabel.runtime.devices import random_state, set_random_state, wide_dtype
 from pseudolabel.training.run import Arrays, Best, Run
 
 
@@ -80,8 +81,9 @@ def state_arrays(run: Run, optimiser: torch.optim.AdamW) -> Arrays:
         arrays |= {"chosen/value": np.asarray(run.best.value), "chosen/step": np.asarray(run.best.step)}
         arrays |= {f"chosen/measured/{name}": np.asarray(value) for name, value in run.best.measured.items()}
     arrays["random/cpu"] = torch.get_rng_state().numpy()
-    if run.device.type == "cuda":
-        arrays["random/cuda"] = torch.cuda.get_rng_state(run.device).numpy()
+    state = random_state(run.device)
+    if state is not None:
+        arrays[f"random/{run.device.type}"] = state.numpy()
     arrays["step"] = np.asarray(run.step)
     return {name: array.copy() for name, array in arrays.items()}
 
@@ -95,8 +97,8 @@ def write_state(run: Run, arrays: Arrays, cost: CostMeter) -> None:
 def share_cost(run: Run, cost: CostMeter) -> None:
     """Let the meter count what the other processes of the group have used; all of them call it."""
     if run.group.size > 1:
-        table = torch.zeros(run.group.size, 2, dtype=torch.float64, device=run.device)
-        table[run.group.rank] = torch.tensor(cost.used(), dtype=torch.float64)
+        table = torch.zeros(run.group.size, 2, dtype=wide_dtype(run.device), device=run.device)
+        table[run.group.rank] = torch.tensor(cost.used(), dtype=table.dtype)
         used = run.group.total(table).tolist()
         cost.add([row for rank, row in enumerate(used) if rank != run.group.rank])
 
@@ -147,8 +149,9 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             step = int(file["chosen/step"][()])
             run.best = Best(float(file["chosen/value"][()]), step, _arrays(file["best"]), measured)
         torch.set_rng_state(torch.from_numpy(file["random/cpu"][:]))
-        if run.device.type == "cuda" and "random/cuda" in file:
-            torch.cuda.set_rng_state(torch.from_numpy(file["random/cuda"][:]), run.device)
+        name = f"random/{run.device.type}"
+        if run.device.type != "cpu" and name in file:
+            set_random_state(run.device, torch.from_numpy(file[name][:]))
         run.step = int(file["step"][()])
     if run.step > run.total_steps:
         raise ArtefactError(

@@ -192,7 +192,11 @@ def test_micro_batches_divide_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "meant"), [("auto", True), ("cpu", True), ("cuda:1", True), ("cuda:", False), ("gpu", False)]
+    ("word", "meant"),
+    [
+        *((word, True) for word in ("auto", "cpu", "cuda", "cuda:1", "mps", "xpu", "xpu:0")),
+        *((word, False) for word in ("cuda:", "cpu:0", "mps:0", "xpu:a", "gpu", "cuda:1 ")),
+    ],
 )
 def test_devices(word: str, meant: bool) -> None:
     if meant:

@@ -289,7 +289,6 @@ def test_a_cache_that_cannot_be_written_is_said_once_and_the_result_is_the_same(
     """A folder cannot be made where a file is, not even by root; so for every place where Numba would keep it."""
     package = Path(pseudolabel.__file__).parent
     shutil.copytree(package, tmp_path / "pseudolabel", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "pseudolabel/pairwise/__pycache__").write_text("")
     (tmp_path / "file").write_text("")
     blocked = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME"), str(tmp_path / "file/cache"))
     plain = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -304,3 +303,75 @@ def test_a_cache_that_cannot_be_written_is_said_once_and_the_result_is_the_same(
         "compiles it anew (some seconds); set NUMBA_CACHE_DIR to change that\n"
     )
     assert list((tmp_path / "cache").rglob("*.nbc"))
+    assert not list((tmp_path / "pseudolabel").rglob("*.nb[ci]"))
+
+
+@pytest.mark.parametrize(
+    ("places", "folder"),
+    [
+        ({"NUMBA_CACHE_DIR": "ABOVE/own", "XDG_CACHE_HOME": "ABOVE/user"}, "own"),
+        ({"NUMBA_CACHE_DIR": ".", "XDG_CACHE_HOME": "ABOVE/user"}, "user/pseudolabel"),
+        ({"NUMBA_CACHE_DIR": "own", "XDG_CACHE_HOME": "user", "HOME": "ABOVE/home"}, "home/.cache/pseudolabel"),
+        ({"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": "", "HOME": "ABOVE/home"}, "home/.cache/pseudolabel"),
+        ({"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": "user", "HOME": "."}, None),
+    ],
+)
+def test_machine_code_is_cached_in_one_absolute_place_and_never_in_the_current_folder(
+    places: dict[str, str], folder: str | None, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    environment = os.environ | {name: value.replace("ABOVE", str(tmp_path)) for name, value in places.items()}
+    done = subprocess.run([sys.executable, "-c", _ONCE], env=environment, capture_output=True, text=True, cwd=here)
+    assert ("cannot be kept" in done.stderr) == (folder is None), done.stderr
+    assert list(here.iterdir()) == []
+    found = {path.parents[1] for path in tmp_path.rglob("*.nbc")}
+    assert found == (set() if folder is None else {tmp_path / folder})
+
+
+_TWO_THREADS = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from numba.core import caching
+from pseudolabel.pairwise.jit import compiled
+
+look = caching.UserProvidedCacheLocator.get_suitable_cache_subpath  # numba calls it between its looks at the setting
+first, second, done = threading.Event(), threading.Event(), threading.Event()
+
+def slow_look(path):
+    if not first.is_set():
+        first.set()
+        second.wait(1)
+    else:
+        second.set()
+        done.wait(1)
+    return look(path)
+
+caching.UserProvidedCacheLocator.get_suitable_cache_subpath = staticmethod(slow_look)
+
+def make(number):
+    if number:
+        first.wait(9)
+    def function(x):
+        return x + number
+    made = compiled(function)
+    made(1)
+    done.set()
+    return made.stats.cache_path
+
+with ThreadPoolExecutor(2) as pool:
+    print(*set(pool.map(make, range(2))), sep="\\n")
+"""
+
+
+def test_threads_that_compile_at_once_cache_in_the_same_place(tmp_path: Path) -> None:
+    """The setting once was put back while another thread was about to read it: a cache lay in the repository's root."""
+    here, script = tmp_path / "here", tmp_path / "script.py"
+    here.mkdir()
+    script.write_text(_TWO_THREADS)
+    environment = os.environ | {"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=here)
+    assert list(here.iterdir()) == []
+    (folder,) = (tmp_path / "cache/pseudolabel").iterdir()
+    assert done.stdout == f"{folder}\n"

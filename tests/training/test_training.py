@@ -192,12 +192,14 @@ def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
 
 
 def test_a_process_without_a_gpu_of_its_own_says_so_itself(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # whatever there are, the second is one too many
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)  # the second is one too many
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError) as error, joined("cuda"):
         pass
-    assert str(error.value) == "--device cuda:1: torch sees 1 GPUs; use --device auto or cpu"
+    assert str(error.value) == "--device cuda:1: torch sees 1 cuda device; use --device auto or cpu"
     assert error.value.alone
 
 
@@ -205,7 +207,16 @@ def test_one_gpu_for_several_processes_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError) as error, joined("cuda:0"):
         pass
-    assert str(error.value) == "--device cuda:0 is one GPU for 2 processes; use --device cuda"
+    assert str(error.value) == "--device cuda:0 is one accelerator for 2 processes; use --device cuda"
+
+
+def test_several_processes_cannot_share_an_accelerator_that_is_always_one(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError) as error, joined("auto"):
+        pass
+    assert str(error.value) == "--device auto is one accelerator (mps) for 2 processes; use --device cpu"
 
 
 def test_a_batch_of_more_images_than_there_are_is_stated_as_it_is(tmp_path, capsys):
