@@ -15,6 +15,7 @@ from pseudolabel.runtime.progress import RichProgress, Silence
 from . import comparisons, data, runs
 from .failures import exit_code, speaks_for_all, traced
 from .flags import sign
+from .help import PlainCommand, PlainGroup
 
 EXAMPLES = {
     "train-cam": "pseudolabel train-cam --dataset voc --root VOCdevkit/VOC2012 --out work/cam.h5",
@@ -38,9 +39,11 @@ EXAMPLES = {
 """One runnable line a command, which its help ends with."""
 
 app = typer.Typer(
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Weak labels in, pixel masks out, and honest scores.",
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    cls=PlainGroup,
 )
 
 
@@ -88,7 +91,9 @@ def _settings(stage: str, config: Path | None, assignments: list[str], words: di
 
 
 for _stage in STAGES:
-    app.command(_stage, epilog=f"Example: {EXAMPLES[_stage]}", rich_help_panel="Stages")(_stage_command(_stage))
+    app.command(_stage, cls=PlainCommand, epilog=f"Example: {EXAMPLES[_stage]}", rich_help_panel="Stages")(
+        _stage_command(_stage)
+    )
 _RUNS: dict[str, Callable[..., None]] = {
     "run": runs.run,
     "compare": comparisons.compare,
@@ -97,7 +102,7 @@ _RUNS: dict[str, Callable[..., None]] = {
     "demo": runs.demo,
 }
 for _name, _function in _RUNS.items():
-    app.command(_name, epilog=f"Example: {EXAMPLES[_name]}", rich_help_panel="Runs")(_function)
+    app.command(_name, cls=PlainCommand, epilog=f"Example: {EXAMPLES[_name]}", rich_help_panel="Runs")(_function)
 app.add_typer(data.app, name="data", rich_help_panel="Runs")
 
 

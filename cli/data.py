@@ -22,10 +22,12 @@ from pseudolabel.options import (
 from pseudolabel.runtime.progress import RichProgress
 
 from .flags import command_of
+from .help import PlainCommand, PlainGroup
 
 app = typer.Typer(
     help="Check a data set, show its weak labels, write its tags, simulate weak labels, or make a synthetic set.",
     no_args_is_help=True,
+    cls=PlainGroup,
 )
 
 
@@ -106,7 +108,7 @@ def _simulate(kind: str) -> Callable[..., None]:
 def _command(name: str, model: type[BaseModel], action: Callable[..., None], example: str) -> None:
     """Add a command whose flags are a model's fields."""
     command = command_of(f"data {name}", model, action)
-    app.command(name, epilog=f"Example: pseudolabel data {name} {example}")(command)
+    app.command(name, cls=PlainCommand, epilog=f"Example: pseudolabel data {name} {example}")(command)
 
 
 _command("check", DataCheckOptions, _check, "--dataset voc --root VOCdevkit/VOC2012 --split val")

@@ -8,6 +8,8 @@ A field has one of three roles, kept in its JSON schema under ``role``:
 * ``input``: an earlier artefact or a place of data. What was read is recorded by digest: a moved file is no change.
 * ``option``: changes what is computed. A stored artefact is fresh only while these are equal.
 * ``execution``: where and how fast (output path, device, workers). Never makes an artefact stale.
+
+Its panel says where the help shows it: by default that of its role; ``rare``, shown last, for what is rarely changed.
 """
 
 from pseudolabel.options.base import (

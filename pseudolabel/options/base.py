@@ -21,9 +21,9 @@ class StageOptions(BaseModel):
 
     writes_folder: ClassVar[bool] = False
 
-    out: Path = option(..., "Where to write the artefact.", role="execution")
+    out: Path = option(..., "Where to write the artefact.", role="execution", panel="input")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", role="execution", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
+    seed: int = option(0, "Seed of everything random.", panel="execution", ge=0, le=2**32 - 1)
     workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
     overwrite: bool = option(False, "Replace an existing output, and start a half-finished one anew.", role="execution")
 
@@ -66,15 +66,16 @@ class DataOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
-    dataset: DatasetName = option("voc", "Layout of the data set.")
+    dataset: DatasetName = option("voc", "Layout of the data set.", panel="input")
     root: Path | None = option(
         None, "Folder of the data set; --dataset synthetic makes itself there if it is missing.", role="input"
     )
-    split: str = option("train", "Name of a list file of the data set, or a path to any list of ids.")
+    split: str = option("train", "Name of a list file of the data set, or a path to any list of ids.", panel="input")
     tag_source: TagSource = option(
         "auto",
         "Where image tags come from. auto: the layout's own weak source (xml, instances, csv or folders); "
         "weak: what scribbles, points and boxes imply; masks reads the pixel masks and marks every result oracle.",
+        panel="input",
     )
     tags_file: Path | None = option(None, "CSV of image tags: id,class[;class...].", role="input")
 
@@ -97,7 +98,7 @@ class DatasetOptions(DataOptions, StageOptions):
     """Where a data set enters the chain. Later stages read it from their input artefact."""
 
     on_error: Literal["stop", "skip"] = option(
-        "stop", "What an unreadable image does: stop, or skip it and record it in the artefact."
+        "stop", "What an unreadable image does: stop, or skip it and record it in the artefact.", panel="rare"
     )
 
 

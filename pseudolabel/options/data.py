@@ -23,16 +23,16 @@ class DataCheckOptions(WeakLabelOptions):
 class DataTagsOptions(WeakLabelOptions):
     """Write the image tags as the CSV that --tags-file reads."""
 
-    out: Path | None = option(None, "Where to write the table. none: on stdout.", role="execution")
+    out: Path | None = option(None, "Where to write the table. none: on stdout.", role="execution", panel="input")
 
 
 class DataShowOptions(WeakLabelOptions):
     """Draw the weak labels thick and in colour over their photographs, one PNG an image."""
 
-    out: Path = option(..., "Folder for the pictures; it must be missing or empty.", role="execution")
-    ids: Names | None = option(None, "Images to draw, separated by commas. none: a random choice.")
+    out: Path = option(..., "Folder for the pictures; it must be missing or empty.", role="execution", panel="input")
+    ids: Names | None = option(None, "Images to draw, separated by commas. none: a random choice.", panel="input")
     count: int = option(20, "How many images to draw where no ids are given.", ge=1)
-    seed: int = option(0, "Seed of the choice.", ge=0, le=2**32 - 1)
+    seed: int = option(0, "Seed of the choice.", panel="execution", ge=0, le=2**32 - 1)
 
 
 class SimulateOptions(DataOptions):
@@ -41,8 +41,8 @@ class SimulateOptions(DataOptions):
     from_: Literal["masks"] = option(
         ..., "What to simulate from: the pixel masks, named because all that is made with them is marked oracle."
     )
-    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution")
-    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
+    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution", panel="input")
+    seed: int = option(0, "Seed of everything random.", panel="execution", ge=0, le=2**32 - 1)
     workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
 
 
@@ -79,11 +79,11 @@ class SynthOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution")
+    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution", panel="input")
     train: int = option(240, "Images of split train.", ge=1, le=100_000)
     val: int = option(60, "Images of split val.", ge=1, le=100_000)
     size: int = option(160, "Long side of an image, in pixels.", ge=32, le=1024)
-    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
+    seed: int = option(0, "Seed of everything random.", panel="execution", ge=0, le=2**32 - 1)
 
 
 class DemoOptions(BaseModel):
@@ -91,7 +91,9 @@ class DemoOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
-    out: Path = option(Path("demo"), "Folder for the data set and everything made from it.", role="execution")
+    out: Path = option(
+        Path("demo"), "Folder for the data set and everything made from it.", role="execution", panel="input"
+    )
     supervision: Literal["tags", "scribbles"] = option(
         "tags",
         "What is known of a picture. tags: its classes, for the multi-stage route and co-training; scribbles: a stroke "

@@ -43,7 +43,7 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
     """Compute class activation maps of a split: several scales and mirrored, normalised per class to [0, 1]."""
 
     checkpoint: Path = reads("Checkpoint of train-cam or train-cosa.", kind="checkpoint", serves="cam")
-    split: str = option("train", "List file of the data set, or a path to any list of ids.")
+    split: str = option("train", "List file of the data set, or a path to any list of ids.", panel="input")
     head: Literal["main", "auxiliary", "mean"] | None = option(
         None, "Which classifier's maps. none: the auxiliary one where there is one."
     )
@@ -52,7 +52,9 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
         "Classes to make maps for: the image tags, or the network's own predictions. boxes: the image tags, and maps "
         "are zero outside of their class's boxes in images that have any.",
     )
-    tag_threshold: Share = option(0.5, "Probability above which a predicted tag counts; the best one always does.")
+    tag_threshold: Share = option(
+        0.5, "Probability above which a predicted tag counts; the best one always does.", panel="rare"
+    )
     size: int | None = option(
         None,
         "Long side of an image at scale 1, in pixels. none: twice the training crop, 1.5 times where maps are "
@@ -70,7 +72,7 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
         le=16,
     )
     normalise: Literal["minmax", "max"] = option(
-        "minmax", "Subtract each map's minimum and divide by its maximum, or only divide."
+        "minmax", "Subtract each map's minimum and divide by its maximum, or only divide.", panel="rare"
     )
     batch_size: int = option(
         16,
@@ -79,15 +81,15 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
         ge=1,
     )
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Number format of the forward pass.")
-    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.")
+    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.", panel="rare")
 
 
 class ImportCamsOptions(DatasetOptions):
     """Read others' CAMs: a folder of IRN-style .npy dictionaries, unpickling restricted to NumPy arrays."""
 
     cams: Path = reads("Folder of ID.npy files.")
-    array: str = option("high_res", "Key of the maps in each dictionary (IRN: high_res or cam).")
-    keys: str = option("keys", "Key of the class numbers; object classes count from 0.")
+    array: str = option("high_res", "Key of the maps in each dictionary (IRN: high_res or cam).", panel="rare")
+    keys: str = option("keys", "Key of the class numbers; object classes count from 0.", panel="rare")
     grid: int | None = option(
         64, "Long side to which maps are reduced before they are stored. none: keep their own size.", ge=1, le=4096
     )
@@ -106,7 +108,7 @@ class SearchThresholdOptions(LaterOptions):
     low: Share | None = option(None, "Also store a lower threshold, below which a pixel is surely background.")
     high: Share | None = option(None, "Also store a higher threshold, above which a pixel is surely foreground.")
     per_class: bool = option(False, "One threshold a class instead of one for all.")
-    minimum: Share = option(0.05, "Values up to this one are dropped before a mixture is fitted.")
+    minimum: Share = option(0.05, "Values up to this one are dropped before a mixture is fitted.", panel="rare")
 
 
 class CrfOptions(BaseModel):
@@ -122,9 +124,9 @@ class CrfOptions(BaseModel):
     )
     bilateral_weight: float | None = option(None, "Weight of the bilateral kernel.", ge=0, le=1e6)
     unary: Literal["soft", "hard"] | None = option(
-        None, "Start from the scores as probabilities, or from the label map. none: the preset's."
+        None, "Start from the scores as probabilities, or from the label map. none: the preset's.", panel="rare"
     )
-    gt_prob: float | None = option(None, "How sure a hard label is. none: the preset's.", gt=0, lt=1)
+    gt_prob: float | None = option(None, "How sure a hard label is. none: the preset's.", panel="rare", gt=0, lt=1)
     engine: CrfEngine = option(
         "lattice",
         "What filters with the bilateral kernel: the permutohedral lattice; exact, which takes minutes a photograph "
@@ -172,7 +174,7 @@ class RefineCrfOptions(CrfOptions, LaterOptions):
         "Leave unsure pixels unlabelled by the low and high thresholds: irn runs the CRF once with each, "
         "cosa compares the maps with both before one CRF.",
     )
-    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.")
+    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.", panel="rare")
 
 
 class ExportMasksOptions(LaterOptions):
@@ -182,7 +184,9 @@ class ExportMasksOptions(LaterOptions):
 
     labels: Path = reads("Soft labels, masks, or CAMs (then with --threshold).")
     threshold: Path | None = reads("Thresholds of search-threshold; needed for CAMs.", positional=False, default=None)
-    dataset: DatasetName | None = option(None, "Check that the labels are of this data set. none: take the artefact's.")
+    dataset: DatasetName | None = option(
+        None, "Check that the labels are of this data set. none: take the artefact's.", panel="rare"
+    )
     overlays: int = option(0, "How many images to draw: photograph, heat map, mask, ground truth side by side.", ge=0)
     contact_sheet: int = option(0, "How many random images to show on one sheet.", ge=0, le=400)
     rle: bool = option(False, "Also write coco.json with run-length encoded masks.")
@@ -206,7 +210,7 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOp
     checkpoint: Path = reads(
         "Checkpoint of train-segmenter, train-scribble or train-cosa.", kind="checkpoint", serves="segmenter"
     )
-    split: str = option("val", "List file of the data set, or a path to any list of ids.")
+    split: str = option("val", "List file of the data set, or a path to any list of ids.", panel="input")
     tags: Literal["none", "dataset", "boxes"] = option(
         "none",
         "dataset removes classes that the image tags exclude: for pseudo labels, not for honest inference. boxes: also "
@@ -215,7 +219,7 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOp
     crf: bool = option(False, "Refine the probabilities with a dense CRF.")
     batch_size: int = option(16, "Images that are computed at the same time.", role="execution", ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Number format of the forward pass.")
-    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.")
+    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.", panel="rare")
 
 
 class EvaluateMasksOptions(StageOptions):
@@ -223,18 +227,22 @@ class EvaluateMasksOptions(StageOptions):
 
     masks: Path = reads("Folder of PNG masks, masks.h5, or the folder of export-masks or predict-masks.")
     out: Path | None = option(  # type: ignore[assignment]  # the one stage that has a place of its own
-        None, "Where to write the scores. none: scores.h5 beside the masks.", role="execution"
+        None, "Where to write the scores. none: scores.h5 beside the masks.", role="execution", panel="input"
     )
-    dataset: DatasetName | None = option(None, "Layout of the data set. none: as the masks say.")
+    dataset: DatasetName | None = option(None, "Layout of the data set. none: as the masks say.", panel="input")
     root: Path | None = option(None, "Folder of the data set. none: as the masks say.", role="input")
-    split: str | None = option(None, "List file of the data set, or a path to any list of ids. none: as the masks say.")
+    split: str | None = option(
+        None, "List file of the data set, or a path to any list of ids. none: as the masks say.", panel="input"
+    )
     ignored: IgnoredPolicy = option(
         "background", "What a predicted 255 counts as: background (IRN), drop (ToCo, CoSA) or miss (SEAM, MCTformer)."
     )
     boundary: float | None = option(
-        0.02, "Boundary IoU's distance as a share of the image diagonal. none: leave it out.", gt=0, lt=1
+        0.02, "Boundary IoU's distance as a share of the image diagonal. none: leave it out.", panel="rare", gt=0, lt=1
     )
-    resamples: int = option(1000, "Bootstrap resamples of the images for the 95 % interval; 0: none.", ge=0, le=100_000)
+    resamples: int = option(
+        1000, "Bootstrap resamples of the images for the 95 % interval; 0: none.", panel="rare", ge=0, le=100_000
+    )
     worst: int = option(5, "How many of the worst images to name.", ge=0)
 
     @property

@@ -26,27 +26,29 @@ class TrainingOptions(StageOptions):
     recipe_batch: int | None = option(
         None,
         "Effective batch that the learning rate was chosen for; another one is warned about. none: the same.",
+        panel="rare",
         ge=1,
     )
     learning_rate: float = option(6e-5, "AdamW's peak rate for the backbone.", gt=0)
     head_rate: float = option(10.0, "Factor on the rate for the heads, which start from nothing.", gt=0)
     weight_decay: float = option(0.01, "AdamW's weight decay.", ge=0)
-    warmup: Share = option(0.05, "Share of the steps in which the rate rises linearly.")
-    decay_power: float = option(0.9, "Power of the polynomial decay to zero.", ge=0)
+    warmup: Share = option(0.05, "Share of the steps in which the rate rises linearly.", panel="rare")
+    decay_power: float = option(0.9, "Power of the polynomial decay to zero.", panel="rare", ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "Number format of the forward pass; auto is bfloat16 where the hardware computes in it."
     )
-    channels_last: bool = option(True, "Keep images in channels-last memory order, which is faster.")
+    channels_last: bool = option(True, "Keep images in channels-last memory order, which is faster.", panel="rare")
     log: bool = option(
         True, "Write curves as a CSV table and for TensorBoard into the folder OUT.log.", role="execution"
     )
     save_every: int = option(
-        100, "Steps between two states that a killed training resumes from.", role="execution", ge=1
+        100, "Steps between two states that a killed training resumes from.", role="execution", panel="rare", ge=1
     )
     resume_changed: bool = option(
         False,
         "Go on from the state of a training that was begun with other options or inputs; the checkpoint says which.",
         role="execution",
+        panel="rare",
     )
 
     @model_validator(mode="after")
@@ -75,7 +77,7 @@ class BackboneOptions(TrainingOptions, DatasetOptions):
     )
     pretrained: bool = option(True, "Let timm download its weights where no file is given.")
     output_stride: Stride | None = option(
-        None, "Stride of a CNN's last feature map (dilates what comes after). none: the backbone's own."
+        None, "Stride of a CNN's last feature map (dilates what comes after). none: the backbone's own.", panel="rare"
     )
     freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
     holdout: Share = option(0.1, "Share of the split that is kept from training to measure the tag mAP on.")
@@ -84,9 +86,12 @@ class BackboneOptions(TrainingOptions, DatasetOptions):
 class ClassifierOptions(BackboneOptions):
     """A network that learns image tags, and whose maps say where: what train-cam and train-cosa share."""
 
-    pooling: Literal["gap", "gmp"] = option("gap", "Global average or global max pooling of the maps.")
+    pooling: Literal["gap", "gmp"] = option("gap", "Global average or global max pooling of the maps.", panel="rare")
     auxiliary_block: int | None = option(
-        -3, "Block of a plain ViT that a second classifier reads, counted from the end. none: no auxiliary head.", lt=0
+        -3,
+        "Block of a plain ViT that a second classifier reads, counted from the end. none: no auxiliary head.",
+        panel="rare",
+        lt=0,
     )
 
 
@@ -97,6 +102,7 @@ class WatchedOptions(BackboneOptions):
         200,
         "Steps between two pictures of a batch in OUT.log: maps, labels, predictions. none: none.",
         role="execution",
+        panel="rare",
         ge=1,
     )
     validate_on: str | None = option(
@@ -125,7 +131,7 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     """Train a segmentation network and its guided CAMs together, from image tags alone (CoSA)."""
 
     auxiliary_stage: int = option(
-        -2, "Stage of a CNN that the second classifier reads, counted from the end.", lt=-1, ge=-8
+        -2, "Stage of a CNN that the second classifier reads, counted from the end.", panel="rare", lt=-1, ge=-8
     )
     crop_scale: Range | None = option(
         None,
@@ -137,8 +143,10 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     teacher_decay: float = option(
         0.9994, "Decay of the average that is the teacher, at most step / (step + 10).", gt=0, lt=1
     )
-    teacher_scales: Scales = option((1.0, 0.5, 1.5), "Scales that the teacher's CAMs are summed over; with 1.")
-    teacher_flip: bool = option(True, "The teacher looks at mirrored views, too.")
+    teacher_scales: Scales = option(
+        (1.0, 0.5, 1.5), "Scales that the teacher's CAMs are summed over; with 1.", panel="rare"
+    )
+    teacher_flip: bool = option(True, "The teacher looks at mirrored views, too.", panel="rare")
     propagate: int = option(
         0, "How often the teacher's maps are passed on along what a plain ViT's patches attend to.", ge=0, le=16
     )
@@ -149,28 +157,36 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     )
     low: Share = option(0.25, "Score below which a pixel is background, until a first fit.")
     high: Share = option(0.7, "Score from which on a pixel is foreground, until a first fit.")
-    queue: int = option(100, "Batches whose scores the mixture is fitted to.", ge=1, le=100_000)
-    threshold_decay: float = option(0.99, "Decay of the thresholds' average.", ge=0, lt=1)
+    queue: int = option(100, "Batches whose scores the mixture is fitted to.", panel="rare", ge=1, le=100_000)
+    threshold_decay: float = option(0.99, "Decay of the thresholds' average.", panel="rare", ge=0, lt=1)
     cam_rule: Literal["described", "released"] = option(
-        "described", "Compare enlarged maps with the thresholds, or as the released code does, after a softmax."
+        "described",
+        "Compare enlarged maps with the thresholds, or as the released code does, after a softmax.",
+        panel="rare",
     )
-    temperature: float = option(0.01, "Temperature of the segmentation labels' softmax.", gt=0)
+    temperature: float = option(0.01, "Temperature of the segmentation labels' softmax.", panel="rare", gt=0)
     perplexity: float | None = option(
         0.8, "Strength of the soft perplexity weights, in (0, 1). none: all pixels count alike.", gt=0, lt=1
     )
-    perplexity_power: float = option(1.0, "Power of the perplexity.", gt=0)
+    perplexity_power: float = option(1.0, "Power of the perplexity.", panel="rare", gt=0)
     c2s: float | None = option(0.1, "Weight of CAM labels for the segmentation. none: off.", ge=0)
     balanced: bool = option(
-        True, "Background and foreground weigh the same in c2s, as released; else every pixel weighs the same."
+        True,
+        "Background and foreground weigh the same in c2s, as released; else every pixel weighs the same.",
+        panel="rare",
     )
-    auxiliary_share: Share = option(0.5, "Share of the auxiliary CAM's labels in c2s; the rest is the main one's.")
+    auxiliary_share: Share = option(
+        0.5, "Share of the auxiliary CAM's labels in c2s; the rest is the main one's.", panel="rare"
+    )
     s2c: float | None = option(0.05, "Weight of segmentation labels for the CAMs. none: off.", ge=0)
     regulariser: float | None = option(0.05, "Weight of the gated dense energy. none: off.", ge=0)
     contrastive: float | None = option(0.1, "Weight of the contrastive separation. none: off.", ge=0)
-    contrastive_temperature: float = option(0.5, "Temperature of the contrastive separation.", gt=0)
-    contrastive_cells: int = option(64, "Cells of an image that are compared with each other.", ge=2, le=4096)
-    contrastive_perplexity: float = option(1.0, "Cells of a higher perplexity are not compared.", gt=0)
-    embedding: int = option(128, "Channels of the projection that cells are compared in.", ge=1, le=4096)
+    contrastive_temperature: float = option(0.5, "Temperature of the contrastive separation.", panel="rare", gt=0)
+    contrastive_cells: int = option(
+        64, "Cells of an image that are compared with each other.", panel="rare", ge=2, le=4096
+    )
+    contrastive_perplexity: float = option(1.0, "Cells of a higher perplexity are not compared.", panel="rare", gt=0)
+    embedding: int = option(128, "Channels of the projection that cells are compared in.", panel="rare", ge=1, le=4096)
 
     @model_validator(mode="after")
     def _settings_agree(self) -> TrainCosaOptions:
@@ -198,8 +214,10 @@ class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
     cams: Path | None = option(
         None, "CAMs, or soft labels, of the same images, for --objectness and --fill.", role="input"
     )
-    width: int = option(3, "Diameter of points and of XML's strokes, in pixels of the photograph.", ge=1, le=64)
-    by_image: bool = option(False, "The partial cross entropy counts images alike, not labelled pixels.")
+    width: int = option(
+        3, "Diameter of points and of XML's strokes, in pixels of the photograph.", panel="rare", ge=1, le=64
+    )
+    by_image: bool = option(False, "The partial cross entropy counts images alike, not labelled pixels.", panel="rare")
     regulariser: Literal["none", "densecrf", "normalised-cut", "kernel-cut", "gated-crf", "dfr"] = option(
         "dfr", "Loss of what is not labelled. dfr: the dynamic feature regularised loss, and its feature consistency."
     )
@@ -209,23 +227,43 @@ class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
     start: Share = option(0.2, "Share of the steps at the start in which labels alone teach.")
     ramp: Share = option(0.2, "Share of the steps in which the regulariser's weight then rises to its full value.")
     sigma_xy: float | None = option(
-        None, "Width of the kernel in position, pixels of a view. none: the regulariser's own.", ge=0.1, le=1e6
+        None,
+        "Width of the kernel in position, pixels of a view. none: the regulariser's own.",
+        panel="rare",
+        ge=0.1,
+        le=1e6,
     )
     sigma_rgb: float | None = option(
-        None, "Width of the kernel in colour, grey levels of 0-255. none: the regulariser's own.", ge=0.01, le=1e6
+        None,
+        "Width of the kernel in colour, grey levels of 0-255. none: the regulariser's own.",
+        panel="rare",
+        ge=0.01,
+        le=1e6,
     )
     map_scale: float | None = option(
-        None, "Size of the maps that are regularised over a view's. none: the regulariser's own.", gt=0, le=1
+        None,
+        "Size of the maps that are regularised over a view's. none: the regulariser's own.",
+        panel="rare",
+        gt=0,
+        le=1,
     )
     sigma_embedding: float | None = option(
-        0.5, "Width of dfr's kernel in its embedding. none: a kernel in position and colour alone.", ge=0.01, le=1e6
+        0.5,
+        "Width of dfr's kernel in its embedding. none: a kernel in position and colour alone.",
+        panel="rare",
+        ge=0.01,
+        le=1e6,
     )
-    embedding: int = option(8, "Dimensions of dfr's embedding.", ge=1, le=256)
+    embedding: int = option(8, "Dimensions of dfr's embedding.", panel="rare", ge=1, le=256)
     consistency: float | None = option(0.1, "Weight of dfr's feature consistency. none: off.", ge=0)
     confidence: Share | None = option(
-        0.9, "Least share of a prediction that labels a cell for the consistency. none: only what is labelled counts."
+        0.9,
+        "Least share of a prediction that labels a cell for the consistency. none: only what is labelled counts.",
+        panel="rare",
     )
-    cells: int = option(64, "Cells of an image whose embeddings are compared with each other.", ge=2, le=4096)
+    cells: int = option(
+        64, "Cells of an image whose embeddings are compared with each other.", panel="rare", ge=2, le=4096
+    )
     exclusion: float | None = option(
         None, "Weight of the loss on classes where tags or boxes exclude them. none: off.", ge=0
     )
@@ -244,6 +282,7 @@ class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
         (20.0, 22.1, 34.9, 38.1, 239.7),
         "Seconds that the tags, points, scribbles, boxes and mask of an image take to draw, to state what labels cost.",
         role="execution",
+        panel="rare",
     )
 
     @model_validator(mode="after")
@@ -278,5 +317,5 @@ class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
     holdout: Share = option(0.0, "Share of the images kept from training, to measure agreement with their masks.")
     freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
     on_error: Literal["stop", "skip"] = option(
-        "stop", "What an unreadable image does: stop, or skip it and record it in the artefact."
+        "stop", "What an unreadable image does: stop, or skip it and record it in the artefact.", panel="rare"
     )
