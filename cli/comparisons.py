@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudolabel.runtime.progress import RichProgress
-
 from .failures import traced
 from .flags import Json, Quiet, Trace
 
@@ -54,6 +52,7 @@ def report(
     """Write one HTML page about runs: tables, curves, mixtures, pictures, lineage; it loads nothing from anywhere."""
     with traced(trace):
         from pseudolabel.runs.report.page import write_report
+        from pseudolabel.runtime.progress import RichProgress
 
         from .render import show_result
 

@@ -23,7 +23,6 @@ from pseudolabel.options.fields import (
     type_of,
     validated,
 )
-from pseudolabel.runtime.progress import RichProgress
 
 from .failures import traced
 from .help import PANELS
@@ -49,16 +48,13 @@ Quiet = Annotated[bool, _shared("--quiet", "Nothing on stderr but warnings and e
 Trace = Annotated[bool, _shared("--traceback", "Show where an error came from.")]
 
 
-def sign(
-    function: Callable[..., None], model: type[BaseModel], doc: str, *, layered: bool = True
-) -> Callable[..., None]:
+def sign(function: Callable[..., None], model: type[BaseModel], *, layered: bool = True) -> Callable[..., None]:
     """Give a function of keywords the signature that Typer makes a command line from.
 
     Args:
         function: Takes ``as_json``, ``quiet``, ``trace`` and every setting by its name; if layered also ``config`` and
             ``assignments``.
         model: The settings; positional ones come first, then a panel after the other, each as FIRST says.
-        doc: The help text.
         layered: Whether settings may also come from --config and --set.
     """
     names = sorted(model.model_fields, key=lambda name: _place(model, name))
@@ -71,7 +67,6 @@ def sign(
     ]
     function.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     function.__annotations__ = annotations
-    function.__doc__ = doc
     return function
 
 
@@ -80,17 +75,19 @@ def command_of(name: str, model: type[BaseModel], action: Callable[..., None]) -
 
     Args:
         name: Its words, for errors.
-        model: The settings; its docstring is the help text.
+        model: The settings.
         action: Takes the validated settings, where to report, and ``as_json``.
     """
 
     def command(**words: Any) -> None:
         as_json, quiet, trace = (words.pop(flag) for flag in ("as_json", "quiet", "trace"))
         with traced(trace):
+            from pseudolabel.runtime.progress import RichProgress
+
             given = {key: value for key, value in words.items() if value is not None}
             action(validated(model, given, where=name), RichProgress(quiet=quiet), as_json=as_json)
 
-    return sign(command, model, model.__doc__ or "", layered=False)
+    return sign(command, model, layered=False)
 
 
 def _default(annotation: Any) -> bool | None:

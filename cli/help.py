@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import typer
@@ -16,7 +16,7 @@ _NAMES = 24  # columns of the names; a longer name has a line of its own, so tha
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help needs no Rich, which would take half of the time until the help is there."""
+    """A command whose help is plain text, so that Rich need not be imported for it."""
 
     def get_help_option(self, ctx: Any) -> Any:
         """The option ``--help``, among those that all commands share."""
@@ -35,17 +35,28 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """A group whose help lists commands by panel, one line each."""
+    """A group whose help lists its commands by panel, and builds none of them for it."""
+
+    panels: Mapping[str, Mapping[str, str]] = {}
+    """Heading to name to what the command does."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the group's own parameters, then its commands."""
         write_parameters(self.get_params(ctx), formatter)
-        panels: dict[str, list[tuple[str, str]]] = {}
-        for name in self.list_commands(ctx):
-            command: Any = self.get_command(ctx, name)
-            panels.setdefault(command.rich_help_panel or "Commands", []).append((name, command.help or ""))
-        for panel, rows in panels.items():
-            write_rows(panel, rows, formatter)
+        for panel, lines in self.panels.items():
+            write_rows(panel, lines.items(), formatter)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters; a switch that is not given is False: for None, Typer would import and build a validator."""
+        parameters: list[Any] = super().get_params(ctx)
+        for parameter in parameters:
+            if parameter.is_flag and parameter.default is None:
+                parameter.default = False
+        return parameters
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands."""
+        return list(self.commands)
 
 
 def write_parameters(parameters: Iterable[Any], formatter: Any) -> None:

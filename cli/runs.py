@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pseudolabel.options import DemoOptions
-from pseudolabel.runtime.progress import RichProgress
+from pseudolabel.options.data import DemoOptions
 
 from .failures import traced
 from .flags import Json, Quiet, Trace, command_of
+
+if TYPE_CHECKING:
+    from pseudolabel.runtime.progress import RichProgress
 
 Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="YAML file, or a packaged pipeline: voc-mini/multi-stage.")
@@ -48,6 +50,7 @@ def run(
         from pseudolabel.options.settings import parse_assignments
         from pseudolabel.runs.pipeline import find_config, read_pipeline
         from pseudolabel.runs.runner import plan, run_pipeline
+        from pseudolabel.runtime.progress import RichProgress
 
         from . import summaries
         from .render import print_json

@@ -14,6 +14,12 @@ DatasetName = Literal["voc", "coco", "folder", "synthetic"]
 TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks", "weak"]
 
 
+class Mixin(BaseModel):
+    """Settings that models of stages share; not to be built alone, so that no import builds their validators."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
 class StageOptions(BaseModel):
     """What every stage takes. Unknown names are errors that name the nearest known one."""
 

@@ -12,7 +12,7 @@ from pseudolabel.options.fields import Names, Share, option
 
 
 class DataCheckOptions(WeakLabelOptions):
-    """List everything that is wrong with a data set at once: exit code 2 if there is anything."""
+    """Settings of ``data check``."""
 
     mask_list: Path | None = option(
         None, "List of ids whose pixel masks train-scribble is to use: they need no other label.", role="input"
@@ -21,13 +21,13 @@ class DataCheckOptions(WeakLabelOptions):
 
 
 class DataTagsOptions(WeakLabelOptions):
-    """Write the image tags as the CSV that --tags-file reads."""
+    """Settings of ``data tags``."""
 
     out: Path | None = option(None, "Where to write the table. none: on stdout.", role="execution", panel="input")
 
 
 class DataShowOptions(WeakLabelOptions):
-    """Draw the weak labels thick and in colour over their photographs, one PNG an image."""
+    """Settings of ``data show``."""
 
     out: Path = option(..., "Folder for the pictures; it must be missing or empty.", role="execution", panel="input")
     ids: Names | None = option(None, "Images to draw, separated by commas. none: a random choice.", panel="input")
@@ -47,7 +47,7 @@ class SimulateOptions(DataOptions):
 
 
 class SimulateScribblesOptions(SimulateOptions):
-    """Simulate scribbles from masks: one stroke an object along its middle, and background strokes, as ID.png."""
+    """Settings of ``data scribbles``."""
 
     length: float = option(1.0, "Share of each stroke that is kept; a shorter one is a part of the longer.", gt=0, le=1)
     wobble: Share = option(
@@ -58,7 +58,7 @@ class SimulateScribblesOptions(SimulateOptions):
 
 
 class SimulatePointsOptions(SimulateOptions):
-    """Simulate points from masks: one in the middle of each object's largest inscribed disc, as points.csv."""
+    """Settings of ``data points``."""
 
     wobble: Share = option(
         0.3, "How far the hand strays from the middle, as a share of the disc's radius; 0: not at all."
@@ -67,7 +67,7 @@ class SimulatePointsOptions(SimulateOptions):
 
 
 class SimulateBoxesOptions(SimulateOptions):
-    """Simulate boxes from masks: one around each object, as VOC annotations ID.xml."""
+    """Settings of ``data boxes``."""
 
     jitter: float = option(
         0.0, "How far each edge may stray, as a share of the box's side; 0: boxes are tight.", ge=0, lt=0.5
@@ -75,7 +75,7 @@ class SimulateBoxesOptions(SimulateOptions):
 
 
 class SynthOptions(BaseModel):
-    """Make a synthetic data set in VOC layout: the same settings give the same bytes."""
+    """Settings of ``data synth``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -87,7 +87,7 @@ class SynthOptions(BaseModel):
 
 
 class DemoOptions(BaseModel):
-    """Make a small data set, take two ways to masks on it, and compare them: no network, no GPU, some five minutes."""
+    """Settings of ``demo``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 

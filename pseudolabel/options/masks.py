@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 
-from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, StageOptions
+from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, Mixin, StageOptions
 from pseudolabel.options.fields import Scales, Share, option, reads
 
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
@@ -15,7 +15,7 @@ CrfEngine = Literal["lattice", "exact", "pydensecrf"]
 IgnoredPolicy = Literal["background", "drop", "miss"]
 
 
-class NetworkOptions(BaseModel):
+class NetworkOptions(Mixin):
     """Which network of a checkpoint that holds two."""
 
     network: Literal["teacher", "student"] | None = option(
@@ -23,7 +23,7 @@ class NetworkOptions(BaseModel):
     )
 
 
-class BoundOptions(BaseModel):
+class BoundOptions(Mixin):
     """Boxes that constrain where classes may be."""
 
     boxes: Path | None = option(
@@ -40,7 +40,7 @@ class BoundOptions(BaseModel):
 
 
 class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
-    """Compute class activation maps of a split: several scales and mirrored, normalised per class to [0, 1]."""
+    """Settings of ``make-cams``."""
 
     checkpoint: Path = reads("Checkpoint of train-cam or train-cosa.", kind="checkpoint", serves="cam")
     split: str = option("train", "List file of the data set, or a path to any list of ids.", panel="input")
@@ -85,7 +85,7 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
 
 
 class ImportCamsOptions(DatasetOptions):
-    """Read others' CAMs: a folder of IRN-style .npy dictionaries, unpickling restricted to NumPy arrays."""
+    """Settings of ``import-cams``."""
 
     cams: Path = reads("Folder of ID.npy files.")
     array: str = option("high_res", "Key of the maps in each dictionary (IRN: high_res or cam).", panel="rare")
@@ -96,7 +96,7 @@ class ImportCamsOptions(DatasetOptions):
 
 
 class SearchThresholdOptions(LaterOptions):
-    """Choose the score below which a pixel is background: without masks, as an oracle sweep, or fixed."""
+    """Settings of ``search-threshold``."""
 
     cams: Path = reads("CAMs of make-cams or import-cams.")
     method: Literal["mixture", "released", "sweep", "fixed"] = option(
@@ -111,7 +111,7 @@ class SearchThresholdOptions(LaterOptions):
     minimum: Share = option(0.05, "Values up to this one are dropped before a mixture is fitted.", panel="rare")
 
 
-class CrfOptions(BaseModel):
+class CrfOptions(Mixin):
     """The dense CRF's settings: a named preset, and each of its numbers."""
 
     preset: CrfPreset = option("irn", "Named settings of a published system; single numbers below override it.")
@@ -135,7 +135,7 @@ class CrfOptions(BaseModel):
 
 
 class SearchCrfOptions(LaterOptions):
-    """Choose the dense CRF's settings by a random search: without masks, by edges and areas, or as an oracle."""
+    """Settings of ``search-crf``."""
 
     cams: Path = reads("CAMs, or soft labels of predict-masks.")
     threshold: Path | None = reads("Thresholds of search-threshold; needed for CAMs.", positional=False, default=None)
@@ -160,7 +160,7 @@ class SearchCrfOptions(LaterOptions):
 
 
 class RefineCrfOptions(CrfOptions, LaterOptions):
-    """Refine CAMs or predicted soft labels with a mean-field dense CRF on the original photographs."""
+    """Settings of ``refine-crf``."""
 
     cams: Path = reads("CAMs, or soft labels of predict-masks.")
     threshold: Path | None = reads("Thresholds of search-threshold; needed for CAMs.", positional=False, default=None)
@@ -178,7 +178,7 @@ class RefineCrfOptions(CrfOptions, LaterOptions):
 
 
 class ExportMasksOptions(LaterOptions):
-    """Write 8-bit palette PNG masks and masks.h5, with overlays, COCO RLE and a contact sheet on request."""
+    """Settings of ``export-masks``."""
 
     writes_folder: ClassVar[bool] = True
 
@@ -192,7 +192,7 @@ class ExportMasksOptions(LaterOptions):
     rle: bool = option(False, "Also write coco.json with run-length encoded masks.")
 
 
-class PredictionOptions(BaseModel):
+class PredictionOptions(Mixin):
     """How a segmenter looks at an image."""
 
     size: int | None = option(
@@ -203,7 +203,7 @@ class PredictionOptions(BaseModel):
 
 
 class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOptions, LaterOptions):
-    """Predict masks of a split with a trained segmenter: soft.h5, masks.h5 and PNG files in one folder."""
+    """Settings of ``predict-masks``."""
 
     writes_folder: ClassVar[bool] = True
 
@@ -223,7 +223,7 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOp
 
 
 class EvaluateMasksOptions(StageOptions):
-    """Score masks against ground truth, with everything that the number depends on beside it."""
+    """Settings of ``evaluate-masks``."""
 
     masks: Path = reads("Folder of PNG masks, masks.h5, or the folder of export-masks or predict-masks.")
     out: Path | None = option(  # type: ignore[assignment]  # the one stage that has a place of its own

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 
-from pseudolabel.options.base import DatasetOptions, LaterOptions, StageOptions, WeakLabelOptions
+from pseudolabel.options.base import DatasetOptions, LaterOptions, Mixin, StageOptions, WeakLabelOptions
 from pseudolabel.options.fields import Range, Scales, Seconds, Share, Stride, as_word, option, reads
 
 
@@ -60,7 +60,7 @@ class TrainingOptions(StageOptions):
         return self
 
 
-class AverageOptions(BaseModel):
+class AverageOptions(Mixin):
     """What is kept of a training."""
 
     ema: float | None = option(
@@ -124,11 +124,11 @@ class WatchedOptions(BackboneOptions):
 
 
 class TrainCamOptions(AverageOptions, ClassifierOptions):
-    """Train a classification network on image tags, whose class activation maps later stages use."""
+    """Settings of ``train-cam``."""
 
 
 class TrainCosaOptions(WatchedOptions, ClassifierOptions):
-    """Train a segmentation network and its guided CAMs together, from image tags alone (CoSA)."""
+    """Settings of ``train-cosa``."""
 
     auxiliary_stage: int = option(
         -2, "Stage of a CNN that the second classifier reads, counted from the end.", panel="rare", lt=-1, ge=-8
@@ -200,7 +200,7 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
 
 
 class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
-    """Train a segmenter from scribbles, points, boxes, tags or masks, in any mixture, with a regularised loss."""
+    """Settings of ``train-scribble``."""
 
     holdout: Share = option(0.0, "Share of the split that is kept from training to measure agreement with its labels.")
     supervision: Literal["weak", "masks"] = option(
@@ -297,7 +297,7 @@ class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
 
 
 class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
-    """Train a segmentation network on exported masks; pixels of value 255 teach nothing."""
+    """Settings of ``train-segmenter``."""
 
     masks: Path = reads("masks.h5, or the folder that holds it.", kind="masks")
     backbone: str | None = option(None, "Name of any timm backbone. none: the one that made the masks.")
