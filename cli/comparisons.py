@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from pseudolabel.runs.report.tables import Table
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="Folders of runs, or of artefacts made by hand; repeatable.")
+    list[Path],
+    typer.Argument(metavar="RUN", help="Folder of a run, or of artefacts made by single commands; may be repeated."),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The page to write.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")]
 Pictures = Annotated[
-    int, typer.Option("--pictures", metavar="INTEGER", min=0, help="Best, median and worst images to show of each.")
+    int,
+    typer.Option(
+        "--pictures", metavar="INTEGER", min=0, help="Number of best, median and worst images to show per run."
+    ),
 ]
 Root = Annotated[
-    Path | None, typer.Option("--root", metavar="PATH", help="Where the data set lies now, if it has moved.")
+    Path | None, typer.Option("--root", metavar="PATH", help="Folder of the data set, if it has moved since the runs.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
 def compare(runs: Runs, *, as_json: Json = False, trace: Trace = False) -> None:

@@ -28,8 +28,9 @@ from .failures import traced
 from .help import PANELS
 
 FIRST = (
-    "dataset", "root", "split", "out", "scribbles", "points", "boxes",
-    "backbone", "decoder", "epochs", "batch_size", "learning_rate", "crop", "regulariser", "threshold",
+    "dataset", "root", "split", "out", "scribbles", "points", "boxes", "threshold",
+    "backbone", "decoder", "epochs", "batch_size", "learning_rate", "crop", "regulariser",
+    "method", "tags", "size", "scales", "flip", "crf", "preset",
 )  # fmt: skip
 """What people change first leads its panel, in this order; the rest follows in the models' order."""
 _WIDEST = 60  # characters of a list of choices that stands with the flag; the name of the choices has a line of its own
@@ -41,11 +42,13 @@ def _shared(flag: str, help: str, metavar: str | None = None) -> Any:
     return typer.Option(flag, help=help, metavar=metavar, rich_help_panel=PANELS["execution"])
 
 
-Config = Annotated[Path | None, _shared("--config", "YAML file of settings; --set and flags override it.", "FILE")]
-Assignments = Annotated[list[str] | None, _shared("--set", "One setting, repeatable; flags override it.", "KEY=VALUE")]
-Json = Annotated[bool, _shared("--json", "Print the result as one JSON document.")]
-Quiet = Annotated[bool, _shared("--quiet", "Nothing on stderr but warnings and errors.")]
-Trace = Annotated[bool, _shared("--traceback", "Show where an error came from.")]
+Config = Annotated[Path | None, _shared("--config", "YAML file of settings. --set and flags override it.", "FILE")]
+Assignments = Annotated[
+    list[str] | None, _shared("--set", "A single setting; may be repeated. Flags override it.", "KEY=VALUE")
+]
+Json = Annotated[bool, _shared("--json", "Print the result as JSON.")]
+Quiet = Annotated[bool, _shared("--quiet", "Print only warnings and errors to stderr.")]
+Trace = Annotated[bool, _shared("--traceback", "Print the Python traceback of an error.")]
 
 
 def sign(function: Callable[..., None], model: type[BaseModel], *, layered: bool = True) -> Callable[..., None]:

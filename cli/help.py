@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 
 PANELS = {"input": "Inputs and output", "option": "Settings", "execution": "Execution", "rare": "Rarely changed"}
 """Headings of a command's help, in their order, by the panel of what stands there."""
+_UNBROKEN = re.compile(r"(default:|[<>]=?) ")
+"""Where a line would break badly: within a default or a bound."""
 _INDENT = 2
 _NAMES = 24  # columns of the names; a longer name has a line of its own, so that the text keeps 50 of 80 columns
 
@@ -76,7 +79,9 @@ def write_rows(heading: str, rows: Iterable[tuple[str, str]], formatter: Any) ->
     formatter.write(f"\n{typer.style(f'{heading}:', bold=True)}\n")
     left = _INDENT + _NAMES + 2
     for name, text in rows:
-        lines = textwrap.wrap(text, formatter.width - left, break_on_hyphens=False, break_long_words=False) or [""]
+        whole = _UNBROKEN.sub("\\1\0", text)
+        found = textwrap.wrap(whole, formatter.width - left, break_on_hyphens=False, break_long_words=False)
+        lines = [line.replace("\0", " ") for line in found] or [""]
         if len(name) > _NAMES:
             formatter.write(f"{' ' * _INDENT}{typer.style(name, bold=True)}\n")
             name = ""
