@@ -96,7 +96,6 @@ def _build(name: str) -> Any:
             cls=DataGroup,
             callback=lambda: None,
             help=GROUPS[name],
-            no_args_is_help=True,
             add_completion=False,
             rich_markup_mode=None,
         )

@@ -29,12 +29,12 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
 
     Args:
         command: What ``typer.main.get_command`` returns.
-        arguments: Words of the command line; None takes those of this process, and no words at all ask for help.
+        arguments: Words of the command line; None takes those of this process.
     """
     words = sys.argv[1:] if arguments is None else arguments
     _open_closed_streams()
     try:
-        code = command.main(args=words or ["--help"], prog_name="pseudolabel", standalone_mode=False)
+        code = command.main(args=words, prog_name="pseudolabel", standalone_mode=False)
         sys.stdout.flush()
     except _UsageError as error:
         return _say(_usage(error), 2, alone=False)

@@ -57,6 +57,10 @@ class PlainGroup(TyperGroup):
                 parameter.default = False
         return parameters
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take no words at all as a call for help."""
+        return super().parse_args(ctx, args if args or ctx.resilient_parsing else ["--help"])
+
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the commands."""
         return list(self.commands)

@@ -50,6 +50,14 @@ def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
         assert re.search(rf"^  {command} ", shown, re.MULTILINE), command
 
 
+def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--help"]) == 0
+    shown = capsys.readouterr()
+    assert main(["data"]) == 0
+    assert capsys.readouterr() == shown
+    assert shown.err == ""
+
+
 def test_the_overview_gives_every_command_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
