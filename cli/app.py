@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pseudolabel import __version__
-from pseudolabel.options import STAGES, build_options, check_names
-from pseudolabel.runtime.progress import RichProgress, Silence
 
-from . import comparisons, data, runs
+from .catalogue import DATA, GROUPS, RUNS, STAGES, Entry
 from .failures import exit_code, speaks_for_all, traced
-from .flags import sign
+from .help import PlainCommand, PlainGroup
 
-EXAMPLES = {
-    "train-cam": "pseudolabel train-cam --dataset voc --root VOCdevkit/VOC2012 --out work/cam.h5",
-    "train-cosa": "pseudolabel train-cosa --dataset voc --root VOCdevkit/VOC2012 --out work/cosa.h5",
-    "train-scribble": "pseudolabel train-scribble --root VOCdevkit/VOC2012 --scribbles strokes --out work/scribble.h5",
-    "make-cams": "pseudolabel make-cams work/cam.h5 --split train --out work/cams.h5",
-    "import-cams": "pseudolabel import-cams irn/cam --dataset voc --root VOCdevkit/VOC2012 --out work/cams.h5",
-    "search-threshold": "pseudolabel search-threshold work/cams.h5 --out work/threshold.h5",
-    "search-crf": "pseudolabel search-crf work/cams.h5 --threshold work/threshold.h5 --out work/crf.h5",
-    "refine-crf": "pseudolabel refine-crf work/cams.h5 --threshold work/threshold.h5 --out work/soft.h5",
-    "export-masks": "pseudolabel export-masks work/soft.h5 --overlays 20 --out work/masks",
-    "train-segmenter": "pseudolabel train-segmenter work/masks --epochs 20 --out work/seg.h5",
-    "predict-masks": "pseudolabel predict-masks work/seg.h5 --split val --out work/val",
-    "evaluate-masks": "pseudolabel evaluate-masks work/val --json",
-    "run": "pseudolabel run demo/multi-stage --out work/demo --dry-run",
-    "compare": "pseudolabel compare work/multi-stage work/single-stage",
-    "report": "pseudolabel report work/multi-stage work/single-stage --out report.html",
-    "inspect": "pseudolabel inspect work/soft.h5 --lineage",
-    "demo": "pseudolabel demo --supervision scribbles --out work/demo",
-}
-"""One runnable line a command, which its help ends with."""
+_MODULES = {"run": "runs", "inspect": "runs", "demo": "runs", "compare": "comparisons", "report": "comparisons"}
+"""Where the functions of the commands that are no stages lie; each is imported when its command is asked for."""
 
-app = typer.Typer(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Weak labels in, pixel masks out, and honest scores.",
-    pretty_exceptions_enable=False,
-)
+
+class Commands(Mapping[str, Any]):
+    """Commands by name; each is built, flags and all, when it is first asked for.
+
+    Args:
+        entries: What is known of each before that.
+        build: Builds one by its name.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry], build: Callable[[str], Any]) -> None:
+        self._entries, self._build = entries, build
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            if name not in self._entries:
+                raise KeyError(name)
+            self._built[name] = self._build(name)
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class RootGroup(PlainGroup):
+    """``pseudolabel``."""
+
+    panels = {  # noqa: RUF012 - never changed
+        "Stages": {name: entry.line for name, entry in STAGES.items()},
+        "Runs": {name: entry.line for name, entry in RUNS.items()} | GROUPS,
+    }
+
+    def __init__(self, **settings: Any) -> None:
+        groups = {name: Entry(text, "") for name, text in GROUPS.items()}
+        super().__init__(**settings | {"commands": Commands(STAGES | RUNS | groups, _build)})
+
+
+class DataGroup(PlainGroup):
+    """``pseudolabel data``."""
+
+    panels = {"Commands": {name: entry.line for name, entry in DATA.items()}}  # noqa: RUF012 - never changed
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings | {"commands": Commands(DATA, _build_data)})
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
@@ -52,20 +75,62 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
 
 Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
 
+app = typer.Typer(
+    cls=RootGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Weak labels in, pixel masks out, and honest scores.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
 
 @app.callback()
 def _root(*, version: Version = False) -> None:
     pass
 
 
+def _build(name: str) -> Any:
+    """A command of the root group."""
+    if name in GROUPS:
+        group = typer.Typer(
+            cls=DataGroup,
+            callback=lambda: None,
+            help=GROUPS[name],
+            add_completion=False,
+            rich_markup_mode=None,
+        )
+        return typer.main.get_command(group)
+    if name in STAGES:
+        return _single(name, _stage_command(name), STAGES[name])
+    return _single(name, getattr(import_module(f"{__package__}.{_MODULES[name]}"), name), RUNS[name])
+
+
+def _build_data(name: str) -> Any:
+    """A command of the group ``data``."""
+    from .data import command
+
+    return _single(name, command(name), DATA[name])
+
+
+def _single(name: str, function: Callable[..., None], entry: Entry) -> Any:
+    """What Typer makes of a function."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single.command(name, cls=PlainCommand, help=entry.text, epilog=f"Example: {entry.example}")(function)
+    return typer.main.get_command(single)
+
+
 def _stage_command(stage: str) -> Callable[..., None]:
     """A function that runs one stage with the settings of a command line: defaults < --config < --set < flags."""
+    from pseudolabel.options import stages
+
+    from .flags import sign
 
     def command(config: Path | None, assignments: list[str] | None, **words: Any) -> None:
         as_json, quiet, trace = (words.pop(name) for name in ("as_json", "quiet", "trace"))
         with traced(trace):
-            options = build_options(stage, _settings(stage, config, assignments or [], words))
+            options = stages.build_options(stage, _settings(stage, config, assignments or [], words))
             from pseudolabel.runs.runner import run_stage
+            from pseudolabel.runtime.progress import RichProgress, Silence
 
             from .render import show_result
 
@@ -74,7 +139,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
                 return
             show_result(stage, run_stage(stage, options, RichProgress(quiet=quiet)), as_json=as_json)
 
-    return sign(command, STAGES[stage], STAGES[stage].__doc__ or "")
+    return sign(command, stages.STAGES[stage])
 
 
 def _settings(stage: str, config: Path | None, assignments: list[str], words: dict[str, Any]) -> dict[str, Any]:
@@ -82,23 +147,10 @@ def _settings(stage: str, config: Path | None, assignments: list[str], words: di
     if config is None and not assignments:
         return flags
     from pseudolabel.options.settings import parse_assignments, read_yaml
+    from pseudolabel.options.stages import check_names
 
     settings = check_names(stage, read_yaml(config), where=str(config)) if config else {}
     return settings | check_names(stage, parse_assignments(assignments), where="--set") | flags
-
-
-for _stage in STAGES:
-    app.command(_stage, epilog=f"Example: {EXAMPLES[_stage]}", rich_help_panel="Stages")(_stage_command(_stage))
-_RUNS: dict[str, Callable[..., None]] = {
-    "run": runs.run,
-    "compare": comparisons.compare,
-    "report": comparisons.report,
-    "inspect": runs.inspect,
-    "demo": runs.demo,
-}
-for _name, _function in _RUNS.items():
-    app.command(_name, epilog=f"Example: {EXAMPLES[_name]}", rich_help_panel="Runs")(_function)
-app.add_typer(data.app, name="data", rich_help_panel="Runs")
 
 
 def main(arguments: list[str] | None = None) -> int:

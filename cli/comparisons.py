@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pseudolabel.runtime.progress import RichProgress
-
 from .failures import traced
 from .flags import Json, Quiet, Trace
 
@@ -17,16 +15,20 @@ if TYPE_CHECKING:
     from pseudolabel.runs.report.tables import Table
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="Folders of runs, or of artefacts made by hand; repeatable.")
+    list[Path],
+    typer.Argument(metavar="RUN", help="Folder of a run, or of artefacts made by single commands; may be repeated."),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The page to write.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")]
 Pictures = Annotated[
-    int, typer.Option("--pictures", metavar="INTEGER", min=0, help="Best, median and worst images to show of each.")
+    int,
+    typer.Option(
+        "--pictures", metavar="INTEGER", min=0, help="Number of best, median and worst images to show per run."
+    ),
 ]
 Root = Annotated[
-    Path | None, typer.Option("--root", metavar="PATH", help="Where the data set lies now, if it has moved.")
+    Path | None, typer.Option("--root", metavar="PATH", help="Folder of the data set, if it has moved since the runs.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
 def compare(runs: Runs, *, as_json: Json = False, trace: Trace = False) -> None:
@@ -54,6 +56,7 @@ def report(
     """Write one HTML page about runs: tables, curves, mixtures, pictures, lineage; it loads nothing from anywhere."""
     with traced(trace):
         from pseudolabel.runs.report.page import write_report
+        from pseudolabel.runtime.progress import RichProgress
 
         from .render import show_result
 

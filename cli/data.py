@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from pydantic import BaseModel
 
-from pseudolabel.options import (
+from pseudolabel.options.data import (
     DataCheckOptions,
     DataShowOptions,
     DataTagsOptions,
@@ -19,14 +19,11 @@ from pseudolabel.options import (
     SimulateScribblesOptions,
     SynthOptions,
 )
-from pseudolabel.runtime.progress import RichProgress
 
 from .flags import command_of
 
-app = typer.Typer(
-    help="Check a data set, show its weak labels, write its tags, simulate weak labels, or make a synthetic set.",
-    no_args_is_help=True,
-)
+if TYPE_CHECKING:
+    from pseudolabel.runtime.progress import RichProgress
 
 
 def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) -> None:
@@ -103,21 +100,17 @@ def _simulate(kind: str) -> Callable[..., None]:
     return action
 
 
-def _command(name: str, model: type[BaseModel], action: Callable[..., None], example: str) -> None:
-    """Add a command whose flags are a model's fields."""
-    command = command_of(f"data {name}", model, action)
-    app.command(name, epilog=f"Example: pseudolabel data {name} {example}")(command)
-
-
-_command("check", DataCheckOptions, _check, "--dataset voc --root VOCdevkit/VOC2012 --split val")
-_command("tags", DataTagsOptions, _tags, "--dataset coco --root coco --split train2014 --out tags.csv")
-_command("show", DataShowOptions, _show, "--root VOCdevkit/VOC2012 --scribbles scribbles --count 12 --out work/shown")
-_SIMULATIONS: dict[str, type[BaseModel]] = {
-    "scribbles": SimulateScribblesOptions,
-    "points": SimulatePointsOptions,
-    "boxes": SimulateBoxesOptions,
+_ACTIONS: dict[str, tuple[type[BaseModel], Callable[..., None]]] = {
+    "check": (DataCheckOptions, _check),
+    "tags": (DataTagsOptions, _tags),
+    "show": (DataShowOptions, _show),
+    "scribbles": (SimulateScribblesOptions, _simulate("scribbles")),
+    "points": (SimulatePointsOptions, _simulate("points")),
+    "boxes": (SimulateBoxesOptions, _simulate("boxes")),
+    "synth": (SynthOptions, _synth),
 }
-for _kind, _model in _SIMULATIONS.items():
-    _example = f"--from masks --root VOCdevkit/VOC2012 --split train --out work/{_kind}"
-    _command(_kind, _model, _simulate(_kind), _example)
-_command("synth", SynthOptions, _synth, "--out work/synthetic --train 600")
+
+
+def command(name: str) -> Callable[..., None]:
+    """The function of one command, whose flags are a model's fields."""
+    return command_of(f"data {name}", *_ACTIONS[name])

@@ -13,8 +13,8 @@ from typing import Any
 import typer
 
 from pseudolabel.errors import PseudolabelError
-from pseudolabel.options import STAGES
-from pseudolabel.options.fields import nearest
+
+from .catalogue import STAGES
 
 # Typer's copy of Click is private; its usage errors are the parent of the one that is not.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -29,12 +29,12 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
 
     Args:
         command: What ``typer.main.get_command`` returns.
-        arguments: Words of the command line; None takes those of this process, and no words at all ask for help.
+        arguments: Words of the command line; None takes those of this process.
     """
     words = sys.argv[1:] if arguments is None else arguments
     _open_closed_streams()
     try:
-        code = command.main(args=words or ["--help"], prog_name="pseudolabel", standalone_mode=False)
+        code = command.main(args=words, prog_name="pseudolabel", standalone_mode=False)
         sys.stdout.flush()
     except _UsageError as error:
         return _say(_usage(error), 2, alone=False)
@@ -99,6 +99,8 @@ def _usage(error: Any) -> str:
     text, context = error.format_message().rstrip(".") or "missing command", error.ctx
     option = getattr(error, "option_name", None)
     if option and context:
+        from pseudolabel.options.fields import nearest
+
         known = [flag for parameter in context.command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
         text = text if option in known else f"unknown option {option}{nearest(option, known)}"
     return f"{text[:1].lower()}{text[1:]}; see '{context.command_path if context else 'pseudolabel'} --help'"

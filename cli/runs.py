@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pseudolabel.options import DemoOptions
-from pseudolabel.runtime.progress import RichProgress
+from pseudolabel.options.data import DemoOptions
 
 from .failures import traced
 from .flags import Json, Quiet, Trace, command_of
 
+if TYPE_CHECKING:
+    from pseudolabel.runtime.progress import RichProgress
+
 Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="YAML file, or a packaged pipeline: voc-mini/multi-stage.")
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="YAML file of a pipeline, or the name of a packaged one, such as voc-mini/multi-stage."
+    ),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="PATH", help="Folder of all artefacts, instead of the file's.")
+    Path | None,
+    typer.Option("--out", metavar="PATH", help="Folder for all artefacts, instead of the one that the file names."),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="cam.epochs=2 or defaults.root=PATH; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A single setting, such as cam.epochs=2 or defaults.root=PATH; may be repeated.",
+    ),
 ]
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="STAGE", help="Look at this stage only; repeatable.")]
-Force = Annotated[bool, typer.Option("--force", help="Run stages whose artefacts are fresh, too.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, and why; run nothing.")]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Any artefact.")]
-Lineage = Annotated[bool, typer.Option("--lineage", help="Follow its inputs back to the data set.")]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="STAGE", help="Run this stage only; may be repeated.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Also run stages whose artefacts are up to date.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run and why, but run nothing.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Artefact to describe.")]
+Lineage = Annotated[bool, typer.Option("--lineage", help="Also show its inputs, back to the data set.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Recompute the digest; a mismatch is an error.")]
 
 
@@ -48,6 +60,7 @@ def run(
         from pseudolabel.options.settings import parse_assignments
         from pseudolabel.runs.pipeline import find_config, read_pipeline
         from pseudolabel.runs.runner import plan, run_pipeline
+        from pseudolabel.runtime.progress import RichProgress
 
         from . import summaries
         from .render import print_json

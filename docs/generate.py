@@ -20,7 +20,7 @@ from typing import Any
 import typer
 
 from pseudolabel.cli.app import app
-from pseudolabel.cli.flags import PANELS
+from pseudolabel.cli.help import PANELS
 from pseudolabel.pairwise.crf import PRESETS
 
 REPOSITORY = Path(__file__).resolve().parents[1]

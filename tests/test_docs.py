@@ -124,7 +124,7 @@ def test_generate_rewrites_what_is_stale_and_check_only_names_it(
     text = page.read_text()
     assert text.startswith("before\n<!-- generated: data synth -->\n\nMake a synthetic data set in VOC layout")
     assert text.endswith("|\n\n<!-- /generated -->\nafter\n")
-    assert "| `--size` | `INTEGER` | Long side of an image, in pixels. (32 to 1024, default: 160) |" in text
+    assert "| `--size` | `INTEGER` | Longer side of an image, in pixels. (32 to 1024; default: 160) |" in text
     assert GENERATE.main(["--check"], tmp_path) == 0
     page.write_text("<!-- generated: nothing -->\n<!-- /generated -->\n")
     with pytest.raises(SystemExit, match="nothing is generated under the name 'nothing'; known: train-cam, "):

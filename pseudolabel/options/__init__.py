@@ -8,56 +8,62 @@ A field has one of three roles, kept in its JSON schema under ``role``:
 * ``input``: an earlier artefact or a place of data. What was read is recorded by digest: a moved file is no change.
 * ``option``: changes what is computed. A stored artefact is fresh only while these are equal.
 * ``execution``: where and how fast (output path, device, workers). Never makes an artefact stale.
+
+Its panel says where the help shows it: by default that of its role; ``rare``, shown last, for what is rarely changed.
 """
 
-from pseudolabel.options.base import (
-    DataOptions,
-    DatasetName,
-    DatasetOptions,
-    LaterOptions,
-    StageOptions,
-    TagSource,
-    WeakLabelOptions,
-)
-from pseudolabel.options.data import (
-    DataCheckOptions,
-    DataShowOptions,
-    DataTagsOptions,
-    DemoOptions,
-    SimulateBoxesOptions,
-    SimulateOptions,
-    SimulatePointsOptions,
-    SimulateScribblesOptions,
-    SynthOptions,
-)
-from pseudolabel.options.masks import (
-    CrfEngine,
-    CrfOptions,
-    CrfPreset,
-    EvaluateMasksOptions,
-    ExportMasksOptions,
-    IgnoredPolicy,
-    ImportCamsOptions,
-    MakeCamsOptions,
-    NetworkOptions,
-    PredictionOptions,
-    PredictMasksOptions,
-    RefineCrfOptions,
-    SearchCrfOptions,
-    SearchThresholdOptions,
-)
-from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
-from pseudolabel.options.training import (
-    AverageOptions,
-    BackboneOptions,
-    ClassifierOptions,
-    TrainCamOptions,
-    TrainCosaOptions,
-    TrainingOptions,
-    TrainScribbleOptions,
-    TrainSegmenterOptions,
-    WatchedOptions,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pseudolabel.options.base import (
+        DataOptions,
+        DatasetName,
+        DatasetOptions,
+        LaterOptions,
+        StageOptions,
+        TagSource,
+        WeakLabelOptions,
+    )
+    from pseudolabel.options.data import (
+        DataCheckOptions,
+        DataShowOptions,
+        DataTagsOptions,
+        DemoOptions,
+        SimulateBoxesOptions,
+        SimulateOptions,
+        SimulatePointsOptions,
+        SimulateScribblesOptions,
+        SynthOptions,
+    )
+    from pseudolabel.options.masks import (
+        CrfEngine,
+        CrfOptions,
+        CrfPreset,
+        EvaluateMasksOptions,
+        ExportMasksOptions,
+        IgnoredPolicy,
+        ImportCamsOptions,
+        MakeCamsOptions,
+        NetworkOptions,
+        PredictionOptions,
+        PredictMasksOptions,
+        RefineCrfOptions,
+        SearchCrfOptions,
+        SearchThresholdOptions,
+    )
+    from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
+    from pseudolabel.options.training import (
+        AverageOptions,
+        BackboneOptions,
+        ClassifierOptions,
+        TrainCamOptions,
+        TrainCosaOptions,
+        TrainingOptions,
+        TrainScribbleOptions,
+        TrainSegmenterOptions,
+        WatchedOptions,
+    )
 
 __all__ = [
     "STAGES",
@@ -104,3 +110,12 @@ __all__ = [
     "check_names",
     "command_line",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A name of ``__all__``; its module is imported when it is asked for, so that one command's help is quick."""
+    for module in ("stages", "base", "data", "masks", "training") if name in __all__ else ():
+        found = vars(import_module(f"{__name__}.{module}"))
+        if name in found:
+            return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

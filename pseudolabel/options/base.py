@@ -14,6 +14,12 @@ DatasetName = Literal["voc", "coco", "folder", "synthetic"]
 TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks", "weak"]
 
 
+class Mixin(BaseModel):
+    """Settings that models of stages share; not to be built alone, so that no import builds their validators."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
 class StageOptions(BaseModel):
     """What every stage takes. Unknown names are errors that name the nearest known one."""
 
@@ -21,16 +27,25 @@ class StageOptions(BaseModel):
 
     writes_folder: ClassVar[bool] = False
 
-    out: Path = option(..., "Where to write the artefact.", role="execution")
+    out: Path = option(
+        ...,
+        "Artefact to write: a .h5 file, or a folder for export-masks and predict-masks.",
+        role="execution",
+        panel="input",
+    )
     device: str = option(
         "auto",
-        "auto (the accelerator, if there is one), cpu, cuda, mps or xpu; cuda:N and xpu:N are one of several.",
+        "Device: auto (an accelerator if there is one), cpu, cuda, mps or xpu; cuda:N and xpu:N choose one of several.",
         role="execution",
         pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$",
     )
-    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
-    workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
-    overwrite: bool = option(False, "Replace an existing output, and start a half-finished one anew.", role="execution")
+    seed: int = option(0, "Seed of all random numbers.", panel="execution", ge=0, le=2**32 - 1)
+    workers: int | None = option(
+        None, "Worker processes; 0 or 1: work in the main process. none: one per CPU core.", role="execution", ge=0
+    )
+    overwrite: bool = option(
+        False, "Replace an existing output, and start a half-finished one from scratch.", role="execution"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -72,30 +87,38 @@ class DataOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
-    dataset: DatasetName = option("voc", "Layout of the data set.")
-    root: Path | None = option(
-        None, "Folder of the data set; --dataset synthetic makes itself there if it is missing.", role="input"
+    dataset: DatasetName = option(
+        "voc", "Layout of the data set: Pascal VOC, COCO, image folder or synthetic.", panel="input"
     )
-    split: str = option("train", "Name of a list file of the data set, or a path to any list of ids.")
+    root: Path | None = option(
+        None, "Folder of the data set. With --dataset synthetic, it is created if it is missing.", role="input"
+    )
+    split: str = option(
+        "train", "Split to use: a list file of the data set, or a path to any list of image ids.", panel="input"
+    )
     tag_source: TagSource = option(
         "auto",
-        "Where image tags come from. auto: the layout's own weak source (xml, instances, csv or folders); "
-        "weak: what scribbles, points and boxes imply; masks reads the pixel masks and marks every result oracle.",
+        "Source of the image tags. auto: the layout's own weak source (xml, instances, csv or folders); "
+        "weak: the classes of the scribbles, points and boxes; masks: the pixel masks, which marks every "
+        "result as oracle.",
+        panel="input",
     )
-    tags_file: Path | None = option(None, "CSV of image tags: id,class[;class...].", role="input")
+    tags_file: Path | None = option(
+        None, "CSV file of image tags, one line per image: id,class[;class...].", role="input"
+    )
 
 
 class WeakLabelOptions(DataOptions):
     """Weak labels beside the tags, in any mixture: asked for once, where the data set enters the chain."""
 
     scribbles: Path | None = option(
-        None, "Folder of scribbles: ID.png (255 unlabelled), or ScribbleSup's ID.xml.", role="input"
+        None, "Folder of scribbles: ID.png (255 is unlabelled), or ID.xml in ScribbleSup's format.", role="input"
     )
     points: Path | None = option(
-        None, "Labelled points: CSV of id,class,x,y, or the JSON of What's the Point.", role="input"
+        None, "Point labels: a CSV file of id,class,x,y, or the JSON file of What's the Point.", role="input"
     )
     boxes: Path | None = option(
-        None, "Object boxes: folder of VOC annotations (ID.xml), or COCO's instances JSON.", role="input"
+        None, "Bounding boxes: a folder of VOC annotations (ID.xml), or a COCO instances JSON file.", role="input"
     )
 
 
@@ -103,11 +126,11 @@ class DatasetOptions(DataOptions, StageOptions):
     """Where a data set enters the chain. Later stages read it from their input artefact."""
 
     on_error: Literal["stop", "skip"] = option(
-        "stop", "What an unreadable image does: stop, or skip it and record it in the artefact."
+        "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
     )
 
 
 class LaterOptions(StageOptions):
     """A stage that reads its data set from its input artefact; only the folder may have moved."""
 
-    root: Path | None = option(None, "Where the data set lies now, if it has moved.", role="input")
+    root: Path | None = option(None, "Folder of the data set, if it has moved since the input was made.", role="input")

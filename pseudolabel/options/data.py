@@ -12,88 +12,98 @@ from pseudolabel.options.fields import Names, Share, option
 
 
 class DataCheckOptions(WeakLabelOptions):
-    """List everything that is wrong with a data set at once: exit code 2 if there is anything."""
+    """Settings of ``data check``."""
 
     mask_list: Path | None = option(
-        None, "List of ids whose pixel masks train-scribble is to use: they need no other label.", role="input"
+        None, "List of image ids whose pixel masks train-scribble is to use; they need no other label.", role="input"
     )
-    workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
+    workers: int | None = option(
+        None, "Worker processes; 0 or 1: work in the main process. none: one per CPU core.", role="execution", ge=0
+    )
 
 
 class DataTagsOptions(WeakLabelOptions):
-    """Write the image tags as the CSV that --tags-file reads."""
+    """Settings of ``data tags``."""
 
-    out: Path | None = option(None, "Where to write the table. none: on stdout.", role="execution")
+    out: Path | None = option(None, "CSV file to write. none: print to stdout.", role="execution", panel="input")
 
 
 class DataShowOptions(WeakLabelOptions):
-    """Draw the weak labels thick and in colour over their photographs, one PNG an image."""
+    """Settings of ``data show``."""
 
-    out: Path = option(..., "Folder for the pictures; it must be missing or empty.", role="execution")
-    ids: Names | None = option(None, "Images to draw, separated by commas. none: a random choice.")
-    count: int = option(20, "How many images to draw where no ids are given.", ge=1)
-    seed: int = option(0, "Seed of the choice.", ge=0, le=2**32 - 1)
+    out: Path = option(..., "Folder to write to; it must be missing or empty.", role="execution", panel="input")
+    ids: Names | None = option(None, "Image ids to draw, separated by commas. none: a random sample.", panel="input")
+    count: int = option(20, "Number of images to draw if --ids is not given.", ge=1)
+    seed: int = option(0, "Seed of the random sample.", panel="execution", ge=0, le=2**32 - 1)
 
 
 class SimulateOptions(DataOptions):
     """What all simulations of weak labels share."""
 
     from_: Literal["masks"] = option(
-        ..., "What to simulate from: the pixel masks, named because all that is made with them is marked oracle."
+        ...,
+        "Source of the simulated labels: the pixel masks. It must be named, because everything made from "
+        "them is marked oracle.",
     )
-    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution")
-    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
-    workers: int | None = option(None, "Worker processes; none: one a core.", role="execution", ge=0)
+    out: Path = option(..., "Folder to write to; it must be missing or empty.", role="execution", panel="input")
+    seed: int = option(0, "Seed of all random numbers.", panel="execution", ge=0, le=2**32 - 1)
+    workers: int | None = option(
+        None, "Worker processes; 0 or 1: work in the main process. none: one per CPU core.", role="execution", ge=0
+    )
 
 
 class SimulateScribblesOptions(SimulateOptions):
-    """Simulate scribbles from masks: one stroke an object along its middle, and background strokes, as ID.png."""
+    """Settings of ``data scribbles``."""
 
-    length: float = option(1.0, "Share of each stroke that is kept; a shorter one is a part of the longer.", gt=0, le=1)
-    wobble: Share = option(
-        0.3, "How far the hand strays from the middle, as a share of the way to the outline; 0: not at all."
+    length: float = option(
+        1.0,
+        "Fraction of each full stroke to keep. With the same seed, a shorter stroke is part of the longer one.",
+        gt=0,
+        le=1,
     )
-    width: int = option(3, "Width of a stroke, pixels.", ge=1, le=64)
-    background: bool = option(True, "Also scribble on the background.")
+    wobble: Share = option(
+        0.3, "Random deviation from the object's middle line, as a fraction of the distance to its outline."
+    )
+    width: int = option(3, "Width of a stroke, in pixels.", ge=1, le=64)
+    background: bool = option(True, "Also draw scribbles on the background.")
 
 
 class SimulatePointsOptions(SimulateOptions):
-    """Simulate points from masks: one in the middle of each object's largest inscribed disc, as points.csv."""
+    """Settings of ``data points``."""
 
-    wobble: Share = option(
-        0.3, "How far the hand strays from the middle, as a share of the disc's radius; 0: not at all."
-    )
-    background: bool = option(True, "Also set one point on the background.")
+    wobble: Share = option(0.3, "Largest random offset from the circle's centre, as a fraction of its radius.")
+    background: bool = option(True, "Also place one point on the background.")
 
 
 class SimulateBoxesOptions(SimulateOptions):
-    """Simulate boxes from masks: one around each object, as VOC annotations ID.xml."""
+    """Settings of ``data boxes``."""
 
     jitter: float = option(
-        0.0, "How far each edge may stray, as a share of the box's side; 0: boxes are tight.", ge=0, lt=0.5
+        0.0, "Largest random shift of an edge, as a fraction of the box's side; 0: tight boxes.", ge=0, lt=0.5
     )
 
 
 class SynthOptions(BaseModel):
-    """Make a synthetic data set in VOC layout: the same settings give the same bytes."""
+    """Settings of ``data synth``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    out: Path = option(..., "Folder to make; it must be missing or empty.", role="execution")
-    train: int = option(240, "Images of split train.", ge=1, le=100_000)
-    val: int = option(60, "Images of split val.", ge=1, le=100_000)
-    size: int = option(160, "Long side of an image, in pixels.", ge=32, le=1024)
-    seed: int = option(0, "Seed of everything random.", ge=0, le=2**32 - 1)
+    out: Path = option(..., "Folder to write to; it must be missing or empty.", role="execution", panel="input")
+    train: int = option(240, "Number of images in split train.", ge=1, le=100_000)
+    val: int = option(60, "Number of images in split val.", ge=1, le=100_000)
+    size: int = option(160, "Longer side of an image, in pixels.", ge=32, le=1024)
+    seed: int = option(0, "Seed of all random numbers.", panel="execution", ge=0, le=2**32 - 1)
 
 
 class DemoOptions(BaseModel):
-    """Make a small data set, take two ways to masks on it, and compare them: no network, no GPU, some five minutes."""
+    """Settings of ``demo``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
-    out: Path = option(Path("demo"), "Folder for the data set and everything made from it.", role="execution")
+    out: Path = option(Path("demo"), "Folder for the data set and all results.", role="execution", panel="input")
     supervision: Literal["tags", "scribbles"] = option(
         "tags",
-        "What is known of a picture. tags: its classes, for the multi-stage route and co-training; scribbles: a stroke "
-        "an object, simulated, for partial cross entropy without and with DFR.",
+        "Annotation to learn from. tags: image tags, by the multi-stage route and by co-training; scribbles: "
+        "simulated scribbles, by partial cross-entropy alone and with the dynamic feature regularised loss "
+        "(DFR).",
     )

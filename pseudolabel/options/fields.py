@@ -13,6 +13,7 @@ from pseudolabel.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 Role = Literal["input", "option", "execution"]
+Panel = Literal["input", "option", "execution", "rare"]
 
 
 def _split_commas(value: Any) -> Any:
@@ -45,9 +46,27 @@ Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_as_integer)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def option(default: Any, help: str, *, role: Role = "option", positional: bool = False, **bounds: Any) -> Any:
-    """Describe one setting; ``...`` as default makes it required."""
-    return Field(default, description=help, json_schema_extra={"role": role, "positional": positional}, **bounds)
+def option(
+    default: Any,
+    help: str,
+    *,
+    role: Role = "option",
+    panel: Panel | None = None,
+    positional: bool = False,
+    **bounds: Any,
+) -> Any:
+    """Describe one setting.
+
+    Args:
+        default: ``...`` makes it required.
+        help: For the command line and the documents.
+        role: See the package.
+        panel: Where the help shows it; None for the panel of its role.
+        positional: Whether the command line takes it by position.
+        bounds: As pydantic takes them: ``ge``, ``gt``, ``le``, ``lt``, ``pattern``.
+    """
+    extra: dict[str, Any] = {"role": role, "panel": panel or role, "positional": positional}
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
 def reads(
@@ -62,7 +81,13 @@ def reads(
         kind: The one kind of artefact that it can be, if there is one, as ``artefacts.open_artefact`` takes it.
         serves: As of ``artefacts.open_artefact``.
     """
-    extra: dict[str, Any] = {"role": "input", "positional": positional, "kind": kind, "serves": serves}
+    extra: dict[str, Any] = {
+        "role": "input",
+        "panel": "input",
+        "positional": positional,
+        "kind": kind,
+        "serves": serves,
+    }
     return Field(default, description=help, json_schema_extra=extra)
 
 
@@ -70,6 +95,12 @@ def role_of(model: type[BaseModel], name: str) -> Role:
     """The role of one field of an options model."""
     extra = model.model_fields[name].json_schema_extra
     return extra["role"] if isinstance(extra, dict) else "option"  # type: ignore[return-value]
+
+
+def panel_of(model: type[BaseModel], name: str) -> Panel:
+    """The panel of the help that shows one field."""
+    extra = model.model_fields[name].json_schema_extra
+    return extra["panel"] if isinstance(extra, dict) else "option"  # type: ignore[return-value]
 
 
 def artefact_of(model: type[BaseModel], name: str) -> tuple[str | None, str | None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 
-from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, StageOptions
+from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, Mixin, StageOptions
 from pseudolabel.options.fields import Scales, Share, option, reads
 
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
@@ -15,20 +15,21 @@ CrfEngine = Literal["lattice", "exact", "pydensecrf"]
 IgnoredPolicy = Literal["background", "drop", "miss"]
 
 
-class NetworkOptions(BaseModel):
+class NetworkOptions(Mixin):
     """Which network of a checkpoint that holds two."""
 
     network: Literal["teacher", "student"] | None = option(
-        None, "Which network of a checkpoint of train-cosa, which holds two. none: the teacher."
+        None, "Which of the two networks of a train-cosa checkpoint to use. none: the teacher."
     )
 
 
-class BoundOptions(BaseModel):
+class BoundOptions(Mixin):
     """Boxes that constrain where classes may be."""
 
     boxes: Path | None = option(
         None,
-        "Object boxes for --tags boxes: folder of VOC annotations, or COCO's JSON. none: the checkpoint's data set's.",
+        "Bounding boxes for --tags boxes: a folder of VOC annotations, or a COCO instances JSON file. none: "
+        "those of the checkpoint's data set.",
         role="input",
     )
 
@@ -40,110 +41,137 @@ class BoundOptions(BaseModel):
 
 
 class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
-    """Compute class activation maps of a split: several scales and mirrored, normalised per class to [0, 1]."""
+    """Settings of ``make-cams``."""
 
     checkpoint: Path = reads("Checkpoint of train-cam or train-cosa.", kind="checkpoint", serves="cam")
-    split: str = option("train", "List file of the data set, or a path to any list of ids.")
+    split: str = option(
+        "train", "Split to use: a list file of the data set, or a path to any list of image ids.", panel="input"
+    )
     head: Literal["main", "auxiliary", "mean"] | None = option(
-        None, "Which classifier's maps. none: the auxiliary one where there is one."
+        None, "Classifier whose maps to use; mean averages both. none: the auxiliary classifier, if there is one."
     )
     tags: Literal["dataset", "predicted", "boxes"] = option(
         "dataset",
-        "Classes to make maps for: the image tags, or the network's own predictions. boxes: the image tags, and maps "
-        "are zero outside of their class's boxes in images that have any.",
+        "Classes to compute maps for. dataset: the image tags; predicted: the network's own predictions; "
+        "boxes: the image tags, box-constrained: where an image has boxes, a map is zero outside the boxes "
+        "of its class.",
     )
-    tag_threshold: Share = option(0.5, "Probability above which a predicted tag counts; the best one always does.")
+    tag_threshold: Share = option(
+        0.5, "Probability above which a class counts as predicted. The most probable class always does.", panel="rare"
+    )
     size: int | None = option(
         None,
-        "Long side of an image at scale 1, in pixels. none: twice the training crop, 1.5 times where maps are "
-        "passed on.",
+        "Longer side of an image at scale 1, in pixels. none: twice the training crop, or 1.5 times with "
+        "attention affinity propagation.",
         ge=16,
         le=4096,
     )
-    scales: Scales = option((1.0, 0.5, 1.5, 0.75, 1.25), "Scales whose maps are summed.")
-    flip: bool = option(True, "Take the maximum with the mirrored image's map.")
+    scales: Scales = option((1.0, 0.5, 1.5, 0.75, 1.25), "Image scales over which the maps are summed.")
+    flip: bool = option(True, "Also process the mirrored image, and take the maximum of both maps.")
     propagate: int | None = option(
         None,
-        "How often maps are passed on along what a plain ViT's patches attend to; 0: not at all. none: twice, of a CNN "
-        "not at all.",
+        "Iterations of attention affinity propagation, for plain ViTs; 0: off. none: 2 for a plain ViT, off for a CNN.",
         ge=0,
         le=16,
     )
     normalise: Literal["minmax", "max"] = option(
-        "minmax", "Subtract each map's minimum and divide by its maximum, or only divide."
+        "minmax",
+        "Normalisation of each map. minmax: subtract the minimum and divide by the maximum; max: only divide "
+        "by the maximum.",
+        panel="rare",
     )
     batch_size: int = option(
         16,
-        "Images that are computed at the same time; fewer if what their patches attend to would take over 256 MiB.",
+        "Images per forward pass; fewer if their attention maps would take over 256 MiB.",
         role="execution",
         ge=1,
     )
-    precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Number format of the forward pass.")
-    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.")
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
+    )
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
+    )
 
 
 class ImportCamsOptions(DatasetOptions):
-    """Read others' CAMs: a folder of IRN-style .npy dictionaries, unpickling restricted to NumPy arrays."""
+    """Settings of ``import-cams``."""
 
     cams: Path = reads("Folder of ID.npy files.")
-    array: str = option("high_res", "Key of the maps in each dictionary (IRN: high_res or cam).")
-    keys: str = option("keys", "Key of the class numbers; object classes count from 0.")
+    array: str = option("high_res", "Key of the maps in each dictionary (IRN: high_res or cam).", panel="rare")
+    keys: str = option(
+        "keys", "Key of the class indices in each dictionary; 0 is the first object class.", panel="rare"
+    )
     grid: int | None = option(
-        64, "Long side to which maps are reduced before they are stored. none: keep their own size.", ge=1, le=4096
+        64, "Longer side to which maps are downsampled before they are stored. none: keep their size.", ge=1, le=4096
     )
 
 
 class SearchThresholdOptions(LaterOptions):
-    """Choose the score below which a pixel is background: without masks, as an oracle sweep, or fixed."""
+    """Settings of ``search-threshold``."""
 
-    cams: Path = reads("CAMs of make-cams or import-cams.")
+    cams: Path = reads("CAMs from make-cams or import-cams.")
     method: Literal["mixture", "released", "sweep", "fixed"] = option(
         "mixture",
-        "mixture: two Gaussians fitted to the maps' values, no mask needed; released: CoSA's three-component rule; "
-        "sweep: best mIoU against the masks, marked oracle; fixed: the value given.",
+        "How to choose the threshold. mixture: fit two Gaussians to the CAM scores, without masks; released: "
+        "the three-component rule of CoSA's released code; sweep: maximise mIoU against the masks, marked "
+        "oracle; fixed: use --value.",
     )
-    value: Share = option(0.4, "The threshold of method fixed.")
-    low: Share | None = option(None, "Also store a lower threshold, below which a pixel is surely background.")
-    high: Share | None = option(None, "Also store a higher threshold, above which a pixel is surely foreground.")
-    per_class: bool = option(False, "One threshold a class instead of one for all.")
-    minimum: Share = option(0.05, "Values up to this one are dropped before a mixture is fitted.")
+    value: Share = option(0.4, "Threshold for --method fixed.")
+    low: Share | None = option(None, "Also store a lower threshold, below which a pixel is confident background.")
+    high: Share | None = option(None, "Also store a higher threshold, above which a pixel is confident foreground.")
+    per_class: bool = option(False, "Choose a threshold per class instead of one for all.")
+    minimum: Share = option(0.05, "CAM scores up to this value are left out before a mixture is fitted.", panel="rare")
 
 
-class CrfOptions(BaseModel):
+class CrfOptions(Mixin):
     """The dense CRF's settings: a named preset, and each of its numbers."""
 
-    preset: CrfPreset = option("irn", "Named settings of a published system; single numbers below override it.")
+    preset: CrfPreset = option("irn", "Settings of a published system. Single CRF options override them.")
     iterations: int | None = option(None, "Mean-field iterations. none: the preset's.", ge=1, le=1000)
-    spatial_xy: float | None = option(None, "Width of the spatial kernel, pixels.", ge=0.01, le=1e6)
-    spatial_weight: float | None = option(None, "Weight of the spatial kernel.", ge=0, le=1e6)
-    bilateral_xy: float | None = option(None, "Width of the bilateral kernel in position, pixels.", ge=0.1, le=1e6)
+    spatial_xy: float | None = option(
+        None, "Standard deviation of the spatial kernel, in pixels. none: the preset's.", ge=0.01, le=1e6
+    )
+    spatial_weight: float | None = option(None, "Weight of the spatial kernel. none: the preset's.", ge=0, le=1e6)
+    bilateral_xy: float | None = option(
+        None, "Standard deviation of the bilateral kernel in position, in pixels. none: the preset's.", ge=0.1, le=1e6
+    )
     bilateral_rgb: float | None = option(
-        None, "Width of the bilateral kernel in colour, grey levels of 0-255.", ge=0.01, le=1e6
+        None,
+        "Standard deviation of the bilateral kernel in colour, in grey levels of 0-255. none: the preset's.",
+        ge=0.01,
+        le=1e6,
     )
-    bilateral_weight: float | None = option(None, "Weight of the bilateral kernel.", ge=0, le=1e6)
+    bilateral_weight: float | None = option(None, "Weight of the bilateral kernel. none: the preset's.", ge=0, le=1e6)
     unary: Literal["soft", "hard"] | None = option(
-        None, "Start from the scores as probabilities, or from the label map. none: the preset's."
+        None,
+        "Unary term. soft: from the scores as probabilities; hard: from the label map. none: the preset's.",
+        panel="rare",
     )
-    gt_prob: float | None = option(None, "How sure a hard label is. none: the preset's.", gt=0, lt=1)
+    gt_prob: float | None = option(
+        None, "Probability that a hard label is right. none: the preset's.", panel="rare", gt=0, lt=1
+    )
     engine: CrfEngine = option(
         "lattice",
-        "What filters with the bilateral kernel: the permutohedral lattice; exact, which takes minutes a photograph "
-        "without a GPU; or the package pydensecrf, to compare with.",
+        "Filter for the bilateral kernel. lattice: the permutohedral lattice; exact: all pairs of pixels, "
+        "which takes minutes per image without a GPU; pydensecrf: the package of that name, for comparison.",
     )
 
 
 class SearchCrfOptions(LaterOptions):
-    """Choose the dense CRF's settings by a random search: without masks, by edges and areas, or as an oracle."""
+    """Settings of ``search-crf``."""
 
-    cams: Path = reads("CAMs, or soft labels of predict-masks.")
-    threshold: Path | None = reads("Thresholds of search-threshold; needed for CAMs.", positional=False, default=None)
+    cams: Path = reads("CAMs, or soft labels from predict-masks.")
+    threshold: Path | None = reads(
+        "Thresholds from search-threshold; required for CAMs.", positional=False, default=None
+    )
     method: Literal["edges", "oracle"] = option(
         "edges",
-        "edges: label boundaries on colour edges, classes of lasting area, no mask needed; oracle: best mIoU against "
-        "the masks, marked oracle.",
+        "What to optimise. edges: label boundaries on image edges and stable class areas, without masks; "
+        "oracle: mIoU against the masks, marked oracle.",
     )
-    images: int = option(50, "How many images to search on, drawn by the seed.", ge=1)
-    trials: int = option(25, "How many random settings to try besides the presets.", ge=1, le=100_000)
+    images: int = option(50, "Number of images to search on, sampled at random.", ge=1)
+    trials: int = option(25, "Number of random settings to try besides the presets.", ge=1, le=100_000)
 
     @property
     def yaml(self) -> Path:
@@ -158,84 +186,118 @@ class SearchCrfOptions(LaterOptions):
 
 
 class RefineCrfOptions(CrfOptions, LaterOptions):
-    """Refine CAMs or predicted soft labels with a mean-field dense CRF on the original photographs."""
+    """Settings of ``refine-crf``."""
 
-    cams: Path = reads("CAMs, or soft labels of predict-masks.")
-    threshold: Path | None = reads("Thresholds of search-threshold; needed for CAMs.", positional=False, default=None)
+    cams: Path = reads("CAMs, or soft labels from predict-masks.")
+    threshold: Path | None = reads(
+        "Thresholds from search-threshold; required for CAMs.", positional=False, default=None
+    )
     settings: Path | None = reads(
-        "Settings found by search-crf, in the preset's place; single numbers override them.",
+        "CRF settings from search-crf, in place of --preset. Single CRF options override them.",
         positional=False,
         default=None,
     )
     confidence: Literal["none", "irn", "cosa"] = option(
         "none",
-        "Leave unsure pixels unlabelled by the low and high thresholds: irn runs the CRF once with each, "
-        "cosa compares the maps with both before one CRF.",
+        "Rule that leaves uncertain pixels unlabelled, by the low and high thresholds. irn: run the CRF once "
+        "with each; cosa: compare the maps with both, then run one CRF; none: label every pixel.",
     )
-    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.")
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
+    )
 
 
 class ExportMasksOptions(LaterOptions):
-    """Write 8-bit palette PNG masks and masks.h5, with overlays, COCO RLE and a contact sheet on request."""
+    """Settings of ``export-masks``."""
 
     writes_folder: ClassVar[bool] = True
 
-    labels: Path = reads("Soft labels, masks, or CAMs (then with --threshold).")
-    threshold: Path | None = reads("Thresholds of search-threshold; needed for CAMs.", positional=False, default=None)
-    dataset: DatasetName | None = option(None, "Check that the labels are of this data set. none: take the artefact's.")
-    overlays: int = option(0, "How many images to draw: photograph, heat map, mask, ground truth side by side.", ge=0)
-    contact_sheet: int = option(0, "How many random images to show on one sheet.", ge=0, le=400)
-    rle: bool = option(False, "Also write coco.json with run-length encoded masks.")
+    labels: Path = reads("Soft labels, masks, or CAMs. CAMs need --threshold.")
+    threshold: Path | None = reads(
+        "Thresholds from search-threshold; required for CAMs.", positional=False, default=None
+    )
+    dataset: DatasetName | None = option(
+        None, "Fail if the labels belong to another data set layout. none: accept any.", panel="rare"
+    )
+    overlays: int = option(0, "Number of images to draw: image, heat map, mask and ground truth side by side.", ge=0)
+    contact_sheet: int = option(0, "Number of random images to show on a contact sheet; 0: no sheet.", ge=0, le=400)
+    rle: bool = option(False, "Also write coco.json, with masks in COCO RLE.")
 
 
-class PredictionOptions(BaseModel):
+class PredictionOptions(Mixin):
     """How a segmenter looks at an image."""
 
     size: int | None = option(
-        None, "Long side of an image at scale 1, in pixels. none: twice the training crop.", ge=16, le=4096
+        None, "Longer side of an image at scale 1, in pixels. none: twice the training crop.", ge=16, le=4096
     )
-    scales: Scales = option((1.0,), "Scales whose probabilities are averaged.")
-    flip: bool = option(True, "Average with the mirrored image.")
+    scales: Scales = option((1.0,), "Image scales over which probabilities are averaged.")
+    flip: bool = option(True, "Also average over the mirrored image.")
 
 
 class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOptions, LaterOptions):
-    """Predict masks of a split with a trained segmenter: soft.h5, masks.h5 and PNG files in one folder."""
+    """Settings of ``predict-masks``."""
 
     writes_folder: ClassVar[bool] = True
 
     checkpoint: Path = reads(
         "Checkpoint of train-segmenter, train-scribble or train-cosa.", kind="checkpoint", serves="segmenter"
     )
-    split: str = option("val", "List file of the data set, or a path to any list of ids.")
+    split: str = option(
+        "val", "Split to use: a list file of the data set, or a path to any list of image ids.", panel="input"
+    )
     tags: Literal["none", "dataset", "boxes"] = option(
         "none",
-        "dataset removes classes that the image tags exclude: for pseudo labels, not for honest inference. boxes: also "
-        "each class outside of its boxes in images that have any.",
+        "Weak labels that constrain the prediction, for pseudo labels and not for fair evaluation. dataset: "
+        "classes without an image tag are removed; boxes: also box-constrained, where an image has boxes; "
+        "none: unconstrained.",
     )
     crf: bool = option(False, "Refine the probabilities with a dense CRF.")
-    batch_size: int = option(16, "Images that are computed at the same time.", role="execution", ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Number format of the forward pass.")
-    on_error: Literal["stop", "skip"] = option("stop", "What an unreadable image does.")
+    batch_size: int = option(16, "Images per forward pass.", role="execution", ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
+    )
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
+    )
 
 
 class EvaluateMasksOptions(StageOptions):
-    """Score masks against ground truth, with everything that the number depends on beside it."""
+    """Settings of ``evaluate-masks``."""
 
-    masks: Path = reads("Folder of PNG masks, masks.h5, or the folder of export-masks or predict-masks.")
+    masks: Path = reads("Folder of PNG masks, masks.h5, or the output folder of export-masks or predict-masks.")
     out: Path | None = option(  # type: ignore[assignment]  # the one stage that has a place of its own
-        None, "Where to write the scores. none: scores.h5 beside the masks.", role="execution"
+        None, "File to write the scores to. none: scores.h5 beside the masks.", role="execution", panel="input"
     )
-    dataset: DatasetName | None = option(None, "Layout of the data set. none: as the masks say.")
-    root: Path | None = option(None, "Folder of the data set. none: as the masks say.", role="input")
-    split: str | None = option(None, "List file of the data set, or a path to any list of ids. none: as the masks say.")
+    dataset: DatasetName | None = option(
+        None, "Layout of the data set. none: as recorded with the masks.", panel="input"
+    )
+    root: Path | None = option(None, "Folder of the data set. none: as recorded with the masks.", role="input")
+    split: str | None = option(
+        None,
+        "Split to use: a list file of the data set, or a path to any list of image ids. none: as recorded "
+        "with the masks.",
+        panel="input",
+    )
     ignored: IgnoredPolicy = option(
-        "background", "What a predicted 255 counts as: background (IRN), drop (ToCo, CoSA) or miss (SEAM, MCTformer)."
+        "background",
+        "How pixels predicted as 255 count. background: as background (IRN); drop: not at all (ToCo, CoSA); "
+        "miss: as wrong (SEAM, MCTformer).",
     )
     boundary: float | None = option(
-        0.02, "Boundary IoU's distance as a share of the image diagonal. none: leave it out.", gt=0, lt=1
+        0.02,
+        "Width of the boundary in boundary IoU, as a fraction of the image diagonal. none: no boundary IoU.",
+        panel="rare",
+        gt=0,
+        lt=1,
     )
-    resamples: int = option(1000, "Bootstrap resamples of the images for the 95 % interval; 0: none.", ge=0, le=100_000)
-    worst: int = option(5, "How many of the worst images to name.", ge=0)
+    resamples: int = option(
+        1000,
+        "Bootstrap resamples of the images for the 95 % confidence interval; 0: no interval.",
+        panel="rare",
+        ge=0,
+        le=100_000,
+    )
+    worst: int = option(5, "Number of lowest-scoring images to list.", ge=0)
 
     @property
     def artefact(self) -> Path:

@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pseudolabel.errors import InputError
-from pseudolabel.options.base import StageOptions
 from pseudolabel.options.fields import as_word, default_of, is_positional, nearest, validated
-from pseudolabel.options.masks import (
-    EvaluateMasksOptions,
-    ExportMasksOptions,
-    ImportCamsOptions,
-    MakeCamsOptions,
-    PredictMasksOptions,
-    RefineCrfOptions,
-    SearchCrfOptions,
-    SearchThresholdOptions,
-)
-from pseudolabel.options.training import TrainCamOptions, TrainCosaOptions, TrainScribbleOptions, TrainSegmenterOptions
 
-STAGES: dict[str, type[StageOptions]] = {
-    "train-cam": TrainCamOptions,
-    "train-cosa": TrainCosaOptions,
-    "train-scribble": TrainScribbleOptions,
-    "make-cams": MakeCamsOptions,
-    "import-cams": ImportCamsOptions,
-    "search-threshold": SearchThresholdOptions,
-    "search-crf": SearchCrfOptions,
-    "refine-crf": RefineCrfOptions,
-    "export-masks": ExportMasksOptions,
-    "train-segmenter": TrainSegmenterOptions,
-    "predict-masks": PredictMasksOptions,
-    "evaluate-masks": EvaluateMasksOptions,
-}
+if TYPE_CHECKING:
+    from pseudolabel.options.base import StageOptions
+
+
+class Stages(Mapping[str, "type[StageOptions]"]):
+    """The options model of every stage; a model is imported when it is asked for, so that one command's help is quick.
+
+    Args:
+        places: Module in this package and name of each model.
+    """
+
+    def __init__(self, places: Mapping[str, tuple[str, str]]) -> None:
+        self._places = places
+
+    def __getitem__(self, stage: str) -> type[StageOptions]:
+        module, name = self._places[stage]
+        model: type[StageOptions] = getattr(import_module(f"pseudolabel.options.{module}"), name)
+        return model
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+STAGES = Stages(
+    {
+        "train-cam": ("training", "TrainCamOptions"),
+        "train-cosa": ("training", "TrainCosaOptions"),
+        "train-scribble": ("training", "TrainScribbleOptions"),
+        "make-cams": ("masks", "MakeCamsOptions"),
+        "import-cams": ("masks", "ImportCamsOptions"),
+        "search-threshold": ("masks", "SearchThresholdOptions"),
+        "search-crf": ("masks", "SearchCrfOptions"),
+        "refine-crf": ("masks", "RefineCrfOptions"),
+        "export-masks": ("masks", "ExportMasksOptions"),
+        "train-segmenter": ("training", "TrainSegmenterOptions"),
+        "predict-masks": ("masks", "PredictMasksOptions"),
+        "evaluate-masks": ("masks", "EvaluateMasksOptions"),
+    }
+)
 """The one list of stages. The function of ``a-b`` is ``pseudolabel.stages.a_b.a_b``."""
 
 

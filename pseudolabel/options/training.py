@@ -5,48 +5,58 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 
-from pseudolabel.options.base import DatasetOptions, LaterOptions, StageOptions, WeakLabelOptions
+from pseudolabel.options.base import DatasetOptions, LaterOptions, Mixin, StageOptions, WeakLabelOptions
 from pseudolabel.options.fields import Range, Scales, Seconds, Share, Stride, as_word, option, reads
 
 
 class TrainingOptions(StageOptions):
-    """What every training shares: the optimiser, the schedule, the views and the number formats."""
+    """What every training shares: the optimiser, the schedule, the crops and the number formats."""
 
-    crop: int = option(224, "Side of a square training view, in pixels.", ge=16, le=4096)
-    crop_area: Range = option((0.3, 1.0), "Smallest and largest share of an image's area that a view covers.")
-    jitter: float = option(0.3, "Strength of random brightness, contrast and saturation.", ge=0, le=1)
+    crop: int = option(224, "Side of a square training crop, in pixels.", ge=16, le=4096)
+    crop_area: Range = option(
+        (0.3, 1.0), "Smallest and largest area of a crop, as fractions in (0, 1] of the image's area."
+    )
+    jitter: float = option(0.3, "Strength of the random jitter of brightness, contrast and saturation.", ge=0, le=1)
     epochs: int = option(10, "Passes over the training images.", ge=1)
-    steps: int | None = option(None, "Optimiser steps in all, in place of the epochs. none: the epochs' own.", ge=1)
-    batch_size: int = option(8, "Effective batch: images per optimiser step.", ge=1)
+    steps: int | None = option(None, "Optimiser steps, in place of --epochs. none: as many as the epochs take.", ge=1)
+    batch_size: int = option(8, "Effective batch size: images per optimiser step.", ge=1)
     micro_batch: int | None = option(
-        None, "Images per forward pass; gradients accumulate up to the batch size. none: all at once.", ge=1
+        None,
+        "Images per forward pass; gradients are accumulated up to the batch size. none: the whole batch at once.",
+        ge=1,
     )
     recipe_batch: int | None = option(
         None,
-        "Effective batch that the learning rate was chosen for; another one is warned about. none: the same.",
+        "Batch size that the learning rate was tuned for; another --batch-size gives a warning. none: no warning.",
+        panel="rare",
         ge=1,
     )
-    learning_rate: float = option(6e-5, "AdamW's peak rate for the backbone.", gt=0)
-    head_rate: float = option(10.0, "Factor on the rate for the heads, which start from nothing.", gt=0)
+    learning_rate: float = option(6e-5, "AdamW's peak learning rate, for the backbone.", gt=0)
+    head_rate: float = option(10.0, "Factor on the learning rate for the randomly initialised heads.", gt=0)
     weight_decay: float = option(0.01, "AdamW's weight decay.", ge=0)
-    warmup: Share = option(0.05, "Share of the steps in which the rate rises linearly.")
-    decay_power: float = option(0.9, "Power of the polynomial decay to zero.", ge=0)
+    warmup: Share = option(0.05, "Fraction of the steps over which the learning rate warms up linearly.", panel="rare")
+    decay_power: float = option(0.9, "Power of the polynomial decay of the learning rate to zero.", panel="rare", ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "Number format of the forward pass; auto is bfloat16 where the hardware computes in it."
+        "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
     )
-    channels_last: bool = option(True, "Keep images in channels-last memory order, which is faster.")
+    channels_last: bool = option(True, "Use the channels-last memory format, for speed.", panel="rare")
     log: bool = option(
-        True, "Write curves as a CSV table and for TensorBoard into the folder OUT.log.", role="execution"
+        True, "Write training curves to the folder OUT.log, as CSV and for TensorBoard.", role="execution"
     )
     save_every: int = option(
-        100, "Steps between two states that a killed training resumes from.", role="execution", ge=1
+        100,
+        "Steps between saved states, from which an interrupted training resumes.",
+        role="execution",
+        panel="rare",
+        ge=1,
     )
     resume_changed: bool = option(
         False,
-        "Go on from the state of a training that was begun with other options or inputs; the checkpoint says which.",
+        "Resume a training that began with other options or inputs; the checkpoint records it.",
         role="execution",
+        panel="rare",
     )
 
     @model_validator(mode="after")
@@ -58,35 +68,47 @@ class TrainingOptions(StageOptions):
         return self
 
 
-class AverageOptions(BaseModel):
+class AverageOptions(Mixin):
     """What is kept of a training."""
 
     ema: float | None = option(
-        None, "Decay of an exponential average of the weights, which is then what is kept. none: off.", gt=0, lt=1
+        None,
+        "Decay of an exponential moving average (EMA) of the weights, which is kept as the result. none: "
+        "keep the last weights.",
+        gt=0,
+        lt=1,
     )
 
 
 class BackboneOptions(TrainingOptions, DatasetOptions):
     """A training that begins with a data set and a backbone."""
 
-    backbone: str = option("vit_small_patch16_224", "Name of any timm backbone.")
+    backbone: str = option("vit_small_patch16_224", "Name of any timm model.")
     weights: Path | None = option(
-        None, "Initial weights: a .safetensors file or a checkpoint artefact (.h5). none: timm's own.", role="input"
+        None, "Initial weights: a .safetensors file, or a checkpoint artefact (.h5). none: timm's own.", role="input"
     )
-    pretrained: bool = option(True, "Let timm download its weights where no file is given.")
+    pretrained: bool = option(True, "Let timm download pretrained weights if --weights is not given.")
     output_stride: Stride | None = option(
-        None, "Stride of a CNN's last feature map (dilates what comes after). none: the backbone's own."
+        None, "Output stride of a CNN; later layers are dilated. none: the backbone's own.", panel="rare"
     )
-    freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
-    holdout: Share = option(0.1, "Share of the split that is kept from training to measure the tag mAP on.")
+    freeze: Share = option(0.0, "Fraction of the backbone's parameters to freeze, counted from the input.")
+    holdout: Share = option(
+        0.1, "Fraction of the split to hold out from training, to measure the mAP of its image tags."
+    )
 
 
 class ClassifierOptions(BackboneOptions):
     """A network that learns image tags, and whose maps say where: what train-cam and train-cosa share."""
 
-    pooling: Literal["gap", "gmp"] = option("gap", "Global average or global max pooling of the maps.")
+    pooling: Literal["gap", "gmp"] = option(
+        "gap", "Global pooling of the CAMs: average (gap) or maximum (gmp).", panel="rare"
+    )
     auxiliary_block: int | None = option(
-        -3, "Block of a plain ViT that a second classifier reads, counted from the end. none: no auxiliary head.", lt=0
+        -3,
+        "Block of a plain ViT that the auxiliary classifier reads, counted from the end. none: no auxiliary "
+        "classifier.",
+        panel="rare",
+        lt=0,
     )
 
 
@@ -95,17 +117,20 @@ class WatchedOptions(BackboneOptions):
 
     picture_every: int | None = option(
         200,
-        "Steps between two pictures of a batch in OUT.log: maps, labels, predictions. none: none.",
+        "Steps between pictures of a batch in OUT.log: CAMs, labels and predictions. none: no pictures.",
         role="execution",
+        panel="rare",
         ge=1,
     )
     validate_on: str | None = option(
         None,
-        "Split to score after every epoch by its masks, or held-out for the held-out part of this one; scores are "
-        "marked oracle where they choose. none: none.",
+        "Split to score against its masks after every epoch, or held-out for the held-out part of this one. "
+        "Scores used to choose are marked oracle. none: no validation.",
     )
     keep: Literal["last", "best"] = option(
-        "last", "State to keep: the last, or the one with the highest mIoU on --validate-on, marked oracle."
+        "last",
+        "Weights to keep. last: those of the last step; best: those with the highest mIoU on --validate-on, "
+        "marked oracle.",
     )
 
     @model_validator(mode="after")
@@ -118,59 +143,90 @@ class WatchedOptions(BackboneOptions):
 
 
 class TrainCamOptions(AverageOptions, ClassifierOptions):
-    """Train a classification network on image tags, whose class activation maps later stages use."""
+    """Settings of ``train-cam``."""
 
 
 class TrainCosaOptions(WatchedOptions, ClassifierOptions):
-    """Train a segmentation network and its guided CAMs together, from image tags alone (CoSA)."""
+    """Settings of ``train-cosa``."""
 
     auxiliary_stage: int = option(
-        -2, "Stage of a CNN that the second classifier reads, counted from the end.", lt=-1, ge=-8
+        -2, "Stage of a CNN that the auxiliary classifier reads, counted from the end.", panel="rare", lt=-1, ge=-8
     )
     crop_scale: Range | None = option(
         None,
-        "Smallest and largest factor on an image's size; its square crop is padded where the image is smaller. "
-        "none: rectangles of --crop-area, never padded.",
+        "Smallest and largest factor, in (0, 8], for random resizing before a square crop, padded if the "
+        "image is smaller. none: crops by --crop-area, never padded.",
     )
-    blur: Share = option(0.0, "Probability that a view is blurred.")
-    classification: Share = option(0.2, "Share of the steps at the start in which only image tags are learnt.")
+    blur: Share = option(0.0, "Probability that an augmented crop is blurred.")
+    classification: Share = option(0.2, "Fraction of the steps, at the start, in which only the classifier is trained.")
     teacher_decay: float = option(
-        0.9994, "Decay of the average that is the teacher, at most step / (step + 10).", gt=0, lt=1
+        0.9994, "Decay of the teacher's exponential moving average (EMA), at most step / (step + 10).", gt=0, lt=1
     )
-    teacher_scales: Scales = option((1.0, 0.5, 1.5), "Scales that the teacher's CAMs are summed over; with 1.")
-    teacher_flip: bool = option(True, "The teacher looks at mirrored views, too.")
+    teacher_scales: Scales = option(
+        (1.0, 0.5, 1.5), "Image scales over which the teacher's CAMs are summed; 1 must be among them.", panel="rare"
+    )
+    teacher_flip: bool = option(True, "Also let the teacher process mirrored crops.", panel="rare")
     propagate: int = option(
-        0, "How often the teacher's maps are passed on along what a plain ViT's patches attend to.", ge=0, le=16
+        0, "Iterations of attention affinity propagation of the teacher's CAMs, for plain ViTs; 0: off.", ge=0, le=16
     )
     threshold: Literal["mixture", "released", "fixed"] = option(
         "mixture",
-        "Thresholds of the CAM labels. mixture: two Gaussians fitted to the teacher's scores at every step; released: "
-        "CoSA's three-component rule; fixed: --low and --high throughout.",
+        "How CAMs are thresholded into labels. mixture: by two Gaussians fitted to the teacher's scores at "
+        "every step; released: by the three-component rule of CoSA's released code; fixed: by --low and "
+        "--high throughout.",
     )
-    low: Share = option(0.25, "Score below which a pixel is background, until a first fit.")
-    high: Share = option(0.7, "Score from which on a pixel is foreground, until a first fit.")
-    queue: int = option(100, "Batches whose scores the mixture is fitted to.", ge=1, le=100_000)
-    threshold_decay: float = option(0.99, "Decay of the thresholds' average.", ge=0, lt=1)
+    low: Share = option(0.25, "Score below which a pixel is background, until the first fit.")
+    high: Share = option(0.7, "Score from which on a pixel is foreground, until the first fit.")
+    queue: int = option(
+        100, "Number of recent batches whose scores the mixture is fitted to.", panel="rare", ge=1, le=100_000
+    )
+    threshold_decay: float = option(
+        0.99, "Decay of the thresholds' exponential moving average (EMA).", panel="rare", ge=0, lt=1
+    )
     cam_rule: Literal["described", "released"] = option(
-        "described", "Compare enlarged maps with the thresholds, or as the released code does, after a softmax."
+        "described",
+        "What is compared with the thresholds. described: the upsampled maps; released: their softmax, as in "
+        "the released code.",
+        panel="rare",
     )
-    temperature: float = option(0.01, "Temperature of the segmentation labels' softmax.", gt=0)
+    temperature: float = option(
+        0.01, "Temperature of the softmax behind the segmentation pseudo labels.", panel="rare", gt=0
+    )
     perplexity: float | None = option(
-        0.8, "Strength of the soft perplexity weights, in (0, 1). none: all pixels count alike.", gt=0, lt=1
+        0.8, "Strength of the soft perplexity weights, in (0, 1). none: all pixels weigh the same.", gt=0, lt=1
     )
-    perplexity_power: float = option(1.0, "Power of the perplexity.", gt=0)
-    c2s: float | None = option(0.1, "Weight of CAM labels for the segmentation. none: off.", ge=0)
+    perplexity_power: float = option(1.0, "Exponent of the perplexity weights.", panel="rare", gt=0)
+    c2s: float | None = option(
+        0.1, "Weight of the CAM-to-segmentation loss, in which CAM labels supervise the segmentation. none: off.", ge=0
+    )
     balanced: bool = option(
-        True, "Background and foreground weigh the same in c2s, as released; else every pixel weighs the same."
+        True,
+        "Weigh background and foreground equally in the CAM-to-segmentation loss, as the released code does; "
+        "otherwise every pixel.",
+        panel="rare",
     )
-    auxiliary_share: Share = option(0.5, "Share of the auxiliary CAM's labels in c2s; the rest is the main one's.")
-    s2c: float | None = option(0.05, "Weight of segmentation labels for the CAMs. none: off.", ge=0)
-    regulariser: float | None = option(0.05, "Weight of the gated dense energy. none: off.", ge=0)
-    contrastive: float | None = option(0.1, "Weight of the contrastive separation. none: off.", ge=0)
-    contrastive_temperature: float = option(0.5, "Temperature of the contrastive separation.", gt=0)
-    contrastive_cells: int = option(64, "Cells of an image that are compared with each other.", ge=2, le=4096)
-    contrastive_perplexity: float = option(1.0, "Cells of a higher perplexity are not compared.", gt=0)
-    embedding: int = option(128, "Channels of the projection that cells are compared in.", ge=1, le=4096)
+    auxiliary_share: Share = option(
+        0.5,
+        "Share of the auxiliary CAM's labels in the CAM-to-segmentation loss; the main CAM's have the rest.",
+        panel="rare",
+    )
+    s2c: float | None = option(
+        0.05,
+        "Weight of the segmentation-to-CAM loss, in which segmentation labels supervise the CAMs. none: off.",
+        ge=0,
+    )
+    regulariser: float | None = option(0.05, "Weight of the gated dense energy loss. none: off.", ge=0)
+    contrastive: float | None = option(0.1, "Weight of the contrastive separation loss. none: off.", ge=0)
+    contrastive_temperature: float = option(0.5, "Temperature of the contrastive separation loss.", panel="rare", gt=0)
+    contrastive_cells: int = option(
+        64, "Feature-map cells that the contrastive loss samples per image.", panel="rare", ge=2, le=4096
+    )
+    contrastive_perplexity: float = option(
+        1.0, "Highest perplexity at which a cell takes part in the contrastive loss.", panel="rare", gt=0
+    )
+    embedding: int = option(
+        128, "Dimensions of the projection that the contrastive loss compares.", panel="rare", ge=1, le=4096
+    )
 
     @model_validator(mode="after")
     def _settings_agree(self) -> TrainCosaOptions:
@@ -184,66 +240,98 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
 
 
 class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
-    """Train a segmenter from scribbles, points, boxes, tags or masks, in any mixture, with a regularised loss."""
+    """Settings of ``train-scribble``."""
 
-    holdout: Share = option(0.0, "Share of the split that is kept from training to measure agreement with its labels.")
+    holdout: Share = option(
+        0.0, "Fraction of the split to hold out from training, to measure agreement with its labels."
+    )
     supervision: Literal["weak", "masks"] = option(
-        "weak", "weak: the weak labels given; masks: the pixel masks of all images, an upper bound marked oracle."
+        "weak",
+        "Labels to train on. weak: the weak labels given; masks: the pixel masks of all images, an upper "
+        "bound marked oracle.",
     )
     mask_list: Path | None = option(
         None,
-        "List of ids whose pixel masks are used beside weak labels of the others; marked oracle.",
+        "List of image ids to train on their pixel masks, with weak labels on all others; marked oracle.",
         role="input",
     )
     cams: Path | None = option(
-        None, "CAMs, or soft labels, of the same images, for --objectness and --fill.", role="input"
+        None, "CAMs or soft labels of the same images, for --objectness and --fill.", role="input"
     )
-    width: int = option(3, "Diameter of points and of XML's strokes, in pixels of the photograph.", ge=1, le=64)
-    by_image: bool = option(False, "The partial cross entropy counts images alike, not labelled pixels.")
+    width: int = option(3, "Diameter of points and of XML strokes, in pixels of the image.", panel="rare", ge=1, le=64)
+    by_image: bool = option(
+        False,
+        "Average the partial cross-entropy within each image first, so that images weigh the same; otherwise "
+        "all labelled pixels do.",
+        panel="rare",
+    )
     regulariser: Literal["none", "densecrf", "normalised-cut", "kernel-cut", "gated-crf", "dfr"] = option(
-        "dfr", "Loss of what is not labelled. dfr: the dynamic feature regularised loss, and its feature consistency."
+        "dfr", "Loss on unlabelled pixels. dfr is the dynamic feature regularised loss, with feature consistency."
     )
     regulariser_weight: float | None = option(
-        None, "Weight of the regulariser; 0: off. none: its own, for densecrf 2e-9 (513 / crop)^4.", ge=0
+        None, "Weight of the regulariser; 0: off. none: its default, which for densecrf is 2e-9 (513 / crop)^4.", ge=0
     )
-    start: Share = option(0.2, "Share of the steps at the start in which labels alone teach.")
-    ramp: Share = option(0.2, "Share of the steps in which the regulariser's weight then rises to its full value.")
+    start: Share = option(0.2, "Fraction of the steps, at the start, without the regulariser.")
+    ramp: Share = option(0.2, "Fraction of the steps over which the regulariser's weight then rises to its full value.")
     sigma_xy: float | None = option(
-        None, "Width of the kernel in position, pixels of a view. none: the regulariser's own.", ge=0.1, le=1e6
+        None,
+        "Standard deviation of the kernel in position, in pixels of the crop. none: the regulariser's default.",
+        panel="rare",
+        ge=0.1,
+        le=1e6,
     )
     sigma_rgb: float | None = option(
-        None, "Width of the kernel in colour, grey levels of 0-255. none: the regulariser's own.", ge=0.01, le=1e6
+        None,
+        "Standard deviation of the kernel in colour, in grey levels of 0-255. none: the regulariser's default.",
+        panel="rare",
+        ge=0.01,
+        le=1e6,
     )
     map_scale: float | None = option(
-        None, "Size of the maps that are regularised over a view's. none: the regulariser's own.", gt=0, le=1
+        None,
+        "Size of the regularised maps relative to the crop. none: the regulariser's default.",
+        panel="rare",
+        gt=0,
+        le=1,
     )
     sigma_embedding: float | None = option(
-        0.5, "Width of dfr's kernel in its embedding. none: a kernel in position and colour alone.", ge=0.01, le=1e6
+        0.5,
+        "Standard deviation of dfr's kernel in its embedding. none: a kernel in position and colour only.",
+        panel="rare",
+        ge=0.01,
+        le=1e6,
     )
-    embedding: int = option(8, "Dimensions of dfr's embedding.", ge=1, le=256)
-    consistency: float | None = option(0.1, "Weight of dfr's feature consistency. none: off.", ge=0)
+    embedding: int = option(8, "Dimensions of dfr's embedding.", panel="rare", ge=1, le=256)
+    consistency: float | None = option(0.1, "Weight of dfr's feature consistency loss. none: off.", ge=0)
     confidence: Share | None = option(
-        0.9, "Least share of a prediction that labels a cell for the consistency. none: only what is labelled counts."
+        0.9,
+        "Lowest probability at which a prediction labels a cell for the consistency loss. none: only "
+        "labelled cells count.",
+        panel="rare",
     )
-    cells: int = option(64, "Cells of an image whose embeddings are compared with each other.", ge=2, le=4096)
+    cells: int = option(64, "Feature-map cells per image whose embeddings are compared.", panel="rare", ge=2, le=4096)
     exclusion: float | None = option(
-        None, "Weight of the loss on classes where tags or boxes exclude them. none: off.", ge=0
+        None, "Weight of the loss on classes where tags or boxes rule them out. none: off.", ge=0
     )
     presence: float | None = option(
-        None, "Weight of the loss on tagged classes that are labelled nowhere in their image. none: off.", ge=0
+        None, "Weight of the loss on tagged classes that have no label in their image. none: off.", ge=0
     )
     objectness: float | None = option(
-        None, "Weight of the loss against where --cams see objects; not of images with masks. none: off.", ge=0
+        None,
+        "Weight of the loss that fits foreground probability to the objectness of --cams, except in images "
+        "with masks. none: off.",
+        ge=0,
     )
     fill: Range | None = option(
         None,
-        "Low and high score of --cams inside a box, over their maximum there: below a pixel is background, from the "
-        "high one on it is of the box's class. none: what is inside boxes stays unlabelled.",
+        "Low and high CAM score inside a box, relative to the maximum there. Below the low one a pixel is "
+        "background; from the high one on it has the box's class. none: boxes label no pixels inside.",
     )
     annotation_seconds: Seconds = option(
         (20.0, 22.1, 34.9, 38.1, 239.7),
-        "Seconds that the tags, points, scribbles, boxes and mask of an image take to draw, to state what labels cost.",
+        "Seconds to annotate an image with tags, points, scribbles, boxes and a mask, to report the cost of labels.",
         role="execution",
+        panel="rare",
     )
 
     @model_validator(mode="after")
@@ -258,25 +346,28 @@ class TrainScribbleOptions(AverageOptions, WatchedOptions, WeakLabelOptions):
 
 
 class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
-    """Train a segmentation network on exported masks; pixels of value 255 teach nothing."""
+    """Settings of ``train-segmenter``."""
 
     masks: Path = reads("masks.h5, or the folder that holds it.", kind="masks")
-    backbone: str | None = option(None, "Name of any timm backbone. none: the one that made the masks.")
+    backbone: str | None = option(None, "Name of any timm model. none: the backbone that made the masks.")
     weights: Path | None = option(
         None,
-        "Initial weights of the encoder: a .safetensors file or a checkpoint artefact. none: as the CAM network's.",
+        "Initial weights of the encoder: a .safetensors file, or a checkpoint artefact (.h5). none: those "
+        "that the CAM network started from.",
         role="input",
     )
-    pretrained: bool = option(True, "Let timm download its weights where no file is given or known.")
+    pretrained: bool = option(True, "Let timm download pretrained weights if no file is given or known.")
     decoder: Literal[
         "largefov", "unet", "unetplusplus", "fpn", "pspnet", "manet", "linknet", "pan", "deeplabv3", "deeplabv3plus",
         "upernet", "segformer", "dpt",
     ] = option("largefov", "largefov, or a decoder of segmentation_models_pytorch.")  # fmt: skip
     balanced: bool = option(
-        False, "Average the loss over background and over foreground pixels apart, so that both count the same."
+        False, "Average the loss over background and over foreground pixels separately, so that both weigh the same."
     )
-    holdout: Share = option(0.0, "Share of the images kept from training, to measure agreement with their masks.")
-    freeze: Share = option(0.0, "Share of the backbone's parameters, from the input on, that stays as loaded.")
+    holdout: Share = option(
+        0.0, "Fraction of the images to hold out from training, to measure agreement with their masks."
+    )
+    freeze: Share = option(0.0, "Fraction of the backbone's parameters to freeze, counted from the input.")
     on_error: Literal["stop", "skip"] = option(
-        "stop", "What an unreadable image does: stop, or skip it and record it in the artefact."
+        "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
     )

@@ -8,14 +8,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import pytest
 import typer
 
 from pseudolabel import __version__
 from pseudolabel.artefacts import read_header
-from pseudolabel.cli.app import EXAMPLES, app, main
+from pseudolabel.cli import catalogue
+from pseudolabel.cli.app import app, main
+from pseudolabel.cli.failures import exit_code
 from pseudolabel.options import STAGES, build_options
 from pseudolabel.options.fields import as_word, default_of, is_positional, type_of
 from pseudolabel.runtime.formatting import counted, duration, part_of_all, percent, short, size
@@ -23,6 +25,7 @@ from tests.helpers import kinds as kinds
 from tests.helpers.cli import fixed, program
 
 COMMANDS = [*STAGES, "run", "compare", "report", "inspect", "demo", "data"]
+ENTRIES = catalogue.STAGES | catalogue.RUNS | {f"data {name}": entry for name, entry in catalogue.DATA.items()}
 
 
 @pytest.fixture
@@ -44,15 +47,48 @@ def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
     assert main([]) == 0
     assert capsys.readouterr().out == shown
     for command in COMMANDS:
-        assert re.search(rf"^│ {command} ", shown, re.MULTILINE), command
+        assert re.search(rf"^  {command} ", shown, re.MULTILINE), command
+
+
+def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--help"]) == 0
+    shown = capsys.readouterr()
+    assert main(["data"]) == 0
+    assert capsys.readouterr() == shown
+    assert shown.err == ""
+
+
+def test_the_overview_gives_every_command_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for words, panels in ([], ["Stages", "Runs"]), (["data"], ["Commands"]):
+        assert main([*words, "--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        for panel in panels:
+            section = lines[lines.index(f"{panel}:") + 1 :]
+            section = section[: section.index("") if "" in section else None]
+            entries = getattr(catalogue, panel.replace("Commands", "Data").upper())
+            groups = catalogue.GROUPS if panel == "Runs" else {}
+            wanted = {name: entry.line for name, entry in entries.items()} | groups
+            assert [line.split(maxsplit=1) for line in section] == [[name, text] for name, text in wanted.items()]
+
+
+def test_the_catalogue_is_about_the_commands_that_there_are() -> None:
+    assert list(catalogue.STAGES) == list(STAGES)
+    for name, entry in ENTRIES.items():
+        assert entry.text.endswith(".")
+        assert entry.line.endswith(".")
+        assert len(entry.line) <= 50
+        assert len(entry.text) < 160
+        assert entry.example.startswith(f"pseudolabel {name} ")
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_help_shows_every_setting_with_range_choices_and_default(stage: str, helps: dict[str, str]) -> None:
-    shown = " ".join(helps[stage].replace("│", " ").split())
+    shown = " ".join(helps[stage].split())
     model = STAGES[stage]
-    assert model.__doc__ is not None
-    assert model.__doc__ in shown
+    assert ENTRIES[stage].text in shown
     for name in model.model_fields:
         kind, bounds = type_of(model, name)
         flag = name.upper() if is_positional(model, name) else f"--{name.replace('_', '-')}"
@@ -71,13 +107,13 @@ def test_help_shows_every_setting_with_range_choices_and_default(stage: str, hel
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "data"])
 def test_help_ends_with_a_runnable_example(command: str, helps: dict[str, str]) -> None:
-    assert helps[command].strip().endswith(f"Example: {EXAMPLES[command]}")
+    assert helps[command].strip().endswith(f"Example: {ENTRIES[command].example}")
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_the_settings_of_every_example_are_valid(stage: str) -> None:
     """The parser takes the line as far as the settings, which are what it would run with."""
-    words = shlex.split(EXAMPLES[stage])
+    words = shlex.split(ENTRIES[stage].example)
     assert words[:2] == ["pseudolabel", stage]
     command = typer.main.get_command(app).get_command(None, stage)  # type: ignore[attr-defined]
     given = command.make_context(stage, words[2:]).params
@@ -97,13 +133,22 @@ def test_the_version() -> None:
     "line", ["--help", "train-cam --help", "train-cam --epochs x", "data --help", "run --help", "report --help"]
 )
 def test_help_and_usage_errors_import_nothing_heavy(line: str) -> None:
-    heavy = "torch", "numpy", "h5py", "PIL", "scipy", "yaml", "jinja2", "matplotlib"
+    heavy = "torch", "numpy", "h5py", "PIL", "scipy", "yaml", "jinja2", "matplotlib", "rich", "multiprocessing"
     code = (
         "import sys; from pseudolabel.cli.app import main; "
         f"main({line.split()}); print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("line", "built"), [("--help", []), ("data --help", ["data"]), ("train-cam --help", ["train-cam"])]
+)
+def test_only_the_command_that_is_asked_for_is_built(line: str, built: list[str]) -> None:
+    group: Any = typer.main.get_command(app)
+    assert exit_code(group, line.split()) == 0
+    assert list(group.commands._built) == built
 
 
 # Settings

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+import pseudolabel.options
 from pseudolabel.errors import InputError
 from pseudolabel.options import (
     STAGES,
@@ -23,7 +24,16 @@ from pseudolabel.options import (
     build_options,
     command_line,
 )
-from pseudolabel.options.fields import as_word, default_of, is_optional, is_positional, nearest, role_of, type_of
+from pseudolabel.options.fields import (
+    as_word,
+    default_of,
+    is_optional,
+    is_positional,
+    nearest,
+    panel_of,
+    role_of,
+    type_of,
+)
 
 MODELS: dict[str, type[BaseModel]] = {
     **STAGES,
@@ -52,6 +62,7 @@ def test_every_setting_is_described(command: str, name: str) -> None:
     assert text is not None
     assert text.endswith((".", ";...]."))
     assert role_of(model, name) in ("input", "option", "execution")
+    assert panel_of(model, name) in ("input", "option", "execution", "rare")
     assert "\n" not in text
 
 
@@ -63,14 +74,6 @@ def test_every_optional_setting_says_what_none_means(command: str, name: str) ->
     if is_optional(model, name) and get_origin(kind) is None and kind is not Path:
         own_numbers = {"low", "high"} | set(getattr(MODELS["refine-crf"], "model_fields", {}))
         assert "none:" in str(model.model_fields[name].description) or name in own_numbers
-
-
-@pytest.mark.parametrize("command", list(MODELS))
-def test_every_command_has_a_line_of_help(command: str) -> None:
-    doc = MODELS[command].__doc__
-    assert doc is not None
-    assert doc.endswith(".")
-    assert len(doc) < 160
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
@@ -338,3 +341,19 @@ def test_importing_the_settings_imports_nothing_heavy() -> None:
     code = f"import sys, pseudolabel.options; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_one_stage_imports_no_settings_of_others() -> None:
+    code = (
+        "import sys; from pseudolabel.options import STAGES; STAGES['train-cam']; "
+        "print([name for name in ('data', 'masks', 'training') if f'pseudolabel.options.{name}' in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['training']\n"
+
+
+def test_the_package_hands_on_every_name_and_no_other() -> None:
+    for name in pseudolabel.options.__all__:
+        assert getattr(pseudolabel.options, name) is not None
+    with pytest.raises(AttributeError, match=r"^module 'pseudolabel.options' has no attribute 'import_module_of'$"):
+        _ = pseudolabel.options.import_module_of
