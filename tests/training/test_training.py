@@ -1,8 +1,5 @@
-"""The shared training loop: schedule, order, accumulation, averaging, choosing, several processes."""
+"""The shared training loop: schedule, order, accumulation, averaging, choosing."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pseudolabel.artefacts import open_artefact, read_header
 from pseudolabel.data import Record
-from pseudolabel.errors import InputError
-from pseudolabel.training import (
-    Group,
-    Mean,
-    joined,
-    split_records,
-    state_path,
-)
+from pseudolabel.training import Mean, split_records
 from pseudolabel.training.loop import training_mode
 from pseudolabel.training.samples import epoch_order
 from pseudolabel.training.schedule import make_optimiser, rate_factor
@@ -135,77 +124,6 @@ def test_the_average_is_what_is_validated_and_kept(tmp_path):
     kept = finish(run)
     assert torch.equal(seen[-1], kept["weights/body.weight"])
     assert not torch.equal(seen[-1], run.network.state_dict()["body.weight"])
-
-
-GROUP_SCRIPT = """
-import sys
-import torch
-from pathlib import Path
-from tests.helpers.loop import make_run
-from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.runtime.progress import Progress
-from pseudolabel.training import joined, save_checkpoint, train
-
-with joined("cpu") as (group, device):
-    run = make_run(Path(sys.argv[1]), save_every=2)
-    run.network.drop.p = 0.0
-    run.group = group
-    cost = CostMeter()
-    while group.rank == 1 and cost.used()[0] < 1:
-        pass
-    before = cost.used()[0]
-    train(run, Progress(), cost, overwrite=False)
-    torch.save(run.network.state_dict(), Path(sys.argv[1]) / f"{group.rank}.pt")
-    (Path(sys.argv[1]) / f"{group.rank}.txt").write_text(f"{before} {cost.used()[0]}")
-    save_checkpoint(run, cost, (), ())
-"""
-
-
-def test_two_processes_learn_what_one_does_from_the_same_batch(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(GROUP_SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    alone = make_run(tmp_path / "alone")
-    alone.network.drop.p = 0.0
-    wanted = finish(alone)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for name, tensor in ranks[0].items():
-        assert torch.equal(tensor, ranks[1][name]), name
-        torch.testing.assert_close(tensor, wanted[f"weights/{name}"], rtol=1e-5, atol=1e-6)
-    with open_artefact(tmp_path / "net.h5", "checkpoint") as artefact:  # the first process wrote it
-        np.testing.assert_allclose(artefact.file["curves/loss"][:], alone.curves["loss"], rtol=1e-5)
-    assert not state_path(tmp_path / "net.h5").exists()
-    header = read_header(tmp_path / "net.h5")
-    assert header.environment["processes"] == 2
-    used = [[float(word) for word in (tmp_path / f"{rank}.txt").read_text().split()] for rank in (0, 1)]
-    assert header.cost["cpu_seconds"] >= used[0][1] + used[1][0] > 1  # what the first had at its end, the other before
-
-
-def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
-    run = make_run(tmp_path)
-    run.group = Group(0, 3)
-    with pytest.raises(InputError, match=r"^4 images a step cannot be shared by 3 processes; set --batch-size$"):
-        finish(run)
-
-
-def test_a_process_without_a_gpu_of_its_own_says_so_itself(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # whatever there are, the second is one too many
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError) as error, joined("cuda"):
-        pass
-    assert str(error.value) == "--device cuda:1: torch sees 1 GPUs; use --device auto or cpu"
-    assert error.value.alone
-
-
-def test_one_gpu_for_several_processes_is_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError) as error, joined("cuda:0"):
-        pass
-    assert str(error.value) == "--device cuda:0 is one GPU for 2 processes; use --device cuda"
 
 
 def test_a_batch_of_more_images_than_there_are_is_stated_as_it_is(tmp_path, capsys):
