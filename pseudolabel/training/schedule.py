@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -11,24 +12,44 @@ from pseudolabel.options import TrainingOptions
 
 
 def make_optimiser(network: Any, options: TrainingOptions) -> torch.optim.AdamW:
-    """AdamW with a higher rate for the heads and no decay of vectors: biases and the weights of norms."""
+    """AdamW with a higher rate for the heads, and decay of weights alone (``decaying``)."""
     heads = {id(parameter) for head in network.heads() for parameter in head.parameters()}
+    decays = decaying(network)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in network.parameters():
+    for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in heads, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((id(parameter) in heads, name in decays), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
                 "peak": options.learning_rate * (options.head_rate if is_head else 1),
-                "weight_decay": options.weight_decay if decays else 0.0,
+                "weight_decay": options.weight_decay if decay else 0.0,
             }
-            for (is_head, decays), parameters in groups.items()
+            for (is_head, decay), parameters in groups.items()
         ],
         lr=options.learning_rate,
         fused=True,  # a third of a small network's step on a processor was the unfused update
     )
+
+
+def decaying(network: nn.Module) -> set[str]:
+    """The names of the parameters that decay.
+
+    Neither vectors (biases, the weights of norms) do, nor what a timm model declares: position embeddings, class and
+    register tokens. [code: timm]
+    """
+    declared = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in network.named_modules()
+        if callable(declares := getattr(module, "no_weight_decay", None))
+        for name in declares()
+    ]
+    return {
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.ndim > 1 and not any(fnmatchcase(name, pattern) for pattern in declared)
+    }
 
 
 def rate_factor(step: int, total: int, *, warmup: float, power: float) -> float:

@@ -1,9 +1,8 @@
-"""The shared training loop: schedule, order, accumulation, averaging, choosing."""
+"""The shared training loop: order, accumulation, averaging, choosing."""
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -11,15 +10,7 @@ from pseudolabel.data import Record
 from pseudolabel.training import Mean, split_records
 from pseudolabel.training.loop import training_mode
 from pseudolabel.training.samples import epoch_order
-from pseudolabel.training.schedule import make_optimiser, rate_factor
 from tests.helpers.loop import finish, make_run, squared
-
-
-def test_the_rate_rises_linearly_and_falls_to_zero():
-    factors = [rate_factor(step, 10, warmup=0.2, power=1.0) for step in range(10)]
-    expected = [1 / 3, 2 / 3] + [1 - k / 8 for k in range(8)]
-    assert factors == pytest.approx(expected)
-    assert rate_factor(5, 10, warmup=0.0, power=2.0) == 0.25
 
 
 def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own():
@@ -27,20 +18,6 @@ def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own():
     assert sorted(first) == sorted(second) == list(range(50))
     assert not np.array_equal(first, second)
     assert np.array_equal(first, epoch_order(50, 3, 0))
-
-
-def test_heads_learn_faster_and_biases_do_not_decay(tmp_path):
-    run = make_run(tmp_path, head_rate=10, weight_decay=0.1)
-    groups = make_optimiser(run.network, run.options).param_groups
-    found = {
-        (group["peak"], group["weight_decay"], parameter.shape) for group in groups for parameter in group["params"]
-    }
-    assert found == {
-        (0.05, 0.1, (4, 3)),
-        (0.05, 0.0, (4,)),
-        (0.5, 0.1, (1, 4)),
-        (0.5, 0.0, (1,)),
-    }
 
 
 def test_micro_batches_add_up_to_the_whole_batch(tmp_path):
