@@ -128,6 +128,10 @@ with joined("cpu") as (group, device):
         assert found["body"].tolist() == [[33.0, 66.0]], found
         assert found["first"].tolist() == [[3.0, 6.0]], found
         assert found["watched"] is None and found["idle"] is None, found
+    layer = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)  # the fused optimiser pairs in memory's order
+    module = group.joint(layer)
+    module({"loss": layer(torch.ones(1, 2, 4, 4)).sum()} for _ in range(1))["loss"].backward()
+    assert layer.weight.grad.stride() == layer.weight.stride()
 """
     )
     run_twice(script)
