@@ -31,6 +31,16 @@ class TrainingOptions(StageOptions):
     learning_rate: float = option(6e-5, "AdamW's peak rate for the backbone.", gt=0)
     head_rate: float = option(10.0, "Factor on the rate for the heads, which start from nothing.", gt=0)
     weight_decay: float = option(0.01, "AdamW's weight decay.", ge=0)
+    layer_decay: float | None = option(
+        None,
+        "Factor on the rate from each layer of the backbone to the one before it; the last has the full rate. "
+        "none: all have.",
+        gt=0,
+        lt=1,
+    )
+    clip_gradients: float | None = option(
+        None, "Largest norm of the whole batch's gradient; a longer one is scaled down to it. none: any.", gt=0
+    )
     warmup: Share = option(0.05, "Share of the steps in which the rate rises linearly.")
     decay_power: float = option(0.9, "Power of the polynomial decay to zero.", ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = option(

@@ -158,6 +158,9 @@ def _step(run: Run, module: nn.Module, optimiser: torch.optim.AdamW, batches: li
             f"the loss is {values['loss']} at step {run.step + 1} (images {ids}); {kept}: "
             "lower --learning-rate or pass --precision float32"
         )
+    if options.clip_gradients is not None:  # of the whole batch: parts and processes are summed by now
+        norm = nn.utils.clip_grad_norm_(run.network.parameters(), options.clip_gradients)
+        values["gradient_norm"] = float(norm)
     optimiser.step()
     run.group.share_statistics(run.network)
     return values | {"rate": options.learning_rate * factor}

@@ -24,7 +24,7 @@ from pseudolabel.runtime.progress import Progress
 from pseudolabel.training import joined, save_checkpoint, train
 
 with joined("cpu") as (group, device):
-    run = make_run(Path(sys.argv[1]), save_every=2, micro_batch=int(sys.argv[2]))
+    run = make_run(Path(sys.argv[1]), save_every=2, micro_batch=int(sys.argv[2]), clip_gradients=12.0)
     run.network.drop.p = 0.0
     run.group = group
     cost = CostMeter()
@@ -53,7 +53,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(tmp_path, micro):
     script.write_text(GROUP_SCRIPT)
     done = run_twice(script, str(tmp_path), str(micro))
     assert "find_unused_parameters" not in done.stderr  # which torch likes to be told that it does without
-    alone = make_run(tmp_path / "alone")
+    alone = make_run(tmp_path / "alone", clip_gradients=12.0)
     alone.network.drop.p = 0.0
     wanted = finish(alone)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
@@ -61,7 +61,9 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(tmp_path, micro):
         assert torch.equal(tensor, ranks[1][name]), name
         torch.testing.assert_close(tensor, wanted[f"weights/{name}"], rtol=1e-5, atol=1e-6)
     with open_artefact(tmp_path / "net.h5", "checkpoint") as artefact:  # the first process wrote it
-        np.testing.assert_allclose(artefact.file["curves/loss"][:], alone.curves["loss"], rtol=1e-5)
+        for name in ("loss", "gradient_norm"):
+            np.testing.assert_allclose(artefact.file[f"curves/{name}"][:], alone.curves[name], rtol=1e-5)
+    assert min(alone.curves["gradient_norm"]) < 12 < max(alone.curves["gradient_norm"])
     assert not state_path(tmp_path / "net.h5").exists()
     header = read_header(tmp_path / "net.h5")
     assert header.environment["processes"] == 2

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pseudolabel.models.backbone import Backbone
+from pseudolabel.errors import InputError
+from pseudolabel.models.backbone import Backbone, freeze
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.segmenter import DecoderSegmenter
 from pseudolabel.options import TrainCamOptions
@@ -57,3 +58,39 @@ def test_a_decoders_encoder_is_asked_for_what_does_not_decay():
     decays = {name for name, (_, decay) in settings_by_name(network, made_options()).items() if decay}
     assert "network.encoder.model.pos_embed" not in decays
     assert "network.encoder.model.patch_embed.proj.weight" in decays
+
+
+def test_early_layers_learn_slower():
+    """A ViT of six blocks, by hand: its last block and the norm have the rate, what is before the first 2^-6 of it."""
+    network = CamNetwork(Backbone("test_vit", auxiliary_block=-2), 3, "gap")
+    found = settings_by_name(network, made_options(layer_decay=0.5, head_rate=4.0))
+    expected = {"cls_token": 2**-6, "pos_embed": 2**-6, "patch_embed": 2**-6, "norm": 1.0}
+    expected |= {f"blocks.{number}": 2.0 ** (number - 5) for number in range(6)}
+    for layer, factor in expected.items():
+        peaks = {peak for name, (peak, _) in found.items() if name.startswith(f"backbone.model.{layer}")}
+        assert peaks == {0.01 * factor}, layer
+    assert {name: peak for name, (peak, _) in found.items() if not name.startswith("backbone")} == {
+        "classifier.weight": 0.04,
+        "auxiliary.weight": 0.04,
+    }
+    plain = settings_by_name(network, made_options(head_rate=4.0))
+    assert {name: decay for name, (_, decay) in found.items()} == {name: decay for name, (_, decay) in plain.items()}
+    assert {peak for name, (peak, _) in plain.items() if name.startswith("backbone")} == {0.01}
+
+
+def test_frozen_layers_count_as_layers():
+    network = CamNetwork(Backbone("test_resnet"), 3, "gap")
+    whole = settings_by_name(network, made_options(layer_decay=0.5))
+    freeze(network.backbone.model, 0.1)
+    part = settings_by_name(network, made_options(layer_decay=0.5))
+    assert part.keys() < whole.keys()
+    assert part.items() <= whole.items()
+
+
+def test_an_encoder_without_layers_cannot_have_rates_by_layer():
+    network = DecoderSegmenter("test_resnet", "unet", 3)
+    with pytest.raises(InputError) as error:
+        make_optimiser(network, made_options(layer_decay=0.5))
+    assert str(error.value) == (
+        "--layer-decay: timm does not say what the layers of this encoder are; use --decoder largefov, or leave it out"
+    )

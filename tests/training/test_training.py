@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -28,6 +29,27 @@ def test_micro_batches_add_up_to_the_whole_batch(tmp_path):
     for part in parts:
         for name, tensor in whole.items():
             torch.testing.assert_close(part[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("micro", [None, 1])
+@pytest.mark.parametrize("most", [0.1, 100.0])
+def test_the_whole_batchs_gradient_is_clipped(tmp_path, micro, most):
+    """By hand: the loss is u a + v b for two biases a and b, where (u, v) is the mean of four points."""
+    run = make_run(tmp_path, steps=1, micro_batch=micro, clip_gradients=most)
+
+    def loss(network, batch):
+        u, v = batch["x"][:, :2].mean(dim=0)
+        return {"loss": u * network.body.bias[0] + v * network.head.bias[0]}
+
+    run.objective = Mean(loss)
+    finish(run)
+    chosen = epoch_order(12, run.header.seed, 0)[:4]
+    wanted = np.mean([run.samples[0, index]["x"][:2] for index in chosen], axis=0)
+    norm = np.hypot(*wanted)
+    assert 0.1 < norm < 100
+    found = [run.network.body.bias.grad[0].item(), run.network.head.bias.grad[0].item()]
+    np.testing.assert_allclose(found, wanted * min(1, most / norm), rtol=1e-5)
+    assert run.curves["gradient_norm"] == pytest.approx([norm])
 
 
 def test_the_average_lags_behind_the_network(tmp_path):
