@@ -46,6 +46,11 @@ class TrainingOptions(StageOptions):
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "Number format of the forward pass; auto is bfloat16 where the hardware computes in it."
     )
+    sync_batchnorm: bool = option(
+        False,
+        "Batch normalisation over the images of all processes, where there are several, each with a GPU. "
+        "Not yet run on GPUs.",
+    )
     channels_last: bool = option(True, "Keep images in channels-last memory order, which is faster.")
     log: bool = option(
         True, "Write curves as a CSV table and for TensorBoard into the folder OUT.log.", role="execution"

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]  # it has no __all__
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -58,6 +59,28 @@ class Group:
             return module
         # a step may need other parameters than the last one did, as the first after CoSA's warm-up
         return DistributedDataParallel(module, find_unused_parameters=True, gradient_as_bucket_view=True)
+
+    def synchronised(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """A network whose batch normalisations see the images of all processes, where there are several.
+
+        Args:
+            network: Changed in place; its parameters, buffers and their names stay.
+            device: Where it is.
+
+        Raises:
+            InputError: The processes have no GPUs.
+        """
+        if self.size == 1:
+            return network
+        if device.type != "cuda":
+            raise InputError(
+                f"--sync-batchnorm needs a GPU for each of the {self.size} processes, found --device {device.type}; "
+                "leave it out"
+            )
+        found: nn.Module = convert_sync_batchnorm(
+            network
+        )  # torch's would lose the activations in timm's normalisations
+        return found
 
     def share_statistics(self, network: nn.Module) -> None:
         """Average what batch normalisations have seen, so that the networks of all processes stay the same."""

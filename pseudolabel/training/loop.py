@@ -34,7 +34,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         overwrite: Start anew even if a state to resume from is there.
 
     Raises:
-        InputError: The batch cannot be shared among the processes.
+        InputError: The batch cannot be shared among the processes, or batch normalisation, or there are no layers to
+            set rates by.
         StalePartialError: The state to resume from was made with other options or inputs.
         DatasetError: A photograph cannot be read.
         PseudolabelError: The loss is no longer finite; the last saved state is kept.
@@ -44,6 +45,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     if run.group.size > 1:
         run.header = replace(run.header, environment={**run.header.environment, "processes": run.group.size})
     seed_everything(run.header.seed)
+    if options.sync_batchnorm:
+        run.network = run.group.synchronised(run.network, run.device)
     optimiser = make_optimiser(run.network, options)
     if state.exists() and not overwrite:
         cost.resume(restore_state(run, optimiser))

@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pseudolabel.artefacts import open_artefact, read_header
 from pseudolabel.errors import InputError
+from pseudolabel.models.backbone import Backbone, freeze
+from pseudolabel.models.cam import CamNetwork
 from pseudolabel.training import Group, joined, state_path
+from pseudolabel.training.loop import training_mode
 from tests.helpers.loop import finish, make_run
 
 GROUP_SCRIPT = """
@@ -134,6 +138,82 @@ with joined("cpu") as (group, device):
     module = group.joint(layer)
     module({"loss": layer(torch.ones(1, 2, 4, 4)).sum()} for _ in range(1))["loss"].backward()
     assert layer.weight.grad.stride() == layer.weight.stride()
+"""
+    )
+    run_twice(script)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])  # timm's holds its activation in the norm
+def test_normalisations_of_several_processes_are_replaced_and_nothing_else(name):
+    network = CamNetwork(Backbone(name), 3, "gap").eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    parameters, state, maps = list(network.parameters()), network.state_dict(), network(images).maps
+    count = len(normalisations(network))
+    assert Group().synchronised(network, torch.device("cpu")) is network
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in normalisations(network))
+    found = Group(0, 2).synchronised(network, torch.device("cuda"))
+    assert count == sum(isinstance(module, nn.SyncBatchNorm) for module in normalisations(found)) > 0
+    assert list(map(id, found.parameters())) == list(map(id, parameters))
+    assert list(found.state_dict()) == list(state)
+    assert torch.equal(found(images).maps, maps)
+    freeze(found.backbone.model, 1.0)
+    training_mode(found)
+    assert not any(module.training for module in normalisations(found))
+
+
+def normalisations(network):
+    """All batch normalisations of a network."""
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def test_one_process_has_nothing_to_synchronise(tmp_path):
+    kept = finish(make_run(tmp_path / "a"))
+    for name, tensor in finish(make_run(tmp_path / "b", sync_batchnorm=True)).items():
+        assert torch.equal(tensor, kept[name]), name
+
+
+def test_synchronised_normalisation_without_gpus_is_refused(tmp_path):
+    run = make_run(tmp_path, sync_batchnorm=True)
+    run.group = Group(0, 2)
+    with pytest.raises(InputError) as error:
+        finish(run)
+    assert str(error.value) == (
+        "--sync-batchnorm needs a GPU for each of the 2 processes, found --device cpu; leave it out"
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch normalises over processes on GPUs alone")
+def test_two_processes_normalise_by_the_whole_batch(tmp_path):
+    """Both on one GPU, where nccl would want one each."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import torch
+import torch.distributed as dist
+from torch import nn
+from pseudolabel.training import Group
+
+def gradients(network, module, images, size):
+    loss = (network(images) * torch.arange(16, device=images.device).view(4, 4)).sin().sum()
+    module({"loss": loss} for _ in range(1))["loss"].mul(size).backward()
+    return [parameter.grad.cpu() for parameter in network.parameters()] + [network[1].running_var.cpu()]
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)).to(device)
+
+device = torch.device("cuda", 0)
+dist.init_process_group("gloo")
+group = Group(dist.get_rank(), 2)
+images = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1)).to(device)
+network = build()
+alone = gradients(network, Group().joint(network), images, 1)
+network = group.synchronised(build(), device)
+part = images[2 * group.rank : 2 * group.rank + 2]
+together = gradients(network, group.joint(network), part, 2)
+for found, wanted in zip(together, alone, strict=True):
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+dist.destroy_process_group()
 """
     )
     run_twice(script)
