@@ -77,9 +77,8 @@ class Group:
                 f"--sync-batchnorm needs a GPU for each of the {self.size} processes, found --device {device.type}; "
                 "leave it out"
             )
-        found: nn.Module = convert_sync_batchnorm(
-            network
-        )  # torch's would lose the activations in timm's normalisations
+        # timm's function, as torch's would lose the activations inside timm's normalisations
+        found: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return found
 
     def share_statistics(self, network: nn.Module) -> None:
