@@ -137,6 +137,16 @@ def test_an_optimiser_of_other_parameters_cannot_be_gone_on_with(tmp_path):
     )
 
 
+def test_an_optimiser_of_unknown_parameters_cannot_be_gone_on_with(tmp_path):
+    kill_at_step(make_run(tmp_path), 6, CostMeter())
+    run = make_run(tmp_path)
+    run.network.body.weight.requires_grad = False
+    with pytest.raises(ArtefactError) as error:
+        finish(run)
+    state = state_path(run.options.out)
+    assert str(error.value) == f"{state} has an optimiser of other parameters; pass --overwrite to start anew"
+
+
 def test_the_optimiser_goes_on_by_name_however_its_groups_change(tmp_path):
     """At the head's rate of the body there is one group in place of two for all that decays, in another order."""
     kill_at_step(make_run(tmp_path, head_rate=10.0), 6, CostMeter())
