@@ -209,7 +209,7 @@ def profiled(run: Run, batches: list[dict[str, Any]]) -> dict[str, float]:
         "teacher_forward": "teacher's pass",
         "assign": "assignments",
         "student_losses": "swapped losses, forward",
-        "follow": "teacher follows",
+        "update_teacher": "teacher follows",
     }
     optimiser = make_optimiser(run.network, run.options)
     places: list[tuple[Any, str, str]] = [

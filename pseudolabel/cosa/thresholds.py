@@ -64,7 +64,7 @@ class DynamicThreshold:
         high: Likewise, at least ``low``.
         length: Q, batches in the queue.
         decay: Of the exponential average, whose first update replaces ``low`` and ``high`` and whose decay then warms
-            up as ``averaging.warmed_decay`` says. [ours: the warm-up]
+            up as ``ema.warmed_decay`` says. [ours: the warm-up]
         minimum: What ``count_scores`` was given.
         bins: Likewise.
 

@@ -36,10 +36,28 @@ class TrainingOptions(StageOptions):
     learning_rate: float = option(6e-5, "AdamW's peak learning rate, for the backbone.", gt=0)
     head_rate: float = option(10.0, "Factor on the learning rate for the randomly initialised heads.", gt=0)
     weight_decay: float = option(0.01, "AdamW's weight decay.", ge=0)
+    layer_decay: float | None = option(
+        None,
+        "Factor on the learning rate from each backbone layer to the one before it. none: one rate for all layers.",
+        panel="rare",
+        gt=0,
+        lt=1,
+    )
+    clip_gradients: float | None = option(
+        None,
+        "Largest norm of the whole batch's gradient, to which a larger one is scaled down. none: no clipping.",
+        panel="rare",
+        gt=0,
+    )
     warmup: Share = option(0.05, "Fraction of the steps over which the learning rate warms up linearly.", panel="rare")
     decay_power: float = option(0.9, "Power of the polynomial decay of the learning rate to zero.", panel="rare", ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
+    )
+    sync_batchnorm: bool = option(
+        False,
+        "Batch normalisation over the images of all processes, each with its GPU. Never run on GPUs so far.",
+        panel="rare",
     )
     channels_last: bool = option(True, "Use the channels-last memory format, for speed.", panel="rare")
     log: bool = option(

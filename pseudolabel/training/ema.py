@@ -2,6 +2,10 @@
 
 An average with decay d spans about 1 / (1 - d) steps. Where fewer have been taken, the decay is lower, so
 that short runs forget where they began. [ours]
+
+The classes that libraries have for it differ: torch's AveragedModel averages counts in buffers, too, and replaces the
+first weights at the first step; timm's ModelEmaV3 warms up by another formula; both keep a second network, where a
+state dictionary is all that a resumed training and a checkpoint need. So torch's update of lists is used, and no class.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def warmed_decay(decay: float, step: int) -> float:
@@ -27,9 +32,9 @@ def update_ema(average: Mapping[str, Tensor], network: nn.Module, decay: float, 
         decay: d once it is warmed up, in (0, 1).
         step: Steps that the network has taken, from 1; d is ``warmed_decay`` of it.
     """
-    decay = warmed_decay(decay, step)
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            average[name].lerp_(tensor, 1 - decay)
-        else:
-            average[name].copy_(tensor)
+    state = network.state_dict()
+    numbers = [name for name, tensor in state.items() if tensor.is_floating_point()]
+    move = get_ema_multi_avg_fn(warmed_decay(decay, step))
+    move([average[name] for name in numbers], [state[name] for name in numbers], step)
+    for name in state.keys() - set(numbers):
+        average[name].copy_(state[name])

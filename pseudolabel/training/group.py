@@ -1,20 +1,23 @@
 """Several processes that train one network, as torchrun starts them.
 
 Each process takes its part of every batch. Losses are shares of the whole batch's, so that gradients are summed over
-processes, never averaged: N processes learn what one would from the same batch, to rounding.
+processes, never averaged: N processes learn what one would from the same batch, to rounding. torch's
+DistributedDataParallel does the summing, while the backward pass still runs.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]  # it has no __all__
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.runtime.devices import group_backend, pick_device
@@ -45,16 +48,38 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
-    def sum_gradients(self, network: nn.Module) -> None:
-        """Sum the gradients of all processes; every process has them for the same parameters."""
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        if self.size == 1 or not gradients:
-            return
-        together = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
-        begin = 0
-        for gradient in gradients:
-            gradient.copy_(together[begin : begin + gradient.numel()].view_as(gradient))
-            begin += gradient.numel()
+    def joint(self, network: nn.Module) -> nn.Module:
+        """A network as ``PartLosses``, whose backward pass averages gradients over processes where there are several.
+
+        Args:
+            network: On its device, as it is before the first step, with the same weights in all processes.
+        """
+        module = PartLosses(network)
+        if self.size == 1:
+            return module
+        # a step may need other parameters than the last one did, as the first after CoSA's warm-up
+        return DistributedDataParallel(module, find_unused_parameters=True, gradient_as_bucket_view=True)
+
+    def synchronised(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """A network whose batch normalisations see the images of all processes, where there are several.
+
+        Args:
+            network: Changed in place; its parameters, buffers and their names stay.
+            device: Where it is.
+
+        Raises:
+            InputError: The processes have no GPUs.
+        """
+        if self.size == 1:
+            return network
+        if device.type != "cuda":
+            raise InputError(
+                f"--sync-batchnorm needs a GPU for each of the {self.size} processes, found --device {device.type}; "
+                "leave it out"
+            )
+        # timm's function, as torch's would lose the activations inside timm's normalisations
+        found: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return found
 
     def share_statistics(self, network: nn.Module) -> None:
         """Average what batch normalisations have seen, so that the networks of all processes stay the same."""
@@ -62,6 +87,37 @@ class Group:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
                     self.total(buffer).div_(self.size)
+
+
+class PartLosses(nn.Module):
+    """The losses of a step's parts as a forward pass, whichever methods of a network they call.
+
+    DistributedDataParallel awaits the gradients that a forward pass asks for, and knows no other way into a network.
+    This has the network's parameters and none of its buffers, which would be replaced by the first process's.
+
+    Args:
+        network: Whose gradients are wanted.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        # nothing uses the last one: without any like it, torch warns that looking for them is a waste
+        self.trained = nn.ParameterList([*trained, trained[0].new_zeros(1)])
+
+    def forward(self, parts: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The next part's losses, of which ``loss`` alone has a gradient."""
+        return {name: value if name == "loss" else value.detach() for name, value in next(parts).items()}
+
+
+def accumulating(module: nn.Module, *, more: bool) -> AbstractContextManager[None]:
+    """Where forward and backward pass of a part belong: only those of a step's last part reach other processes.
+
+    Args:
+        module: Of ``Group.joint``.
+        more: Whether more parts follow in the step.
+    """
+    return module.no_sync() if isinstance(module, DistributedDataParallel) and more else nullcontext()
 
 
 @contextmanager

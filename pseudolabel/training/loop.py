@@ -17,7 +17,7 @@ from pseudolabel.runtime.devices import autocast, pins_memory, seed_everything
 from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.training.curves import Curves, CurveWriter, log_folder
-from pseudolabel.training.group import apart
+from pseudolabel.training.group import accumulating, apart
 from pseudolabel.training.run import Arrays, Batch, Best, Losses, Run, Step
 from pseudolabel.training.samples import load_batches
 from pseudolabel.training.schedule import make_optimiser, rate_factor
@@ -34,7 +34,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         overwrite: Start anew even if a state to resume from is there.
 
     Raises:
-        InputError: The batch cannot be shared among the processes.
+        InputError: The batch cannot be shared among the processes, or batch normalisation, or there are no layers to
+            set rates by.
         StalePartialError: The state to resume from was made with other options or inputs.
         DatasetError: A photograph cannot be read.
         PseudolabelError: The loss is no longer finite; the last saved state is kept.
@@ -44,12 +45,15 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     if run.group.size > 1:
         run.header = replace(run.header, environment={**run.header.environment, "processes": run.group.size})
     seed_everything(run.header.seed)
+    if options.sync_batchnorm:
+        run.network = run.group.synchronised(run.network, run.device)
     optimiser = make_optimiser(run.network, options)
     if state.exists() and not overwrite:
         cost.resume(restore_state(run, optimiser))
         for change in run.header.facts.get("changed", ()):
             progress.warn(f"this training was begun with another {change}")
         progress.log(f"going on from step {run.step} of {run.total_steps} ({state})")
+    module = run.group.joint(run.network)
     started, first = time.perf_counter(), run.step
     batches_of_steps = load_batches(
         run.samples,
@@ -64,7 +68,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     waiting: Arrays | None = None
     with apart(run.group), ExitStack() as stack, progress.track(run.total_steps, "steps", done=run.step) as advance:
         for batches in batches_of_steps:
-            values = _step(run, optimiser, batches)
+            values = _step(run, module, optimiser, batches)
             if curves is None:  # a training that cannot take a step leaves nothing behind, and changes nothing
                 if overwrite and run.group.leads:
                     state.unlink(missing_ok=True)
@@ -131,7 +135,7 @@ def _enough_to_normalise(images: int) -> Iterator[None]:
         ) from error
 
 
-def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[str, float]:
+def _step(run: Run, module: nn.Module, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[str, float]:
     """One optimiser step over the micro batches of an effective batch; returns the losses and the rate."""
     options = run.options
     factor = rate_factor(run.step, run.total_steps, warmup=options.warmup, power=options.decay_power)
@@ -140,8 +144,12 @@ def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[
     training_mode(run.network)
     optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    for losses in _parts(run, batches):
-        losses["loss"].backward()
+    parts = _parts(run, batches)
+    for number, batch in enumerate(batches, start=1):
+        with accumulating(module, more=number < len(batches)):
+            with autocast(run.device, run.dtype), _enough_to_normalise(len(batch["id"])):
+                losses = module(parts)
+            (losses["loss"] * run.group.size).backward()  # a share of the whole batch's, which is then averaged
         for name, value in losses.items():
             sums[name] = sums[name] + value.detach() if name in sums else value.detach()
     summed = run.group.total(torch.stack([value.float() for value in sums.values()]))
@@ -153,25 +161,23 @@ def _step(run: Run, optimiser: torch.optim.AdamW, batches: list[Batch]) -> dict[
             f"the loss is {values['loss']} at step {run.step + 1} (images {ids}); {kept}: "
             "lower --learning-rate or pass --precision float32"
         )
-    run.group.sum_gradients(run.network)
+    if options.clip_gradients is not None:  # of the whole batch: parts and processes are summed by now
+        norm = nn.utils.clip_grad_norm_(run.network.parameters(), options.clip_gradients)
+        values["gradient_norm"] = float(norm)
     optimiser.step()
     run.group.share_statistics(run.network)
     return values | {"rate": options.learning_rate * factor}
 
 
 def _parts(run: Run, batches: list[Batch]) -> Iterator[Losses]:
-    """The losses of each micro batch: computed in mixed precision, used outside of it."""
+    """The losses of each micro batch, to be computed in mixed precision."""
     early = pins_memory(run.device)
     moved = [
         {k: v.to(run.device, non_blocking=early) if isinstance(v, Tensor) else v for k, v in batch.items()}
         for batch in batches
     ]
     drawn = run.options.log and run.group.leads and run.picture_every and (run.step + 1) % run.picture_every == 0
-    parts = run.objective.losses(run.network, moved, Step(run.step, run.images_per_step, bool(drawn)))
-    for batch in batches:
-        with autocast(run.device, run.dtype), _enough_to_normalise(len(batch["id"])):
-            losses = next(parts)
-        yield losses
+    return run.objective.losses(run.network, moved, Step(run.step, run.images_per_step, bool(drawn)))
 
 
 def _record(run: Run, curves: Curves, values: dict[str, float]) -> None:

@@ -2,33 +2,86 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]  # it has no __all__
 from torch import nn
 
+from pseudolabel.errors import InputError
 from pseudolabel.options import TrainingOptions
 
 
 def make_optimiser(network: Any, options: TrainingOptions) -> torch.optim.AdamW:
-    """AdamW with a higher rate for the heads and no decay of vectors: biases and the weights of norms."""
+    """AdamW with a higher rate for the heads, perhaps a lower one for early layers, and decay of weights alone.
+
+    Raises:
+        InputError: Rates by layer are wanted of a network without layers.
+    """
     heads = {id(parameter) for head in network.heads() for parameter in head.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in network.parameters():
+    scales = {} if options.layer_decay is None else layer_scales(network, options.layer_decay)
+    decays = decaying(network)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in heads, parameter.ndim > 1), []).append(parameter)
+            scale = options.head_rate if id(parameter) in heads else scales.get(name, 1.0)
+            groups.setdefault((scale, name in decays), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
-                "peak": options.learning_rate * (options.head_rate if is_head else 1),
-                "weight_decay": options.weight_decay if decays else 0.0,
+                "peak": options.learning_rate * scale,
+                "weight_decay": options.weight_decay if decay else 0.0,
             }
-            for (is_head, decays), parameters in groups.items()
+            for (scale, decay), parameters in groups.items()
         ],
         lr=options.learning_rate,
         fused=True,  # a third of a small network's step on a processor was the unfused update
     )
+
+
+def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
+    """The factors on the rates of a backbone's parameters: decay^k, k layers before the last one. [code: timm]
+
+    Args:
+        network: With a timm model inside, which says what its layers are.
+        decay: In (0, 1).
+
+    Returns:
+        By the parameters' names; those that are frozen have none, nor has what is outside the timm model.
+
+    Raises:
+        InputError: The model does not say it.
+    """
+    model = next((module for module in network.modules() if callable(getattr(module, "group_matcher", None))), None)
+    if model is None:
+        raise InputError(
+            "--layer-decay: timm does not say what the layers of this encoder are; "
+            "use --decoder largefov, or leave it out"
+        )
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    groups = param_groups_layer_decay(model, layer_decay=decay)
+    return {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
+
+
+def decaying(network: nn.Module) -> set[str]:
+    """The names of the parameters that decay.
+
+    Neither vectors (biases, the weights of norms) do, nor what a timm model declares: position embeddings, class and
+    register tokens. [code: timm]
+    """
+    declared = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in network.named_modules()
+        if callable(declares := getattr(module, "no_weight_decay", None))
+        for name in declares()
+    ]
+    return {
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.ndim > 1 and not any(fnmatchcase(name, pattern) for pattern in declared)
+    }
 
 
 def rate_factor(step: int, total: int, *, warmup: float, power: float) -> float:

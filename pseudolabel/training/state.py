@@ -72,8 +72,9 @@ def save_checkpoint(
 def state_arrays(run: Run, optimiser: torch.optim.AdamW) -> Arrays:
     """Everything that a resumed training needs, as it is now: a copy, which further steps do not reach."""
     arrays = weight_arrays(run.network.state_dict())
+    order = _order(run, optimiser)
     for index, entry in optimiser.state_dict()["state"].items():
-        arrays |= {f"optimiser/{index}/{name}": value.cpu().numpy() for name, value in entry.items()}
+        arrays |= {f"optimiser/{order[index]}/{name}": value.cpu().numpy() for name, value in entry.items()}
     arrays |= {f"objective/{name}": array for name, array in run.objective.state().items()}
     arrays |= {f"curves/{name}": np.asarray(values) for name, values in run.curves.items()}
     if run.best.arrays:
@@ -111,7 +112,7 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
 
     Raises:
         StalePartialError: The state was made with other options or inputs, or has other parameters frozen.
-        ArtefactError: It is of a longer training, or of another network.
+        ArtefactError: It is of a longer training, or of another network or optimiser.
     """
     state = state_path(run.options.out)
     with open_artefact(state, "training-state") as artefact:
@@ -132,11 +133,12 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
             run.network.load_state_dict(read_weights(artefact))
         except RuntimeError as error:
             raise ArtefactError(f"{state} is of another network; pass --overwrite to start anew") from error
-        known = optimiser.state_dict()
-        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        known, order, parameters = optimiser.state_dict(), _order(run, optimiser), dict(run.network.named_parameters())
+        if not set(file["optimiser"]) <= set(order):
+            raise ArtefactError(f"{state} has an optimiser of other parameters; pass --overwrite to start anew")
         known["state"] = {
-            int(index): {name: _laid_out(value, parameters[int(index)]) for name, value in entry.items()}
-            for index, entry in file["optimiser"].items()
+            order.index(name): {key: _laid_out(value, parameters[name]) for key, value in entry.items()}
+            for name, entry in file["optimiser"].items()
         }
         optimiser.load_state_dict(known)
         try:
@@ -172,6 +174,12 @@ def _judged_alike(run: Run, begun: Header) -> bool:
     """Whether the best state so far was chosen on the images, of the size, that choose from here on."""
     names = ("validate_on", "split", "holdout", "seed", "crop")
     return all(begun.options.get(name) == run.header.options.get(name) for name in names)
+
+
+def _order(run: Run, optimiser: torch.optim.AdamW) -> list[str]:
+    """The names of the parameters in the order of the optimiser, which depends on what its groups are."""
+    names = {id(parameter): name for name, parameter in run.network.named_parameters()}
+    return [names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def _laid_out(values: Any, parameter: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ ARRAYS: dict[str, dict[str, np.ndarray]] = {
     },
     "training-state": {
         "weights/head.weight": np.ones((2, 8, 1, 1), np.float32),
-        "optimiser/0/exp_avg": np.zeros((2, 8, 1, 1), np.float32),
-        "optimiser/0/step": np.asarray(3.0, np.float32),
+        "optimiser/head.weight/exp_avg": np.zeros((2, 8, 1, 1), np.float32),
+        "optimiser/head.weight/step": np.asarray(3.0, np.float32),
         "step": np.asarray(3),
     },
 }

@@ -188,7 +188,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(synthetic_root, t
     words = [f"--set={name}={value}" for name, value in values.items()]
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudolabel"]
     done = subprocess.run(
-        [sys.executable, *command, "train-cosa", *words, "--out", tmp_path / "two.h5", "--json"],
+        [sys.executable, *command, "train-cosa", *words, "--micro-batch=1", "--out", tmp_path / "two.h5", "--json"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -196,7 +196,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(synthetic_root, t
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"out"') == 1  # one of them speaks
-    assert "effective batch 4 = 1 x 2 x 2 processes" in done.stderr
+    assert "effective batch 4 = 2 x 1 x 2 processes" in done.stderr
     train_cosa(build_options("train-cosa", {**values, "out": tmp_path / "one.h5"}))
     assert_close(tmp_path / "two.h5", tmp_path / "one.h5")
 

@@ -169,7 +169,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(
     words = [f"--set={name}={value}" for name, value in values.items()]
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pseudolabel"]
     done = subprocess.run(
-        [sys.executable, *command, "train-scribble", *words, "--out", tmp_path / "two.h5", "--json"],
+        [sys.executable, *command, "train-scribble", *words, "--micro-batch=1", "--out", tmp_path / "two.h5", "--json"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

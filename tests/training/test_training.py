@@ -1,8 +1,5 @@
-"""The shared training loop: schedule, order, accumulation, averaging, choosing, several processes."""
+"""The shared training loop: order, accumulation, averaging, choosing."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from pseudolabel.artefacts import open_artefact, read_header
 from pseudolabel.data import Record
-from pseudolabel.errors import InputError
-from pseudolabel.training import (
-    Group,
-    Mean,
-    joined,
-    split_records,
-    state_path,
-)
+from pseudolabel.training import Mean, split_records
 from pseudolabel.training.loop import training_mode
 from pseudolabel.training.samples import epoch_order
-from pseudolabel.training.schedule import make_optimiser, rate_factor
 from tests.helpers.loop import finish, make_run, squared
-
-
-def test_the_rate_rises_linearly_and_falls_to_zero():
-    factors = [rate_factor(step, 10, warmup=0.2, power=1.0) for step in range(10)]
-    expected = [1 / 3, 2 / 3] + [1 - k / 8 for k in range(8)]
-    assert factors == pytest.approx(expected)
-    assert rate_factor(5, 10, warmup=0.0, power=2.0) == 0.25
 
 
 def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own():
@@ -38,20 +19,6 @@ def test_every_epoch_visits_every_sample_once_in_an_order_of_its_own():
     assert sorted(first) == sorted(second) == list(range(50))
     assert not np.array_equal(first, second)
     assert np.array_equal(first, epoch_order(50, 3, 0))
-
-
-def test_heads_learn_faster_and_biases_do_not_decay(tmp_path):
-    run = make_run(tmp_path, head_rate=10, weight_decay=0.1)
-    groups = make_optimiser(run.network, run.options).param_groups
-    found = {
-        (group["peak"], group["weight_decay"], parameter.shape) for group in groups for parameter in group["params"]
-    }
-    assert found == {
-        (0.05, 0.1, (4, 3)),
-        (0.05, 0.0, (4,)),
-        (0.5, 0.1, (1, 4)),
-        (0.5, 0.0, (1,)),
-    }
 
 
 def test_micro_batches_add_up_to_the_whole_batch(tmp_path):
@@ -62,6 +29,27 @@ def test_micro_batches_add_up_to_the_whole_batch(tmp_path):
     for part in parts:
         for name, tensor in whole.items():
             torch.testing.assert_close(part[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("micro", [None, 1])
+@pytest.mark.parametrize("most", [0.1, 100.0])
+def test_the_whole_batchs_gradient_is_clipped(tmp_path, micro, most):
+    """By hand: the loss is u a + v b for two biases a and b, where (u, v) is the mean of four points."""
+    run = make_run(tmp_path, steps=1, micro_batch=micro, clip_gradients=most)
+
+    def loss(network, batch):
+        u, v = batch["x"][:, :2].mean(dim=0)
+        return {"loss": u * network.body.bias[0] + v * network.head.bias[0]}
+
+    run.objective = Mean(loss)
+    finish(run)
+    chosen = epoch_order(12, run.header.seed, 0)[:4]
+    wanted = np.mean([run.samples[0, index]["x"][:2] for index in chosen], axis=0)
+    norm = np.hypot(*wanted)
+    assert 0.1 < norm < 100
+    found = [run.network.body.bias.grad[0].item(), run.network.head.bias.grad[0].item()]
+    np.testing.assert_allclose(found, wanted * min(1, most / norm), rtol=1e-5)
+    assert run.curves["gradient_norm"] == pytest.approx([norm])
 
 
 def test_the_average_lags_behind_the_network(tmp_path):
@@ -135,88 +123,6 @@ def test_the_average_is_what_is_validated_and_kept(tmp_path):
     kept = finish(run)
     assert torch.equal(seen[-1], kept["weights/body.weight"])
     assert not torch.equal(seen[-1], run.network.state_dict()["body.weight"])
-
-
-GROUP_SCRIPT = """
-import sys
-import torch
-from pathlib import Path
-from tests.helpers.loop import make_run
-from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.runtime.progress import Progress
-from pseudolabel.training import joined, save_checkpoint, train
-
-with joined("cpu") as (group, device):
-    run = make_run(Path(sys.argv[1]), save_every=2)
-    run.network.drop.p = 0.0
-    run.group = group
-    cost = CostMeter()
-    while group.rank == 1 and cost.used()[0] < 1:
-        pass
-    before = cost.used()[0]
-    train(run, Progress(), cost, overwrite=False)
-    torch.save(run.network.state_dict(), Path(sys.argv[1]) / f"{group.rank}.pt")
-    (Path(sys.argv[1]) / f"{group.rank}.txt").write_text(f"{before} {cost.used()[0]}")
-    save_checkpoint(run, cost, (), ())
-"""
-
-
-def test_two_processes_learn_what_one_does_from_the_same_batch(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(GROUP_SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    alone = make_run(tmp_path / "alone")
-    alone.network.drop.p = 0.0
-    wanted = finish(alone)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for name, tensor in ranks[0].items():
-        assert torch.equal(tensor, ranks[1][name]), name
-        torch.testing.assert_close(tensor, wanted[f"weights/{name}"], rtol=1e-5, atol=1e-6)
-    with open_artefact(tmp_path / "net.h5", "checkpoint") as artefact:  # the first process wrote it
-        np.testing.assert_allclose(artefact.file["curves/loss"][:], alone.curves["loss"], rtol=1e-5)
-    assert not state_path(tmp_path / "net.h5").exists()
-    header = read_header(tmp_path / "net.h5")
-    assert header.environment["processes"] == 2
-    used = [[float(word) for word in (tmp_path / f"{rank}.txt").read_text().split()] for rank in (0, 1)]
-    assert header.cost["cpu_seconds"] >= used[0][1] + used[1][0] > 1  # what the first had at its end, the other before
-
-
-def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
-    run = make_run(tmp_path)
-    run.group = Group(0, 3)
-    with pytest.raises(InputError, match=r"^4 images a step cannot be shared by 3 processes; set --batch-size$"):
-        finish(run)
-
-
-def test_a_process_without_a_gpu_of_its_own_says_so_itself(monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
-    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)  # the second is one too many
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError) as error, joined("cuda"):
-        pass
-    assert str(error.value) == "--device cuda:1: torch sees 1 cuda device; use --device auto or cpu"
-    assert error.value.alone
-
-
-def test_one_gpu_for_several_processes_is_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError) as error, joined("cuda:0"):
-        pass
-    assert str(error.value) == "--device cuda:0 is one accelerator for 2 processes; use --device cuda"
-
-
-def test_several_processes_cannot_share_an_accelerator_that_is_always_one(monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError) as error, joined("auto"):
-        pass
-    assert str(error.value) == "--device auto is one accelerator (mps) for 2 processes; use --device cpu"
 
 
 def test_a_batch_of_more_images_than_there_are_is_stated_as_it_is(tmp_path, capsys):

@@ -20,6 +20,8 @@ from pseudolabel.training import (
     train,
 )
 from pseudolabel.training.samples import epoch_order
+from pseudolabel.training.schedule import make_optimiser
+from pseudolabel.training.state import restore_state
 from tests.helpers.loop import finish, kill_at_step, make_run, squared
 from tests.helpers.training import KilledError, Listening
 
@@ -133,6 +135,29 @@ def test_an_optimiser_of_other_parameters_cannot_be_gone_on_with(tmp_path):
         f"{state_path(run.options.out)} has an optimiser of other parameters, as it was begun with another --freeze; "
         "pass --overwrite to start anew, another --out, or the --freeze that it was begun with"
     )
+
+
+def test_an_optimiser_of_unknown_parameters_cannot_be_gone_on_with(tmp_path):
+    kill_at_step(make_run(tmp_path), 6, CostMeter())
+    run = make_run(tmp_path)
+    run.network.body.weight.requires_grad = False
+    with pytest.raises(ArtefactError) as error:
+        finish(run)
+    state = state_path(run.options.out)
+    assert str(error.value) == f"{state} has an optimiser of other parameters; pass --overwrite to start anew"
+
+
+def test_the_optimiser_goes_on_by_name_however_its_groups_change(tmp_path):
+    """At the head's rate of the body there is one group in place of two for all that decays, in another order."""
+    kill_at_step(make_run(tmp_path, head_rate=10.0), 6, CostMeter())
+    run = make_run(tmp_path, head_rate=1.0, resume_changed=True)
+    optimiser = make_optimiser(run.network, run.options)
+    restore_state(run, optimiser)
+    with open_artefact(state_path(run.options.out), "training-state") as artefact:
+        saved = {name: entry["exp_avg"][:] for name, entry in artefact.file["optimiser"].items()}
+    assert list(saved) == ["body.bias", "body.weight", "head.bias", "head.weight"]
+    for name, parameter in run.network.named_parameters():
+        np.testing.assert_array_equal(optimiser.state[parameter]["exp_avg"].numpy(), saved[name])
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, 0.9), (0.9, None)])
