@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         TagSource,
         WeakLabelOptions,
     )
+    from pseudolabel.options.cosa import TrainCosaOptions
     from pseudolabel.options.data import (
         DataCheckOptions,
         DataShowOptions,
@@ -52,15 +53,14 @@ if TYPE_CHECKING:
         SearchCrfOptions,
         SearchThresholdOptions,
     )
+    from pseudolabel.options.scribble import TrainScribbleOptions
     from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
     from pseudolabel.options.training import (
         AverageOptions,
         BackboneOptions,
         ClassifierOptions,
         TrainCamOptions,
-        TrainCosaOptions,
         TrainingOptions,
-        TrainScribbleOptions,
         TrainSegmenterOptions,
         WatchedOptions,
     )
@@ -114,7 +114,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """A name of ``__all__``; its module is imported when it is asked for, so that one command's help is quick."""
-    for module in ("stages", "base", "data", "masks", "training") if name in __all__ else ():
+    for module in ("stages", "base", "data", "masks", "training", "cosa", "scribble") if name in __all__ else ():
         found = vars(import_module(f"{__name__}.{module}"))
         if name in found:
             return found[name]

@@ -39,8 +39,8 @@ class Stages(Mapping[str, "type[StageOptions]"]):
 STAGES = Stages(
     {
         "train-cam": ("training", "TrainCamOptions"),
-        "train-cosa": ("training", "TrainCosaOptions"),
-        "train-scribble": ("training", "TrainScribbleOptions"),
+        "train-cosa": ("cosa", "TrainCosaOptions"),
+        "train-scribble": ("scribble", "TrainScribbleOptions"),
         "make-cams": ("masks", "MakeCamsOptions"),
         "import-cams": ("masks", "ImportCamsOptions"),
         "search-threshold": ("masks", "SearchThresholdOptions"),
