@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, model_validator
 
 from pseudolabel.options.base import DatasetOptions, LaterOptions, StageOptions, WeakLabelOptions
-from pseudolabel.options.fields import Range, Scales, Seconds, Share, Stride, as_word, option, reads
+from pseudolabel.options.fields import Channels, Range, Scales, Seconds, Share, Stride, as_word, option, reads
 
 
 class TrainingOptions(StageOptions):
@@ -69,11 +69,17 @@ class AverageOptions(BaseModel):
 class BackboneOptions(TrainingOptions, DatasetOptions):
     """A training that begins with a data set and a backbone."""
 
-    backbone: str = option("vit_small_patch16_224", "Name of any timm backbone.")
-    weights: Path | None = option(
-        None, "Initial weights: a .safetensors file or a checkpoint artefact (.h5). none: timm's own.", role="input"
+    backbone: str = option(
+        "vit_small_patch16_224", "A timm backbone: its name, hf-hub:ORG/MODEL, or local-dir:FOLDER with a config.json."
     )
-    pretrained: bool = option(True, "Let timm download its weights where no file is given.")
+    in_chans: Channels = option(3, "Channels of the backbone's input; 1: photographs are turned to grey (ITU-R 601).")
+    weights: Path | None = option(
+        None,
+        "Initial weights: a .safetensors or .pth file in any layout that timm knows, or a checkpoint artefact (.h5). "
+        "none: the backbone's own.",
+        role="input",
+    )
+    pretrained: bool = option(True, "Begin with the backbone's own weights, or download them, where no file is given.")
     output_stride: Stride | None = option(
         None, "Stride of a CNN's last feature map (dilates what comes after). none: the backbone's own."
     )
@@ -261,13 +267,22 @@ class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
     """Train a segmentation network on exported masks; pixels of value 255 teach nothing."""
 
     masks: Path = reads("masks.h5, or the folder that holds it.", kind="masks")
-    backbone: str | None = option(None, "Name of any timm backbone. none: the one that made the masks.")
+    backbone: str | None = option(
+        None,
+        "A timm backbone: its name, hf-hub:ORG/MODEL, or local-dir:FOLDER. none: the one that made the masks.",
+    )
+    in_chans: Channels | None = option(
+        None, "Channels of the backbone's input; 1: photographs are turned to grey. none: as the CAM network's, else 3."
+    )
     weights: Path | None = option(
         None,
-        "Initial weights of the encoder: a .safetensors file or a checkpoint artefact. none: as the CAM network's.",
+        "Initial weights of the encoder: a .safetensors or .pth file in any layout that timm knows, or a checkpoint "
+        "artefact (.h5). none: as the CAM network's.",
         role="input",
     )
-    pretrained: bool = option(True, "Let timm download its weights where no file is given or known.")
+    pretrained: bool = option(
+        True, "Begin with the backbone's own weights, or download them, where no file is given or known."
+    )
     decoder: Literal[
         "largefov", "unet", "unetplusplus", "fpn", "pspnet", "manet", "linknet", "pan", "deeplabv3", "deeplabv3plus",
         "upernet", "segformer", "dpt",
