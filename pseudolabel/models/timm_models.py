@@ -38,12 +38,13 @@ _FAILURES = (OSError, RuntimeError, ValueError)
 """What timm and the hub's library raise."""
 
 
-def describe_backbone(name: str, in_chans: int = 3) -> dict[str, Any]:
+def describe_backbone(name: str, in_chans: int = 3, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What an ``architecture`` attribute says of a timm model, as JSON data.
 
     Args:
         name: As of ``--backbone``.
         in_chans: Channels of its input.
+        config: Its ``backbone_config``, where it is known already.
 
     Returns:
         ``backbone``, its name, that of a folder as an absolute path. Where they are needed, ``in_chans``, if it is not
@@ -53,8 +54,10 @@ def describe_backbone(name: str, in_chans: int = 3) -> dict[str, Any]:
         InputError: There is no such model.
         PseudolabelError: The hub cannot be reached.
     """
-    source, found = parse_name(name)
     channels = {} if in_chans == 3 else {"in_chans": in_chans}
+    if config is not None:
+        return {"backbone": name, "backbone_config": dict(config), **channels}
+    source, found = parse_name(name)
     if source is None:
         return {"backbone": name, **channels}
     if source == "local-dir":
@@ -67,6 +70,11 @@ def describe_backbone(name: str, in_chans: int = 3) -> dict[str, Any]:
         ):
             folder = hub_file(found, ("config.json",)).parent
     return {"backbone": name, "backbone_config": _read_config(name, folder), **channels}
+
+
+def identity(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ``network`` of a header says of a model: its name and, where it is needed, its configuration."""
+    return {name: architecture[name] for name in ("backbone", "backbone_config") if name in architecture}
 
 
 def parse_name(name: str) -> tuple[str | None, str]:

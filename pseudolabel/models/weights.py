@@ -186,7 +186,8 @@ def _require_all(missing: list[str], wanted: Mapping[str, Tensor], path: Path) -
     lacking = [name for name in missing if name in wanted]
     if lacking:
         raise ArtefactError(
-            f"{path} lacks {len(lacking)} of the backbone's {len(wanted)} weights (first: {lacking[0]}); {_ADVICE}"
+            f"{path} lacks {len(lacking)} of the backbone's {len(wanted)} weights (first: {lacking[0]}); "
+            "is it for another --backbone?"
         )
 
 

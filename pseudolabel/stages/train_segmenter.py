@@ -24,7 +24,7 @@ from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
-from pseudolabel.models.timm_models import describe_backbone
+from pseudolabel.models.timm_models import describe_backbone, identity
 from pseudolabel.models.weights import Weights, choose_weights, weights_inputs, weights_oracle
 from pseudolabel.options import TrainSegmenterOptions
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
@@ -148,7 +148,8 @@ def make_run(
     network = make_network(options, architecture, weights)
     mean, std = normalisation(network)
     network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
-    network_facts = {"backbone": architecture["backbone"], "mean": mean, "std": std, "crop": options.crop}
+    kept = {name: value for name, value in parent.network.items() if name != "backbone_config"}
+    network_facts = {**kept, **identity(architecture), "mean": mean, "std": std, "crop": options.crop}
     header = child_header(
         "checkpoint",
         "train-segmenter",
@@ -156,7 +157,7 @@ def make_run(
         {path: parent},
         inputs=weights_inputs(architecture["backbone"], weights),
         oracle=weights_oracle(None if weights == "pretrained" else weights),
-        network={**parent.network, **network_facts},
+        network=network_facts,
         facts={"architecture": architecture},
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
     )
@@ -212,7 +213,7 @@ def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -
     channels = options.in_chans or len(known.get("mean", "rgb"))
     architecture = {
         "type": "segmenter",
-        **describe_backbone(backbone, channels),
+        **describe_backbone(backbone, channels, known.get("backbone_config")),
         "decoder": options.decoder,
         "output_stride": known.get("output_stride"),
         "classes": len(parent.classes),

@@ -16,6 +16,7 @@ from pseudolabel.data.inputs import unreadable
 from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
+from pseudolabel.models.timm_models import identity
 from pseudolabel.models.weights import choose_weights, weights_inputs, weights_oracle
 from pseudolabel.options import BackboneOptions, DatasetOptions
 from pseudolabel.runtime.devices import autocast
@@ -44,7 +45,7 @@ def make_header(
         classes=dataset.classes,
         dataset=dataset.spec(),
         network={
-            "backbone": architecture["backbone"],
+            **identity(architecture),
             "output_stride": options.output_stride,
             "weights": str(options.weights.resolve()) if options.weights else None,
             "pretrained": options.pretrained,

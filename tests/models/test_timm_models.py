@@ -86,6 +86,8 @@ def test_folders_that_are_none_of_timms(folder, tmp_path):
 @pytest.mark.parametrize(("name", "kind", "patch", "attends"), LISTED, ids=[row[0] for row in LISTED])
 def test_the_backbones_that_are_listed(name, kind, patch, attends):
     """Random weights and a grid of 3 x 2 cells: that they work, not how well."""
+    if not timm.is_model(name.split(".")[0]):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     torch.manual_seed(0)
     network = Backbone(name).eval()
     side = network.stride
@@ -112,7 +114,8 @@ def test_the_table_lists_what_it_is_about():
     }
     for name, *_ in LISTED:
         row = next(line for line in tried.splitlines() if line.startswith(f"| `{name}` | "))
-        assert row.endswith(f"| {licences[timm.get_pretrained_cfg(name).license]} |")
+        stated = timm.get_pretrained_cfg(name).license if timm.is_model(name.split(".")[0]) else None
+        assert stated is None or row.endswith(f"| {licences[stated]} |")  # older versions of timm state fewer
     assert {row[0] for row in LISTED} >= {
         "vit_small_patch16_dinov3.lvd1689m",
         "vit_small_patch16_dinov3_qkvb.lvd1689m",

@@ -229,7 +229,8 @@ def test_weights_of_another_backbone_are_named(tmp_path):
     save_file({"conv1.0.weight": torch.zeros(1)}, path)
     wanted = Backbone("test_vit").model.state_dict()
     assert refused(path) == (
-        f"{path} lacks {len(wanted)} of the backbone's {len(wanted)} weights (first: cls_token); {ADVICE}"
+        f"{path} lacks {len(wanted)} of the backbone's {len(wanted)} weights (first: cls_token); "
+        "is it for another --backbone?"
     )
 
 
@@ -239,7 +240,10 @@ def test_one_weight_that_is_missing_is_named(tmp_path):
     del stored["blocks.3.mlp.fc1.bias"]
     torch.save(stored, path)
     count = len(stored) - 2 + 1
-    said = f"{path} lacks 1 of the backbone's {count} weights (first: blocks.3.mlp.fc1.bias); {ADVICE}"
+    said = (
+        f"{path} lacks 1 of the backbone's {count} weights (first: blocks.3.mlp.fc1.bias); "
+        "is it for another --backbone?"
+    )
     assert refused(path) == said
     with pytest.raises(ArtefactError) as found:
         build_segmenter({"backbone": "test_vit", "decoder": "dpt", "classes": 2}, weights=path)

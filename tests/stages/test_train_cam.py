@@ -351,7 +351,9 @@ def test_a_backbone_of_ones_own_is_needed_in_training_alone(synthetic_root, tmp_
     train_cam(cam_options(synthetic_root, path, **begin))
     found = {(item.kind, item.path) for item in read_header(path).inputs}
     assert ("weights", str(folder / "pytorch_model.bin")) in found
-    assert read_header(path).network["backbone"] == f"local-dir:{folder}"
+    about = read_header(path)
+    assert about.network["backbone"] == f"local-dir:{folder}"
+    assert about.network["backbone_config"] == about.facts["architecture"]["backbone_config"]
     shutil.rmtree(folder)
     network, _ = load_network(path, "cam")
     torch.testing.assert_close(network.backbone.model.pos_embed.data, stored["pos_embed"])

@@ -336,3 +336,25 @@ def test_grey_is_passed_on_from_the_network_behind_the_masks(masks, tmp_path, gi
     first = next(weight for weight in timm_model(network).parameters() if weight.ndim == 4)
     assert (first.shape[1], len(header.network["mean"])) == (channels, channels)
     assert predict_masks(predict_options(out, tmp_path / "masks"))["images"] == 4
+
+
+def test_a_segmenter_of_ones_own_backbone_needs_its_folder_for_weights_alone(masks, tmp_path):
+    own, gone = tmp_path / "masks.h5", f"local-dir:{tmp_path / 'gone'}"
+    settings = {"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "std": [0.5] * 3, "classifier": "head"}
+    config = {"architecture": "test_vit", "model_args": {"img_size": 96}, "pretrained_cfg": settings}
+    shutil.copy(masks, own)
+    with h5py.File(own, "r+") as file:
+        about = {"backbone": gone, "backbone_config": config, "pretrained": True}
+        file.attrs["network"] = json.dumps({**json.loads(file.attrs["network"]), **about})
+    train_segmenter(seg_options(own, tmp_path / "seg.h5", epochs=1))
+    network, header = load_network(tmp_path / "seg.h5", "segmenter")
+    assert timm_model(network).pos_embed.shape[1] == 1 + 6 * 6
+    assert header.network["mean"] == [0.1, 0.2, 0.3]
+    with pytest.raises(InputError) as error:
+        train_segmenter(seg_options(own, tmp_path / "more.h5", pretrained=True))
+    assert str(error.value) == (
+        f"--backbone {gone}: the folder has no model.safetensors or pytorch_model.bin; "
+        "pass --weights or --no-pretrained"
+    )
+    train_segmenter(seg_options(own, tmp_path / "other.h5", epochs=1, backbone="test_resnet"))
+    assert "backbone_config" not in read_header(tmp_path / "other.h5").network
