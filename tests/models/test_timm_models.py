@@ -109,6 +109,7 @@ def test_the_table_lists_what_it_is_about():
     licences = {
         "apache-2.0": "Apache-2.0",
         "dinov3-license": "DINOv3 licence",
+        "dinov3": "DINOv3 licence",
         "nvidia-open-model-license": "NVIDIA Open Model License",
         "cc-by-nc-4.0": "CC BY-NC 4.0",
     }
