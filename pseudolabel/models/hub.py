@@ -23,8 +23,8 @@ _PATIENCE = 5.0  # seconds for the hub to answer at all
 def hub_file(repository: str, names: Sequence[str]) -> Path:
     """The first of some files that a repository of the hub has.
 
-    What is cached serves, without a connection. A first question, which huggingface_hub repeats before version 1.0 alone,
-    tells whether there is one: the downloader itself would try for half a minute.
+    What is cached serves, without a connection. A first question tells whether there is one: the downloader itself
+    would try for half a minute. Only versions of huggingface_hub before 1.0 repeat that question.
 
     Args:
         repository: ORG/MODEL, or ORG/MODEL@REVISION.
