@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from pseudolabel.models.backbone import Backbone
+from pseudolabel.models.weights import Weights
 
 
 class CamOutput(NamedTuple):
@@ -64,13 +65,13 @@ class CamNetwork(nn.Module):
         return [self.classifier] if self.auxiliary is None else [self.classifier, self.auxiliary]
 
 
-def build_cam_network(architecture: Mapping[str, Any], *, pretrained: bool = False) -> CamNetwork:
+def build_cam_network(architecture: Mapping[str, Any], *, weights: Weights = None) -> CamNetwork:
     """Build the network that an ``architecture`` attribute describes."""
     backbone = Backbone(
-        architecture["backbone"],
+        architecture,
         output_stride=architecture["output_stride"],
         auxiliary_block=architecture["auxiliary_block"],
-        pretrained=pretrained,
+        weights=weights,
     )
     return CamNetwork(backbone, architecture["classes"], architecture["pooling"])
 

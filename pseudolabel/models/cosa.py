@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.segmenter import LargeFov, Segmenter
+from pseudolabel.models.weights import Weights
 
 
 class CosaOutput(NamedTuple):
@@ -70,13 +71,13 @@ class CosaNetwork(CamNetwork):
         return [*super().heads(), self.head, *more]
 
 
-def build_cosa_network(architecture: Mapping[str, Any], *, pretrained: bool = False) -> CosaNetwork:
+def build_cosa_network(architecture: Mapping[str, Any], *, weights: Weights = None) -> CosaNetwork:
     """Build the network that an ``architecture`` attribute describes; ``classes`` does not count the background."""
     backbone = Backbone(
-        architecture["backbone"],
+        architecture,
         output_stride=architecture["output_stride"],
         auxiliary_block=architecture["auxiliary_block"],
         auxiliary_stage=architecture["auxiliary_stage"],
-        pretrained=pretrained,
+        weights=weights,
     )
     return CosaNetwork(backbone, architecture["classes"], architecture["pooling"], architecture["embedding"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.segmenter import LargeFov, Segmenter
+from pseudolabel.models.weights import Weights
 
 
 class ScribbleOutput(NamedTuple):
@@ -71,7 +72,7 @@ class ScribbleNetwork(Segmenter):
         return [*super().heads(), *([] if self.consistency is None else [self.consistency])]
 
 
-def build_scribble_network(architecture: Mapping[str, Any], *, pretrained: bool = False) -> ScribbleNetwork:
+def build_scribble_network(architecture: Mapping[str, Any], *, weights: Weights = None) -> ScribbleNetwork:
     """Build the network that an ``architecture`` attribute describes; ``classes`` counts the background."""
-    backbone = Backbone(architecture["backbone"], output_stride=architecture["output_stride"], pretrained=pretrained)
+    backbone = Backbone(architecture, output_stride=architecture["output_stride"], weights=weights)
     return ScribbleNetwork(backbone, architecture["classes"], architecture["embedding"])

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
-from pseudolabel.models.backbone import Backbone, downloading, is_plain_vit, require_model
+from pseudolabel.models.backbone import Backbone
+from pseudolabel.models.timm_models import creation, statistics
+from pseudolabel.models.weights import Weights, create
 
 _UNFIT = (ValueError, IndexError, TypeError, AssertionError, RuntimeError)
 """What smp and timm raise: no pyramid of maps, no output stride, a fixed size of input."""
@@ -65,39 +67,47 @@ class DecoderSegmenter(nn.Module):
     """A decoder of segmentation_models_pytorch on a timm encoder. Logits come at a quarter of the image's size.
 
     Args:
-        backbone: Name of a timm model.
-        decoder: Name of the decoder.
-        classes: Output channels, background included.
-        pretrained: Let timm download the encoder's weights.
+        architecture: As of ``build_segmenter``.
+        weights: Initial weights of the encoder, as for ``weights.create``.
 
     Raises:
-        InputError: No such model, or this decoder does not work on it at every size.
+        InputError: No such model or file, or this decoder does not work on it at every size.
+        ArtefactError: The weights are not of this model.
         PseudolabelError: The weights could not be downloaded.
     """
 
-    def __init__(self, backbone: str, decoder: str, classes: int, *, pretrained: bool = False) -> None:
+    def __init__(self, architecture: Mapping[str, Any], *, weights: Weights = None) -> None:
         super().__init__()
         import segmentation_models_pytorch as smp
 
-        require_model(backbone)
-        weights = "imagenet" if pretrained else None  # smp: any value makes timm load its own
-        settings = {"dynamic_img_size": True} if is_plain_vit(backbone) else {}
-        self.name = backbone
+        name, decoder = architecture["backbone"], architecture["decoder"]
+        timm_name, settings = creation(architecture)
+        self.in_chans: int = settings.pop("in_chans")
         self.multiple = 32
-        try:
-            with downloading(backbone, pretrained=pretrained, failures=(OSError, RuntimeError)):
-                self.network = smp.create_model(
-                    decoder, encoder_name=f"tu-{backbone}", encoder_weights=weights, classes=classes, **settings
-                )
+
+        def make(*, pretrained: bool, **loading: Any) -> Any:
+            return smp.create_model(
+                decoder,
+                encoder_name=f"tu-{timm_name}",
+                encoder_weights=pretrained or None,
+                in_channels=self.in_chans,
+                classes=architecture["classes"],
+                **{**settings, **loading},
+            )
+
+        state = torch.get_rng_state()
+        try:  # without weights, so that what fails with them is their fault
+            self.network: Any = make(pretrained=False)
             self._probe()
         except _UNFIT as error:
             cause = str(error).split("\n", 1)[0][:160]
-            raise InputError(
-                f"decoder {decoder} does not work on {backbone} ({cause}); use --decoder largefov"
-            ) from error
+            raise InputError(f"decoder {decoder} does not work on {name} ({cause}); use --decoder largefov") from error
+        if weights is not None:
+            torch.set_rng_state(state)
+            self.network = create(make, lambda network: network.encoder.model, name, weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes, H / 4, W / 4) of normalised images (B, 3, H, W)."""
+        """Logits (B, classes, H / 4, W / 4) of normalised images (B, in_chans, H, W)."""
         logits = self.network(images).float()  # torch antialiases in bfloat16 on no processor
         size = (images.shape[2] // GRID, images.shape[3] // GRID)
         return logits if logits.shape[2:] == size else F.interpolate(logits, size, mode="bilinear", antialias=True)
@@ -111,24 +121,23 @@ class DecoderSegmenter(nn.Module):
         """Many encoders are built without complaint and refuse any size but that of their pretraining."""
         self.eval()
         side = 4 * self.multiple  # pan halves the last map three times
-        self(torch.zeros(1, 3, side, side))
+        self(torch.zeros(1, self.in_chans, side, side))
         self.train()
 
 
 AnySegmenter = Segmenter | DecoderSegmenter
 
 
-def build_segmenter(architecture: Mapping[str, Any], *, pretrained: bool = False) -> AnySegmenter:
+def build_segmenter(architecture: Mapping[str, Any], *, weights: Weights = None) -> AnySegmenter:
     """Build the network that an ``architecture`` attribute describes; ``classes`` counts the background."""
-    name, decoder, classes = architecture["backbone"], architecture["decoder"], architecture["classes"]
-    if decoder != "largefov":
-        return DecoderSegmenter(name, decoder, classes, pretrained=pretrained)
-    encoder = Backbone(name, output_stride=architecture["output_stride"], pretrained=pretrained)
-    return Segmenter(encoder, LargeFov(encoder.channels, classes))
+    if architecture["decoder"] != "largefov":
+        return DecoderSegmenter(architecture, weights=weights)
+    encoder = Backbone(architecture, output_stride=architecture["output_stride"], weights=weights)
+    return Segmenter(encoder, LargeFov(encoder.channels, architecture["classes"]))
 
 
 def timm_model(network: AnySegmenter) -> nn.Module:
-    """The timm model inside, for loading weights into it."""
+    """The timm model inside."""
     inner: nn.Module = network.backbone.model if isinstance(network, Segmenter) else network.network.encoder.model
     return inner
 
@@ -137,7 +146,4 @@ def normalisation(network: AnySegmenter) -> tuple[tuple[float, ...], tuple[float
     """Mean and standard deviation that the encoder's pretrained weights expect, for pixels in [0, 1]."""
     if isinstance(network, Segmenter):
         return network.backbone.mean, network.backbone.std
-    import timm
-
-    settings: Any = timm.get_pretrained_cfg(network.name)
-    return tuple(map(float, settings.mean)), tuple(map(float, settings.std))
+    return statistics(timm_model(network), network.in_chans)

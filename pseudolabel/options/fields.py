@@ -43,6 +43,7 @@ Seconds = Annotated[
 Names = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_split_commas)]
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_as_integer)]
+Channels = Annotated[Literal[1, 3], BeforeValidator(_as_integer)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

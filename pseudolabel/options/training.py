@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from pseudolabel.options.base import DatasetOptions, LaterOptions, Mixin, StageOptions
-from pseudolabel.options.fields import Range, Share, Stride, as_word, option, reads
+from pseudolabel.options.fields import Channels, Range, Share, Stride, as_word, option, reads
 
 
 class TrainingOptions(StageOptions):
@@ -101,9 +101,15 @@ class AverageOptions(Mixin):
 class BackboneOptions(TrainingOptions, DatasetOptions):
     """A training that begins with a data set and a backbone."""
 
-    backbone: str = option("vit_small_patch16_224", "Name of any timm model.")
+    backbone: str = option(
+        "vit_small_patch16_224", "A timm backbone: its name, hf-hub:ORG/MODEL, or local-dir:FOLDER with a config.json."
+    )
+    in_chans: Channels = option(3, "Input channels of the backbone. 1: images are converted to grey.", panel="rare")
     weights: Path | None = option(
-        None, "Initial weights: a .safetensors file, or a checkpoint artefact (.h5). none: timm's own.", role="input"
+        None,
+        "Initial weights: a .safetensors or .pth file in any layout that timm knows, or a checkpoint artefact (.h5). "
+        "none: the backbone's own.",
+        role="input",
     )
     pretrained: bool = option(True, "Let timm download pretrained weights if --weights is not given.")
     output_stride: Stride | None = option(
@@ -168,11 +174,19 @@ class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
     """Settings of ``train-segmenter``."""
 
     masks: Path = reads("masks.h5, or the folder that holds it.", kind="masks")
-    backbone: str | None = option(None, "Name of any timm model. none: the backbone that made the masks.")
+    backbone: str | None = option(
+        None,
+        "A timm backbone: its name, hf-hub:ORG/MODEL, or local-dir:FOLDER. none: the backbone that made the masks.",
+    )
+    in_chans: Channels | None = option(
+        None,
+        "Input channels of the backbone. 1: images are converted to grey. none: those of the CAM network, else 3.",
+        panel="rare",
+    )
     weights: Path | None = option(
         None,
-        "Initial weights of the encoder: a .safetensors file, or a checkpoint artefact (.h5). none: those "
-        "that the CAM network started from.",
+        "Initial weights of the encoder: a .safetensors or .pth file in any layout that timm knows, or a checkpoint "
+        "artefact (.h5). none: those that the CAM network started from.",
         role="input",
     )
     pretrained: bool = option(True, "Let timm download pretrained weights if no file is given or known.")

@@ -121,14 +121,28 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], *
 
     Args:
         images: uint8 (B, H, W, 3).
-        mean: Per channel, for pixels in [0, 1].
+        mean: Per channel, for pixels in [0, 1]; of one channel, the photographs are turned to grey first.
         std: Per channel.
         channels_last: Memory order of the result.
 
     Returns:
-        float32 (B, 3, H, W).
+        float32 (B, C, H, W), C the number of channels of ``mean``, 3 or 1.
     """
+    images = grey(images) if len(mean) == 1 else images
     pixels = images.permute(0, 3, 1, 2).float() / 255  # permuting (B, H, W, 3) is channels-last already
-    shape = (1, 3, 1, 1)
+    shape = (1, len(mean), 1, 1)
     scaled = (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
     return scaled.contiguous(memory_format=memory_format(channels_last=channels_last))
+
+
+def grey(images: Tensor) -> Tensor:
+    """Photographs in grey levels by ITU-R 601, rounded as Pillow's mode ``L``.
+
+    Args:
+        images: uint8 (B, H, W, 3).
+
+    Returns:
+        uint8 (B, H, W, 1).
+    """
+    red, green, blue = images.int().unbind(dim=3)
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).to(torch.uint8)[..., None]

@@ -15,8 +15,10 @@ from pseudolabel.artefacts import check_output
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.augmentation import random_crop
-from pseudolabel.models.backbone import initialise, require_multiple
+from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
+from pseudolabel.models.timm_models import describe_backbone
+from pseudolabel.models.weights import choose_weights
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.runtime.devices import memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -101,7 +103,7 @@ def make_run(
     dtype = pick_dtype(options.precision, device)
     architecture = architecture_of(options, len(dataset.classes) - 1)
     network = build_network(options, architecture)
-    inputs = initialise(network.backbone.model, options.weights, options.freeze)
+    freeze(network.backbone.model, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
     network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
 
@@ -119,7 +121,7 @@ def make_run(
         samples=TagCrops(kept, len(dataset.classes) - 1, options),
         objective=Mean(loss, options.ema),
         options=options,
-        header=make_header("train-cam", options, dataset, network.backbone, architecture, inputs, device, dtype),
+        header=make_header("train-cam", options, dataset, network.backbone, architecture, (), device, dtype),
         device=device,
         dtype=dtype,
         validate=validate if held_out else None,
@@ -131,7 +133,7 @@ def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
     """What ``build_cam_network`` needs, as JSON data; ``classes`` does not count the background."""
     return {
         "type": "cam",
-        "backbone": options.backbone,
+        **describe_backbone(options.backbone, options.in_chans),
         "output_stride": options.output_stride,
         "auxiliary_block": options.auxiliary_block,
         "pooling": options.pooling,
@@ -146,7 +148,7 @@ def build_network(options: TrainCamOptions, architecture: dict[str, Any]) -> Cam
         InputError: The views' side does not fit the network.
     """
     torch.manual_seed(options.seed)
-    network = build_cam_network(architecture, pretrained=options.pretrained and options.weights is None)
+    network = build_cam_network(architecture, weights=choose_weights(options.weights, pretrained=options.pretrained))
     if network.backbone.is_vit:
         require_multiple(options.crop, network.backbone.stride, options.backbone)
     return network

@@ -26,8 +26,10 @@ from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.augmentation import blurred, random_crop, recoloured, scaled_crop
 from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import require_attention
-from pseudolabel.models.backbone import initialise, is_plain_vit, require_multiple
+from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
+from pseudolabel.models.timm_models import built_as_vit, describe_backbone
+from pseudolabel.models.weights import choose_weights
 from pseudolabel.options import TrainCosaOptions
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -130,11 +132,11 @@ def make_run(
     """The training: networks, views, losses, validation, and the header of the checkpoint."""
     dtype = pick_dtype(options.precision, device)
     network = build_student(options, len(dataset.classes) - 1)
-    inputs = initialise(network.backbone.model, options.weights, options.freeze)
+    freeze(network.backbone.model, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
     network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
     architecture = architecture_of(options, len(dataset.classes) - 1)
-    header = make_header("train-cosa", options, dataset, network.backbone, architecture, inputs, device, dtype)
+    header = make_header("train-cosa", options, dataset, network.backbone, architecture, (), device, dtype)
 
     def prepare(images: Tensor) -> Tensor:
         return normalise(images, mean, std, channels_last=options.channels_last)
@@ -170,7 +172,7 @@ def architecture_of(options: TrainCosaOptions, classes: int) -> dict[str, Any]:
     """What ``build_cosa_network`` needs, as JSON data; ``classes`` does not count the background."""
     return {
         "type": "cosa",
-        "backbone": options.backbone,
+        **describe_backbone(options.backbone, options.in_chans),
         "output_stride": options.output_stride,
         "auxiliary_block": options.auxiliary_block,
         "auxiliary_stage": options.auxiliary_stage,
@@ -186,11 +188,12 @@ def build_student(options: TrainCosaOptions, classes: int) -> CosaNetwork:
     Raises:
         InputError: The views' side does not fit the network, or there is no auxiliary block.
     """
-    if options.auxiliary_block is None and is_plain_vit(options.backbone):
+    architecture = architecture_of(options, classes)
+    if options.auxiliary_block is None and built_as_vit(architecture):
         raise InputError("train-cosa needs its auxiliary head; give --auxiliary-block a number, for instance -3")
     torch.manual_seed(options.seed)
-    pretrained = options.pretrained and options.weights is None
-    network = build_cosa_network(architecture_of(options, classes), pretrained=pretrained)
+    weights = choose_weights(options.weights, pretrained=options.pretrained)
+    network = build_cosa_network(architecture, weights=weights)
     require_multiple(options.crop, network.multiple, options.backbone)
     require_attention(network.backbone, options.propagate, options.backbone)
     return network

@@ -31,8 +31,10 @@ from pseudolabel.data.weak.supervision import (
     supervision_arrays,
 )
 from pseudolabel.errors import InputError
-from pseudolabel.models.backbone import initialise, require_multiple
+from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.scribble import ScribbleNetwork, build_scribble_network
+from pseudolabel.models.timm_models import describe_backbone
+from pseudolabel.models.weights import choose_weights
 from pseudolabel.options import TrainScribbleOptions
 from pseudolabel.pairwise.loss_modules import RELEASED, Bilateral
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
@@ -127,10 +129,10 @@ def make_run(
     dtype = pick_dtype(options.precision, device)
     architecture = architecture_of(options, len(dataset.classes))
     network = build_network(options, architecture)
-    inputs = initialise(network.backbone.model, options.weights, options.freeze)
+    freeze(network.backbone.model, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
     network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
-    read = (*inputs, *inputs_of(options, dataset, samples))
+    read = inputs_of(options, dataset, samples)
     header = make_header("train-scribble", options, dataset, network.backbone, architecture, read, device, dtype)
     samples.grid = options.crop // network.multiple
 
@@ -194,7 +196,7 @@ def architecture_of(options: TrainScribbleOptions, classes: int) -> dict[str, An
     embeds = options.regulariser == "dfr" and (in_kernel or consistency_of(options) is not None)
     return {
         "type": "scribble",
-        "backbone": options.backbone,
+        **describe_backbone(options.backbone, options.in_chans),
         "output_stride": options.output_stride,
         "embedding": options.embedding if embeds else None,
         "classes": classes,
@@ -208,7 +210,8 @@ def build_network(options: TrainScribbleOptions, architecture: Mapping[str, Any]
         InputError: The views' side does not fit the network, or is too small for DFR.
     """
     torch.manual_seed(options.seed)
-    network = build_scribble_network(architecture, pretrained=options.pretrained and options.weights is None)
+    weights = choose_weights(options.weights, pretrained=options.pretrained)
+    network = build_scribble_network(architecture, weights=weights)
     require_multiple(options.crop, network.multiple, options.backbone)
     if architecture["embedding"] is not None and options.crop == network.multiple:
         raise InputError(

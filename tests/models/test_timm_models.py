@@ -1,0 +1,149 @@
+"""Backbones by name: folders in timm's format, checkpoints that stand alone, and those that docs/backbones.md lists."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+
+from pseudolabel.errors import InputError
+from pseudolabel.models.affinity import patch_affinity
+from pseudolabel.models.backbone import Backbone
+from pseudolabel.models.segmenter import build_segmenter, normalisation
+from pseudolabel.models.timm_models import describe_backbone
+from pseudolabel.models.weights import weights_inputs
+
+TABLE = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
+LISTED = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| (\d+) \| (yes|no) \|", TABLE, re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model of one's own, as timm writes it: another size of input, another normalisation, a classifier."""
+    torch.manual_seed(1)
+    model = timm.create_model("test_vit", img_size=96, num_classes=4)
+    model.pretrained_cfg |= {"mean": (0.1, 0.2, 0.3), "label_names": ["a", "b", "c", "d"]}
+    save_for_hf(model, str(tmp_path / "own"), model_args={"img_size": 96}, safe_serialization=True)
+    return tmp_path / "own"
+
+
+def test_a_folder_in_timms_format(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    described = describe_backbone("local-dir:own")
+    assert described["backbone"] == f"local-dir:{folder}"
+    config = described["backbone_config"]
+    assert config["architecture"] == "test_vit"
+    assert config["model_args"]["img_size"] in (96, [96, 96])  # as timm's version writes it
+    assert config["pretrained_cfg"]["mean"] == [0.1, 0.2, 0.3]
+    assert "label_names" not in json.dumps(described)
+    network = Backbone("local-dir:own", weights="pretrained")
+    stored = timm.models.load_state_dict(str(folder / "model.safetensors"))
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in network.model.state_dict().items())
+    assert (network.mean, network.std, network.is_vit) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5), True)
+    (found,) = weights_inputs("local-dir:own", "pretrained")
+    assert (found.kind, found.path) == ("weights", str(folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize("decoder", ["largefov", "dpt"])
+def test_its_network_is_built_without_the_folder(folder, decoder):
+    described = describe_backbone(f"local-dir:{folder}")
+    architecture = {**described, "decoder": decoder, "classes": 3, "output_stride": None}
+    trained = build_segmenter(architecture, weights="pretrained").eval()
+    shutil.rmtree(folder)
+    again = build_segmenter(json.loads(json.dumps(architecture))).eval()
+    again.load_state_dict(trained.state_dict())
+    images = torch.randn(1, 3, 128, 64 if decoder == "largefov" else 128)
+    assert torch.equal(again(images), trained(images))
+    assert normalisation(again) == normalisation(trained) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+
+
+def test_folders_that_are_none_of_timms(folder, tmp_path):
+    def refused(name, **settings):
+        with pytest.raises(InputError) as error:
+            Backbone(name, **settings)
+        return str(error.value)
+
+    own, other = f"local-dir:{folder}", f"local-dir:{tmp_path / 'no'}"
+    assert refused(other) == f"--backbone {other}: the folder has no config.json, as timm's save_for_hf writes it"
+    (folder / "model.safetensors").unlink()
+    assert refused(own, weights="pretrained") == (
+        f"--backbone {own}: the folder has no model.safetensors or pytorch_model.bin; pass --weights or --no-pretrained"
+    )
+    (folder / "config.json").write_text('{"architecture": "net_of_mine", "pretrained_cfg": {}}')
+    assert refused(own) == (
+        f"--backbone {own}: config.json names the architecture 'net_of_mine', which this timm does not have"
+    )
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    assert refused(own) == f"--backbone {own}: config.json is not one of timm's (KeyError('architecture'))"
+    (folder / "config.json").write_text("not JSON")
+    assert refused(own).startswith(f"--backbone {own}: config.json is not one of timm's (JSONDecodeError(")
+
+
+@pytest.mark.parametrize(("name", "kind", "patch", "attends"), LISTED, ids=[row[0] for row in LISTED])
+def test_the_backbones_that_are_listed(name, kind, patch, attends):
+    """Random weights and a grid of 3 x 2 cells: that they work, not how well."""
+    if not timm.is_model(name.split(".")[0]):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
+    torch.manual_seed(0)
+    network = Backbone(name).eval()
+    side = network.stride
+    images = torch.randn(1, 3, 3 * side, 2 * side)
+    with torch.no_grad():
+        features, _ = network(images)
+    assert features.shape == (1, network.channels, 3, 2)
+    assert features.isfinite().all()
+    assert (side, network.attends, network.is_vit) == (int(patch), attends == "yes", kind.startswith("plain ViT"))
+    if network.attends:
+        affinity = patch_affinity(network, images, flip=True)
+        assert affinity.shape == (1, 6, 6)
+        torch.testing.assert_close(affinity.sum(dim=2), torch.ones(1, 6))
+
+
+def test_the_table_lists_what_it_is_about():
+    tried = TABLE.partition("## Tried")[2]
+    assert len(LISTED) == tried.count("\n| `")
+    licences = {
+        "apache-2.0": "Apache-2.0",
+        "dinov3-license": "DINOv3 licence",
+        "dinov3": "DINOv3 licence",
+        "nvidia-open-model-license": "NVIDIA Open Model License",
+        "cc-by-nc-4.0": "CC BY-NC 4.0",
+    }
+    for name, *_ in LISTED:
+        row = next(line for line in tried.splitlines() if line.startswith(f"| `{name}` | "))
+        stated = timm.get_pretrained_cfg(name).license if timm.is_model(name.split(".")[0]) else None
+        assert stated is None or row.endswith(f"| {licences[stated]} |")  # older versions of timm state fewer
+    assert {row[0] for row in LISTED} >= {
+        "vit_small_patch16_dinov3.lvd1689m",
+        "vit_small_patch16_dinov3_qkvb.lvd1689m",
+        "vit_small_patch14_reg4_dinov2.lvd142m",
+        "vit_base_patch16_clip_224.openai",
+        "vit_pe_spatial_tiny_patch16_512.fb",
+        "vit_base_patch16_siglip_512.v2_webli",
+        "vit_base_patch16_radio_v3.c_radio",
+        "vit_base_patch16_224.mae",
+        "convnext_tiny.dinov3_lvd1689m",
+        "samvit_base_patch16.sa1b",
+    }
+
+
+def test_an_architecture_whose_maps_cannot_be_used():
+    with pytest.raises(InputError) as error:
+        Backbone("hieradet_small")
+    assert str(error.value) == (
+        "hieradet_small gives no feature maps that can be used here (normalization of features not supported); "
+        "choose a CNN or a plain ViT"
+    )
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "test_vit3"])
+def test_a_plain_vit_is_known_by_its_class(name):
+    """The first has a few convolutions before its patches."""
+    network = Backbone(name)
+    assert (network.is_vit, network.attends) == (True, True)
+    features, _ = network(torch.zeros(1, 3, 3 * network.stride, 2 * network.stride))
+    assert features.shape[2:] == (3, 2)
