@@ -87,8 +87,7 @@ class CoTraining:
         if step.number < self.teaching.starts:
             for batch in batches:
                 output = network(self._prepare(batch["strong"]))
-                pooled = (network.pool(output.maps), network.pool(output.auxiliary))
-                yield classification_losses(*pooled, batch["tags"], images=step.images)
+                yield classification_losses(output.logits, output.auxiliary_logits, batch["tags"], images=step.images)
             return
         parts = [self._assign(batch) for batch in batches]
         total = self._group.total(torch.stack([totals(part) for part in parts]).sum(dim=0))
@@ -120,8 +119,7 @@ class CoTraining:
 
     def _losses_of_part(self, network: CosaNetwork, batch: Batch, part: Assigned, total: Tensor, step: Step) -> Losses:
         output = network.outputs(self._prepare(batch["strong"]))
-        pooled = (network.pool(output.maps), network.pool(output.auxiliary))
-        tags = classification_losses(*pooled, batch["tags"], images=step.images)
+        tags = classification_losses(output.logits, output.auxiliary_logits, batch["tags"], images=step.images)
         swapped = student_losses(
             output,
             part,

@@ -210,8 +210,8 @@ def classification_losses(main: Tensor, auxiliary: Tensor, tags: Tensor, *, imag
     """A part's share of both heads' multi-label soft margins, and their sum: all there is to a warm-up step.
 
     Args:
-        main: float (B, C), pooled maps.
-        auxiliary: float (B, C), pooled auxiliary maps.
+        main: float (B, C), the main head's logits.
+        auxiliary: float (B, C), the auxiliary head's.
         tags: float (B, C), 1 where a class occurs.
         images: Of the whole batch.
     """

@@ -91,7 +91,7 @@ def teacher_forward(
             maps, earlier, logits = output.maps, output.auxiliary, output.segmentation.float()
             segmentation.append(torch.stack(split_mirrored(logits)).mean(dim=0) if flip else logits)
         else:
-            maps, earlier = teacher(view)
+            maps, earlier = teacher(view)[:2]
         main.append(activation(maps, grid, flip=flip))
         auxiliary.append(activation(earlier, grid, flip=flip))
     sums = [torch.stack(maps).sum(dim=0) for maps in (main, auxiliary)]

@@ -1,6 +1,9 @@
 """The CAM network: a backbone and a 1x1 classifier without bias, whose maps are the class activation maps.
 
-M = w * f, logit = pool(M) (methods: Zhou et al. 2016; the auxiliary head on an earlier ViT block is ToCo's and CoSA's).
+M = w * f, logit = w . pool(f): the mean over positions (Zhou et al. 2016, where it equals the mean of M), or the
+maximum of each feature channel over positions, as CoSA and ToCo release it. [code] The latter is not the maximum of M:
+each channel's own position gets the gradient, so that a tag teaches many cells instead of one. The auxiliary head on an
+earlier ViT block is theirs, too.
 Resizing a map commutes with a 1x1 convolution, so auxiliary maps of a CNN stay on the grid of their own stage.
 """
 
@@ -21,10 +24,21 @@ class CamOutput(NamedTuple):
     Attributes:
         maps: (B, C, h, w), unnormalised class activation maps of the last feature map.
         auxiliary: (B, C, h, w), those of the earlier one, on its own grid; None without an auxiliary head.
+        logits: (B, C), the main head's.
+        auxiliary_logits: (B, C), the auxiliary head's; None without one.
     """
 
     maps: Tensor
     auxiliary: Tensor | None
+    logits: Tensor
+    auxiliary_logits: Tensor | None
+
+
+class HeadOutput(NamedTuple):
+    """What one head gives: class activation maps (B, C, h, w), unnormalised, and class logits (B, C)."""
+
+    maps: Tensor
+    logits: Tensor
 
 
 class CamNetwork(nn.Module):
@@ -33,7 +47,7 @@ class CamNetwork(nn.Module):
     Args:
         backbone: The feature extractor; it has an auxiliary head if it gives an earlier map.
         classes: Number of object classes, background not counted.
-        pooling: ``gap`` or ``gmp``.
+        pooling: ``gap`` or ``gmp``, global average or global max pooling of the features.
     """
 
     def __init__(self, backbone: Backbone, classes: int, pooling: str) -> None:
@@ -45,20 +59,27 @@ class CamNetwork(nn.Module):
         self.auxiliary = _classifier(earlier, classes) if earlier else None
 
     def forward(self, images: Tensor) -> CamOutput:
-        """Maps of normalised images, float (B, 3, H, W)."""
-        last, earlier = self.backbone(images)
-        return CamOutput(self.classifier(last), self.auxiliary(earlier) if self.auxiliary is not None else None)
+        """Maps and logits of normalised images, float (B, 3, H, W)."""
+        return self.cams(*self.backbone(images))
 
-    def auxiliary_maps(self, images: Tensor) -> Tensor:
-        """The auxiliary maps alone, as ``forward`` gives them, without what only the others need."""
+    def cams(self, last: Tensor, earlier: Tensor | None) -> CamOutput:
+        """Maps and logits of the backbone's feature maps, (B, D, h, w) each."""
+        main = self._head(self.classifier, last)
+        if self.auxiliary is None:
+            return CamOutput(main.maps, None, main.logits, None)
+        assert earlier is not None  # a backbone with auxiliary channels gives an earlier map
+        auxiliary = self._head(self.auxiliary, earlier)
+        return CamOutput(main.maps, auxiliary.maps, main.logits, auxiliary.logits)
+
+    def auxiliary_head(self, images: Tensor) -> HeadOutput:
+        """The auxiliary head alone, as ``forward`` gives it, without what only the other needs."""
         if self.auxiliary is None:
             raise ValueError("the network has no auxiliary head")
-        found: Tensor = self.auxiliary(self.backbone.earlier(images))
-        return found
+        return self._head(self.auxiliary, self.backbone.earlier(images))
 
-    def pool(self, maps: Tensor) -> Tensor:
-        """Class logits (B, C) of maps (B, C, h, w)."""
-        return maps.mean(dim=(2, 3)) if self.pooling == "gap" else maps.amax(dim=(2, 3))
+    def _head(self, classifier: nn.Module, features: Tensor) -> HeadOutput:
+        pooled = features.mean(dim=(2, 3)) if self.pooling == "gap" else features.amax(dim=(2, 3))
+        return HeadOutput(classifier(features), classifier(pooled[:, :, None, None]).flatten(1))
 
     def heads(self) -> list[nn.Module]:
         """The parts that start from nothing and learn at the head rate."""

@@ -25,12 +25,16 @@ class CosaOutput(NamedTuple):
         auxiliary: (B, C, h', w'), those of the earlier one: on the same grid for a ViT, on its stage's own for a CNN.
         segmentation: (B, C + 1, h, w), logits, background first.
         embedding: (B, D, h, w), of length 1 at every cell; None without a projection.
+        logits: (B, C), the main head's class logits.
+        auxiliary_logits: (B, C), the auxiliary head's.
     """
 
     maps: Tensor
     auxiliary: Tensor
     segmentation: Tensor
     embedding: Tensor | None
+    logits: Tensor
+    auxiliary_logits: Tensor
 
 
 class CosaNetwork(CamNetwork):
@@ -57,9 +61,11 @@ class CosaNetwork(CamNetwork):
     def outputs(self, images: Tensor) -> CosaOutput:
         """Everything, of normalised images float (B, 3, H, W)."""
         last, earlier = self.backbone(images)
-        assert self.auxiliary is not None  # the backbone gives an earlier map
+        maps, auxiliary, logits, auxiliary_logits = self.cams(last, earlier)
+        assert auxiliary is not None  # the backbone gives an earlier map
+        assert auxiliary_logits is not None
         embedding = None if self.projection is None else F.normalize(self.projection(last).float(), dim=1)
-        return CosaOutput(self.classifier(last), self.auxiliary(earlier), self.head(last), embedding)
+        return CosaOutput(maps, auxiliary, self.head(last), embedding, logits, auxiliary_logits)
 
     def segmenter(self) -> Segmenter:
         """The backbone and the segmentation head as a network of their own, whose parameters are the same ones."""

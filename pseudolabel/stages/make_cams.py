@@ -20,7 +20,7 @@ from pseudolabel.data import Record
 from pseudolabel.errors import InputError
 from pseudolabel.labels.box_constraints import constrain_cams, open_boxed, stated
 from pseudolabel.models.affinity import Attending, patch_affinity, propagate, require_attention
-from pseudolabel.models.cam import CamNetwork
+from pseudolabel.models.cam import CamNetwork, HeadOutput
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
 from pseudolabel.models.multiscale import activation, scaled_inputs, unit_range
@@ -168,12 +168,12 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
     views = scaled_inputs(images, options.scales, flip=options.flip, multiple=stride)
     for scale, view in zip(options.scales, views, strict=True):
         with Attending(network.backbone) if times and scale == 1 else nullcontext() as attending:
-            by_head = _maps_by_head(network, view, head)
+            by_head = _by_head(network, view, head)
         if attending is not None and attending.complete:  # not if the head needs fewer blocks
             affinity = attending.affinity(grid if options.flip else None)
-        logits.append(network.pool(by_head["auxiliary" if head == "auxiliary" else "main"]).float()[: len(images)])
+        logits.append(by_head["auxiliary" if head == "auxiliary" else "main"].logits.float()[: len(images)])
         for name, found in by_head.items():
-            maps = activation(found, grid, flip=options.flip)
+            maps = activation(found.maps, grid, flip=options.flip)
             sums[name] = sums[name] + maps if name in sums else maps
     if times:
         if affinity is None:
@@ -185,12 +185,17 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
     return sums[head], torch.stack(logits).mean(dim=0)
 
 
-def _maps_by_head(network: CamNetwork, view: Tensor, head: str) -> dict[str, Tensor]:
-    """The maps (B, C, h, w) that a head's CAMs are made of."""
+def _by_head(network: CamNetwork, view: Tensor, head: str) -> dict[str, HeadOutput]:
+    """What the heads give that a head's CAMs are made of."""
     if head == "auxiliary":
-        return {"auxiliary": network.auxiliary_maps(view)}
-    main, auxiliary = network(view)
-    return {"main": main, "auxiliary": auxiliary} if head == "mean" else {"main": main}
+        return {"auxiliary": network.auxiliary_head(view)}
+    output = network(view)
+    main = HeadOutput(output.maps, output.logits)
+    return (
+        {"main": main, "auxiliary": HeadOutput(output.auxiliary, output.auxiliary_logits)}
+        if head == "mean"
+        else {"main": main}
+    )
 
 
 def present(record: Record, logits: Tensor, options: MakeCamsOptions) -> list[int]:

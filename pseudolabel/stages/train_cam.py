@@ -163,7 +163,7 @@ def classification_losses(network: CamNetwork, images: Tensor, tags: Tensor) -> 
         tags: float (B, C), 1 where a class occurs.
     """
     output = network(images)
-    losses = {"main": F.multilabel_soft_margin_loss(network.pool(output.maps).float(), tags)}
-    if output.auxiliary is not None:
-        losses["auxiliary"] = F.multilabel_soft_margin_loss(network.pool(output.auxiliary).float(), tags)
+    losses = {"main": F.multilabel_soft_margin_loss(output.logits.float(), tags)}
+    if output.auxiliary_logits is not None:
+        losses["auxiliary"] = F.multilabel_soft_margin_loss(output.auxiliary_logits.float(), tags)
     return {"loss": torch.stack(list(losses.values())).sum(), **losses}

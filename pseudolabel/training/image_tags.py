@@ -75,8 +75,8 @@ def tag_map(
     for start in range(0, len(records), batch):
         pixels = np.stack([resized(read_image(r.image), (crop, crop)) for r in records[start : start + batch]])
         with autocast(device, dtype):
-            maps = network(prepare(torch.from_numpy(pixels).to(device))).maps
-        scores.append(network.pool(maps).float().cpu().numpy())
+            logits = network(prepare(torch.from_numpy(pixels).to(device))).logits
+        scores.append(logits.float().cpu().numpy())
     predicted = np.concatenate(scores)
     truth = np.stack([tag_vector(record, predicted.shape[1]) for record in records])
     present = truth.any(axis=0)

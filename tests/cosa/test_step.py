@@ -65,7 +65,7 @@ def gradients(
     for p, part in zip(parts, assigned, strict=True):
         with torch.autocast("cpu", torch.bfloat16, enabled=rough):
             output = network.outputs(views.strong[p])
-            pooled = network.pool(output.maps), network.pool(output.auxiliary)
+            pooled = output.logits, output.auxiliary_logits
             first = classification_losses(*pooled, views.tags[p], images=count)
             rest = student_losses(
                 output,
@@ -153,7 +153,7 @@ def test_some_steps_teach_the_segmentation_head_from_tags_alone() -> None:
         part = assign(seen, views.tags, ALL, **bounds, size=(SIDE, SIDE))
         threshold.update(count_scores(part.cams, part.cells))
         output = network.outputs(views.strong)
-        first = classification_losses(network.pool(output.maps), network.pool(output.auxiliary), views.tags, images=4)
+        first = classification_losses(output.logits, output.auxiliary_logits, views.tags, images=4)
         rest = student_losses(
             output,
             part,

@@ -151,10 +151,9 @@ def test_the_outputs_are_those_of_the_parts() -> None:
     student = network().eval()
     images = torch.randn(2, 3, 64, 48)
     output = student.outputs(images)
-    maps, auxiliary = student(images)
-    torch.testing.assert_close(output.maps, maps)
-    torch.testing.assert_close(output.auxiliary, auxiliary)
-    torch.testing.assert_close(output.auxiliary, student.auxiliary_maps(images))
+    for name, tensor in student(images)._asdict().items():
+        torch.testing.assert_close(getattr(output, name), tensor)
+    torch.testing.assert_close(output.auxiliary, student.auxiliary_head(images).maps)
     torch.testing.assert_close(output.segmentation, student.segmenter()(images))
     assert output.maps.shape == output.auxiliary.shape == (2, 3, 4, 3)
     assert output.segmentation.shape == (2, 4, 4, 3)

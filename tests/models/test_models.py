@@ -43,14 +43,16 @@ def test_a_backbone_states_its_channels_and_stride(name, settings, stride):
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_the_auxiliary_maps_alone_are_those_of_the_whole_network(mode):
+def test_the_auxiliary_head_alone_gives_what_it_gives_in_the_whole_network(mode):
     network = build_cam_network({**CAM, "backbone": "test_vit"})
     getattr(network, mode)()
     images = torch.randn(2, 3, 64, 48)
-    torch.testing.assert_close(network.auxiliary_maps(images), network(images).auxiliary, rtol=0, atol=0)
+    alone, output = network.auxiliary_head(images), network(images)
+    torch.testing.assert_close(alone.maps, output.auxiliary, rtol=0, atol=0)
+    torch.testing.assert_close(alone.logits, output.auxiliary_logits, rtol=0, atol=0)
     plain = build_cam_network({**CAM, "backbone": "test_vit", "auxiliary_block": None})
     with pytest.raises(ValueError, match=r"^the network has no auxiliary head$"):
-        plain.auxiliary_maps(images)
+        plain.auxiliary_head(images)
 
 
 def fused(network):
@@ -131,16 +133,62 @@ def test_freezing_half_of_a_backbone_stops_its_first_parameters_only():
     assert 0.25 < kept / sum(p.numel() for p in backbone.parameters()) <= 0.5
 
 
-def test_a_cam_is_the_weighted_sum_of_features_and_its_pool_the_logit():
+def test_a_cam_is_the_weighted_sum_of_features_and_its_mean_the_logit():
     network = build_cam_network(CAM).eval()
     images = torch.randn(2, 3, 64, 64)
     features, _ = network.backbone(images)
     output = network(images)
     by_hand = torch.einsum("kc,bchw->bkhw", network.classifier.weight[:, :, 0, 0], features)
     torch.testing.assert_close(output.maps, by_hand, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(network.pool(output.maps), output.maps.flatten(2).mean(2))
-    gmp = CamNetwork(network.backbone, 3, "gmp")
-    torch.testing.assert_close(gmp.pool(output.maps), output.maps.flatten(2).max(2).values)
+    torch.testing.assert_close(output.logits, output.maps.flatten(2).mean(2), rtol=1e-4, atol=1e-5)
+
+
+class Fixed(torch.nn.Module):
+    """A backbone of two channels whose features are given."""
+
+    channels, auxiliary_channels, stride = 2, 2, 1
+
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+
+    def forward(self, images):
+        return self.features, 2 * self.features
+
+    def earlier(self, images):
+        return 2 * self.features
+
+
+def test_global_max_pooling_is_of_each_feature_channel_and_then_comes_the_classifier():
+    # Channel 0 is largest in the first cell, channel 1 in the last: no cell's map reaches what both give together.
+    features = torch.tensor([[[[5.0, 0.0], [1.0, 0.0]], [[0.0, 2.0], [1.0, 3.0]]]], requires_grad=True)
+    network = CamNetwork(Fixed(features), 2, "gmp")
+    weights = torch.tensor([[1.0, 1.0], [1.0, -2.0]])
+    for head in (network.classifier, network.auxiliary):
+        head.weight.data = weights[:, :, None, None].clone()
+    output = network(None)
+    assert output.maps[0].tolist() == [[[5, 2], [2, 3]], [[5, -4], [-1, -6]]]
+    assert output.logits.tolist() == [[8, -1]]  # 5 + 3 and 5 - 2 * 3; of the maps it would be 5 and 5
+    assert output.auxiliary_logits.tolist() == [[16, -2]]
+    assert network.auxiliary_head(None).logits.tolist() == [[16, -2]]
+    output.logits[0, 0].backward()
+    assert features.grad.tolist() == [[[[1, 0], [0, 0]], [[0, 0], [0, 1]]]]  # a cell for each channel learns
+
+
+def test_a_tag_teaches_many_cells_by_the_features_maxima_and_one_by_the_maps():
+    torch.manual_seed(0)
+    features = torch.randn(1, 64, 14, 14, requires_grad=True)
+    backbone = Fixed(features)
+    backbone.channels, backbone.auxiliary_channels = 64, None
+    network = CamNetwork(backbone, 3, "gmp")
+    output = network(None)
+    slow = torch.stack([(network.classifier.weight[:, :, 0, 0] * features[0].amax(dim=(1, 2))).sum(dim=1)])
+    torch.testing.assert_close(output.logits, slow)
+    (pooled,) = torch.autograd.grad(output.logits[0, 0], features, retain_graph=True)
+    (largest,) = torch.autograd.grad(output.maps[0, 0].max(), features)
+    cells = [int((gradient[0] != 0).any(dim=0).sum()) for gradient in (pooled, largest)]
+    assert cells[1] == 1
+    assert cells[0] > 40
 
 
 def test_a_checkpoint_of_another_kind_of_network(tmp_path):

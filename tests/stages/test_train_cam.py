@@ -14,6 +14,7 @@ from pseudolabel.data import open_dataset, read_image
 from pseudolabel.data.augmentation import resized
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.models.affinity import patch_affinity, propagate
+from pseudolabel.models.cam import CamOutput
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.options import MakeCamsOptions, TrainCamOptions
 from pseudolabel.runtime.devices import normalise
@@ -98,11 +99,7 @@ def test_an_output_that_exists_is_not_replaced(checkpoint, synthetic_root):
 def test_losses_by_hand():
     class Net:
         def __call__(self, images):
-            maps = torch.tensor([[[[2.0, 0.0]], [[-1.0, -1.0]]]])
-            return type("Output", (), {"maps": maps, "auxiliary": None})()
-
-        def pool(self, maps):
-            return maps.mean(dim=(2, 3))
+            return CamOutput(torch.zeros(1, 2, 1, 2), None, torch.tensor([[1.0, -1.0]]), None)
 
     losses = classification_losses(Net(), torch.zeros(1), torch.tensor([[1.0, 0.0]]))
     # logits (1, -1), tags (1, 0): both terms are log(1 + e^-1)
