@@ -96,8 +96,9 @@ class Backbone(nn.Module):
             images: float (B, in_chans, H, W), H and W multiples of the stride for a ViT.
 
         Returns:
-            The last map (B, C, h, w) and the earlier one or None: (B, C, h, w) for a ViT, of its own channels and on
-            its own, often finer, grid for a CNN.
+            The last map (B, C, h, w), after a ViT's final norm, and the earlier one or None: for a ViT its block's raw
+            output (B, C, h, w), as ToCo and CoSA read it [code]; for a CNN of its own channels and on its own, often
+            finer, grid.
         """
         maps = self._maps(images, self._indices)
         return maps[-1], maps[0] if len(maps) > 1 else None
@@ -128,9 +129,14 @@ class Backbone(nn.Module):
         fused = not (torch.is_grad_enabled() and images.device.type == "cpu" and self._attends_to_few(images))
         for module in self._attentions:
             module.fused_attn = fused
-        maps: list[Tensor] = self.model.forward_intermediates(
-            images, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True, **settings
-        )
+        if not self.is_vit:
+            maps: list[Tensor] = self.model.forward_intermediates(
+                images, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True, **settings
+            )
+            return maps
+        tokens, maps = self.model.forward_intermediates(images, indices=indices, output_fmt="NCHW", **settings)
+        if indices[-1] in (-1, self.depth - 1):  # the final norm belongs to the last block alone
+            maps[-1] = tokens[:, self.prefix_tokens :].transpose(1, 2).reshape(maps[-1].shape)
         return maps
 
     def _attends_to_few(self, images: Tensor) -> bool:

@@ -23,6 +23,8 @@ GRID = 4  # pixels per cell to which finer decoders' logits are reduced before t
 class LargeFov(nn.Module):
     """Two dilated 3x3 convolutions (rate 5, 512 channels) and a 1x1 classifier: DeepLab-LargeFOV as CoSA uses it.
 
+    No biases, and torch's own initial weights. [code] (The released file defines others and never calls them.)
+
     Args:
         channels: Channels of the feature map.
         classes: Output channels, background included.
@@ -30,13 +32,9 @@ class LargeFov(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, 512, 3, padding=5, dilation=5)
-        self.second = nn.Conv2d(512, 512, 3, padding=5, dilation=5)
-        self.classifier = nn.Conv2d(512, classes, 1)
-        for layer in (self.first, self.second):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            assert layer.bias is not None  # Conv2d makes one unless told not to
-            nn.init.zeros_(layer.bias)
+        self.first = nn.Conv2d(channels, 512, 3, padding=5, dilation=5, bias=False)
+        self.second = nn.Conv2d(512, 512, 3, padding=5, dilation=5, bias=False)
+        self.classifier = nn.Conv2d(512, classes, 1, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, classes, h, w) of features (B, channels, h, w)."""

@@ -13,7 +13,7 @@ from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.backbone import Backbone, freeze
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.models.checkpoint import load_network, weight_arrays
-from pseudolabel.models.segmenter import build_segmenter, normalisation, timm_model
+from pseudolabel.models.segmenter import LargeFov, build_segmenter, normalisation, timm_model
 
 CAM = {
     "type": "cam",
@@ -53,6 +53,36 @@ def test_the_auxiliary_head_alone_gives_what_it_gives_in_the_whole_network(mode)
     plain = build_cam_network({**CAM, "backbone": "test_vit", "auxiliary_block": None})
     with pytest.raises(ValueError, match=r"^the network has no auxiliary head$"):
         plain.auxiliary_head(images)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "eva02_tiny_patch14_224"])
+def test_the_earlier_map_is_a_blocks_raw_output_and_the_last_one_that_of_the_final_norm(name):
+    backbone = Backbone(name, auxiliary_block=-2).eval()
+    side = 3 * backbone.stride
+    seen = {}
+    blocks, model = backbone.model.blocks, backbone.model
+    hooks = [blocks[i].register_forward_hook(lambda m, x, out, i=i: seen.update({i: out})) for i in (-2, -1)]
+    images = torch.randn(2, 3, side, side)
+    last, earlier = backbone(images)
+    alone = backbone.earlier(images)
+    for hook in hooks:
+        hook.remove()
+
+    def grid(tokens):
+        return tokens[:, backbone.prefix_tokens :].transpose(1, 2).reshape(2, -1, 3, 3)
+
+    torch.testing.assert_close(earlier, grid(seen[-2]), rtol=0, atol=0)
+    torch.testing.assert_close(alone, earlier, rtol=0, atol=0)
+    torch.testing.assert_close(last, grid(model.norm(seen[-1])), rtol=0, atol=0)
+
+
+def test_the_largefov_head_has_no_biases_and_torchs_initial_weights():
+    head = LargeFov(48, 4)
+    assert {name for name, _ in head.named_parameters()} == {"first.weight", "second.weight", "classifier.weight"}
+    for layer in (head.first, head.second, head.classifier):
+        fan = layer.weight[0].numel()
+        assert layer.weight.abs().max().item() <= fan**-0.5
+        assert layer.weight.std().item() == pytest.approx((3 * fan) ** -0.5, rel=0.05)
 
 
 def fused(network):
