@@ -174,7 +174,7 @@ def plain_look(
                 logits = [output.segmentation.float() for output in outputs]
                 segmentation = [(logits[0] + logits[1].flip(3)) / 2 if flip else logits[0]]
     main, auxiliary = (torch.stack(maps).sum(dim=0) for maps in sums.values())
-    return Seen(main, auxiliary, segmentation[0])
+    return Seen(main, auxiliary, segmentation[0], grid)
 
 
 PLAIN: dict[str, Look] = {"plain": plain_look, "spare": partial(plain_look, everywhere=False)}

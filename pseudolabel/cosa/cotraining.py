@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from pseudolabel.training.run import Arrays
 
 @dataclass(frozen=True)
 class Teaching:
-    """How the teacher looks and follows.
+    """How the teacher sees a batch and is updated.
 
     Attributes:
         starts: Optimiser steps in which only image tags are learnt; the teacher follows, but does not teach.
@@ -34,6 +34,8 @@ class Teaching:
         scales: Of the views that its CAMs are summed over; 1 is among them.
         flip: Whether it looks at mirrored views, too.
         propagate: Steps of attention affinity propagation of its maps; 0 unless it is a plain ViT.
+        cam_fusion: Where the maps of its scales are fused.
+        spl_scales: Whether its segmentation labels are of scale 1 or of all scales.
     """
 
     starts: int
@@ -41,6 +43,8 @@ class Teaching:
     scales: tuple[float, ...]
     flip: bool
     propagate: int = 0
+    cam_fusion: Literal["grid", "image"] = "grid"
+    spl_scales: Literal["one", "all"] = "one"
 
 
 class CoTraining:
@@ -52,7 +56,7 @@ class CoTraining:
     Args:
         student: On its device, as it is before the first step.
         method: What is switched on.
-        teaching: How the teacher looks and follows.
+        teaching: How the teacher sees a batch and is updated.
         threshold: Of the CAM labels.
         fixed: Leave the threshold as it is.
         prepare: Views uint8 (B, H, W, 3) to the network's input float32 (B, 3, H, W).
@@ -106,6 +110,8 @@ class CoTraining:
             flip=self.teaching.flip,
             times=self.teaching.propagate,
             inside=batch["inside"],
+            cam_fusion=self.teaching.cam_fusion,
+            spl_scales=self.teaching.spl_scales,
         )
         return assign(
             seen,

@@ -37,6 +37,7 @@ from pseudolabel.cosa.losses import (
 from pseudolabel.cosa.teacher import Seen
 from pseudolabel.models.cosa import CosaOutput
 from pseudolabel.pairwise.loss_modules import GatedDenseEnergy
+from pseudolabel.runtime.resizing import resize
 
 _RULES = {"described": cam_labels, "released": released_cam_labels}
 
@@ -50,6 +51,7 @@ class Method:
     Attributes:
         rule: Of the CAM labels.
         temperature: tau of the segmentation labels.
+        auxiliary_thresholds: Low and high of the auxiliary CAM's labels; None: those of the main one's.
         perplexity: la of the soft weights, in (0, 1).
         perplexity_power: lb.
         c2s: Weight of CAM to segmentation.
@@ -65,6 +67,7 @@ class Method:
 
     rule: Literal["described", "released"] = "described"
     temperature: float = 0.01
+    auxiliary_thresholds: tuple[float, float] | None = None
     perplexity: float | None = 0.8
     perplexity_power: float = 1.0
     c2s: float | None = 0.1
@@ -82,7 +85,7 @@ class Assigned(NamedTuple):
     """What the teacher says about a part of a batch. Nothing in it carries a gradient.
 
     Attributes:
-        cams: float32 (B, C, h, w) in [0, 1], the main head's M'.
+        cams: float32 (B, C, h, w) in [0, 1], the main head's M' on the network's grid.
         main: Labels and scores of the main CAM, (B, H, W).
         auxiliary: Those of the auxiliary CAM.
         confidence: 1 / perplexity of each, float32 (B, H, W); None where all pixels count alike.
@@ -119,27 +122,37 @@ def assign(
         seen: Of ``teacher.teacher_forward``.
         tags: float (B, C), 1 where a class occurs.
         method: The settings.
-        low: Threshold of the CAM labels.
+        low: Threshold of the main CAM's labels, and of the auxiliary one's unless the method has others.
         high: Likewise, at least ``low``.
         size: H and W of the views, multiples of the grid's h and w.
         inside: bool (B, H, W), False where a pixel is padding; None: there is none.
     """
-    grid = (seen.maps.shape[2], seen.maps.shape[3])
-    cells = torch.ones_like(seen.maps[:, 0], dtype=torch.bool) if inside is None else cells_inside(inside, grid)
-    cams, earlier = (guided_cams(sums, tags, cells) for sums in (seen.maps, seen.auxiliary))
-    rule, middle = _RULES[method.rule], (low + high) / 2
-    main, auxiliary = (rule(maps, tags, size, low=low, high=high, inside=inside) for maps in (cams, earlier))
+    shape = (len(tags), *seen.grid)
+    cells = (
+        torch.ones(shape, dtype=torch.bool, device=tags.device) if inside is None else cells_inside(inside, seen.grid)
+    )
+    whole = inside if seen.maps.shape[2:] != seen.grid else cells
+    cams, earlier = (guided_cams(sums, tags, whole) for sums in (seen.maps, seen.auxiliary))
+    rule = _RULES[method.rule]
+    pairs = ((low, high), method.auxiliary_thresholds or (low, high))
+    main, auxiliary = (
+        rule(maps, tags, size, low=under, high=over, inside=inside)
+        for maps, (under, over) in zip((cams, earlier), pairs, strict=True)
+    )
+    middles = [sum(pair) / 2 for pair in pairs]
     confidence: tuple[Tensor | None, Tensor | None] = (None, None)
     if method.perplexity is not None:
         strength, power = method.perplexity, method.perplexity_power
         confidence = (
-            1 / perplexity(main.score, middle, strength=strength, power=power),
-            1 / perplexity(auxiliary.score, middle, strength=strength, power=power),
+            1 / perplexity(main.score, middles[0], strength=strength, power=power),
+            1 / perplexity(auxiliary.score, middles[1], strength=strength, power=power),
         )
-    coarse = cam_labels(earlier, tags, grid, low=low, high=high, inside=cells)
-    contrast = confident_labels(coarse.labels, perplexity(coarse.score, middle), method.contrastive_perplexity)
+    coarse = cam_labels(earlier, tags, seen.grid, low=pairs[1][0], high=pairs[1][1], inside=cells)
+    contrast = confident_labels(coarse.labels, perplexity(coarse.score, middles[1]), method.contrastive_perplexity)
     targets = segmentation_labels(seen.segmentation, tags, temperature=method.temperature)
-    return Assigned(cams, main, auxiliary, confidence, targets, contrast, inside, cells)
+    return Assigned(
+        resize(cams, seen.grid), main, auxiliary, confidence, resize(targets, seen.grid), contrast, inside, cells
+    )
 
 
 def totals(assigned: Assigned) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pseudolabel.cosa.assignments import cells_inside
 from pseudolabel.models.affinity import Attending, propagate
 from pseudolabel.models.cosa import CosaNetwork, CosaOutput
 from pseudolabel.models.multiscale import activation, scaled_inputs, split_mirrored
+from pseudolabel.runtime.resizing import resize
 from pseudolabel.training.ema import update_ema
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -22,14 +23,17 @@ class Seen(NamedTuple):
     """What the teacher sees in a batch, before image tags are known.
 
     Attributes:
-        maps: float32 (B, C, h, w), non-negative: the main head's maps summed over scales.
-        auxiliary: float32 (B, C, h, w), non-negative: the auxiliary head's, on the grid of the main ones.
-        segmentation: float32 (B, K, h, w), logits at scale 1.
+        maps: float32 (B, C, h, w), non-negative: the main head's maps summed over scales; (B, C, H, W) where they were
+            fused at the size of the image.
+        auxiliary: Likewise, the auxiliary head's.
+        segmentation: float32 (B, K, h, w), logits at scale 1; (B, K, H, W) where they are of all scales.
+        grid: h and w.
     """
 
     maps: Tensor
     auxiliary: Tensor
     segmentation: Tensor
+    grid: tuple[int, int]
 
 
 def make_teacher(student: Network) -> Network:
@@ -60,11 +64,15 @@ def teacher_forward(
     flip: bool,
     times: int = 0,
     inside: Tensor | None = None,
+    cam_fusion: Literal["grid", "image"] = "grid",
+    spl_scales: Literal["one", "all"] = "one",
 ) -> Seen:
-    """Multi-scale, mirrored CAMs of both heads, and segmentation logits at scale 1.
+    """Multi-scale, mirrored CAMs of both heads, and segmentation logits.
 
-    One forward pass a scale, the mirrored images in the same batch. The segmentation head, which costs as much as a
-    small ViT, runs at scale 1 only. [ours: logits of image and mirror image are averaged]
+    One forward pass a scale, the mirrored images in the same batch. As released [code], maps and logits of every scale
+    are enlarged to the image before they are fused (``cam_fusion`` image), and logits are summed over all scales and
+    their mirrors (``spl_scales`` all). Ours are cheaper: maps are fused on the grid of scale 1, and the segmentation
+    head, which costs as much as a small ViT, runs at scale 1 only, where image and mirror image are averaged.
 
     Args:
         teacher: In evaluation mode.
@@ -74,31 +82,47 @@ def teacher_forward(
         times: Steps of attention affinity propagation, of the summed maps with the affinity of scale 1, of a plain
             ViT. [ours]
         inside: bool (B, H, W), False where a pixel is padding, which nobody attends to; None: there is none.
+        cam_fusion: Where the scales' maps are fused; ``image`` needs ``times`` 0, as affinities are of the grid.
+        spl_scales: Whose logits there are.
 
     Raises:
-        ValueError: Scale 1 is not among the scales.
+        ValueError: Scale 1 is not among the scales, or maps fused at the image would be propagated.
     """
     if 1 not in scales:
         raise ValueError(f"the teacher's scales must hold 1, at which it segments, found {tuple(scales)}")
+    if times and cam_fusion == "image":
+        raise ValueError("maps that are fused at the size of the image cannot be propagated along the grid's affinity")
     stride = teacher.backbone.stride
     grid = (images.shape[2] // stride, images.shape[3] // stride)
+    image = (images.shape[2], images.shape[3])
+    at_image = cam_fusion == "image"
     main, auxiliary, segmentation = [], [], []
     affinity: Tensor | None = None
     views = scaled_inputs(images, scales, flip=flip, multiple=stride)
     for scale, view in zip(scales, views, strict=True):
-        if scale == 1:
-            output, affinity = _outputs(teacher, view, grid, flip=flip, attending=times > 0)
-            maps, earlier, logits = output.maps, output.auxiliary, output.segmentation.float()
-            segmentation.append(torch.stack(split_mirrored(logits)).mean(dim=0) if flip else logits)
+        if scale == 1 or spl_scales == "all":
+            attending = times > 0 and scale == 1
+            output, found = _outputs(teacher, view, grid, flip=flip, attending=attending)
+            affinity = found if attending else affinity
+            maps, earlier = output.maps, output.auxiliary
+            segmentation.append(_both(output.segmentation.float(), flip=flip))
         else:
             maps, earlier = teacher(view)[:2]
-        main.append(activation(maps, grid, flip=flip))
-        auxiliary.append(activation(earlier, grid, flip=flip))
+        for sums, one in ((main, maps), (auxiliary, earlier)):
+            sums.append(activation(one, image if at_image else grid, flip=flip, enlarge_first=at_image))
     sums = [torch.stack(maps).sum(dim=0) for maps in (main, auxiliary)]
     if affinity is not None:
         cells = None if inside is None else cells_inside(inside, grid)
         sums = [propagate(maps, affinity, times, cells) for maps in sums]
-    return Seen(sums[0], sums[1], segmentation[0])
+    if spl_scales == "one":
+        return Seen(sums[0], sums[1], segmentation[0] / (2 if flip else 1), grid)
+    enlarged = torch.stack([resize(logits, image) for logits in segmentation])
+    return Seen(sums[0], sums[1], enlarged.sum(dim=0), grid)
+
+
+def _both(logits: Tensor, *, flip: bool) -> Tensor:
+    """The logits of the images plus those of their mirror images, un-mirrored; enlarging commutes with both."""
+    return torch.stack(split_mirrored(logits)).sum(dim=0) if flip else logits
 
 
 def _outputs(

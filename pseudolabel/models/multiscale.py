@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.data.augmentation import round_to
+from pseudolabel.runtime.resizing import resize
 
 _FLAT = 1e-6  # a map that varies by less than this holds nothing to scale up
 
@@ -42,20 +43,24 @@ def split_mirrored(maps: Tensor) -> tuple[Tensor, Tensor]:
     return straight, mirrored.flip(3)
 
 
-def activation(maps: Tensor, grid: tuple[int, int], *, flip: bool) -> Tensor:
-    """What the maps of one scale add to the sum: relu(max(map, mirror)) on the grid of scale 1.
+def activation(maps: Tensor, size: tuple[int, int], *, flip: bool, enlarge_first: bool = False) -> Tensor:
+    """What the maps of one scale add to the sum: relu(max(map, mirror)), at one size for all scales.
 
     Args:
         maps: (B, C, h, w), or (2B, C, h, w) with flip, the mirrored images' last.
-        grid: Rows and columns of the result.
+        size: Rows and columns of the result: of the grid of scale 1, or of the image.
         flip: Whether the mirrored images' maps are there.
+        enlarge_first: Resize the maps before the maximum and the ReLU, as CoSA's and ToCo's released code does, which
+            has the size of the image there [code]; else after them, which on the grid of scale 1 is cheaper [ours].
 
     Returns:
-        float32 (B, C, *grid), non-negative.
+        float32 (B, C, *size), non-negative.
     """
     maps = maps.float()
+    if enlarge_first:
+        maps = resize(maps, size)
     maps = (torch.maximum(*split_mirrored(maps)) if flip else maps).relu()
-    return maps if maps.shape[2:] == grid else F.interpolate(maps, grid, mode="bilinear")
+    return resize(maps, size)
 
 
 def unit_range(maps: Tensor, how: str = "minmax", inside: Tensor | None = None) -> Tensor:

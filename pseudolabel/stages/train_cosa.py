@@ -220,6 +220,8 @@ def make_objective(
             options.teacher_scales,
             options.teacher_flip,
             options.propagate,
+            options.cam_fusion,
+            options.spl_scales,
         ),
         DynamicThreshold(
             "mixture" if options.threshold == "fixed" else options.threshold,

@@ -299,10 +299,10 @@ def test_a_checkpoint_that_lacks_weights(synthetic_root, tmp_path, capsys):
     assert refusal(capsys, "make-cams", alone, *out) == said
     assert refusal(capsys, "predict-masks", alone, "--network", "teacher", *folder) == said
     stage("make-cams", alone, "--network", "student", "--out", tmp_path / "cams.h5", *PLAIN)
-    headless = write_cosa(tmp_path / "headless.h5", synthetic_root, without=("teacher/head.classifier.bias",))
+    headless = write_cosa(tmp_path / "headless.h5", synthetic_root, without=("teacher/head.classifier.weight",))
     said = (
         f"error: {headless}: the weights do not fit the architecture it states: "
-        'Missing key(s) in state_dict: "head.classifier.bias".\n'
+        'Missing key(s) in state_dict: "head.classifier.weight".\n'
     )
     assert refusal(capsys, "predict-masks", headless, *folder) == said
     assert refusal(capsys, "make-cams", headless, *out) == said

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pseudolabel.cosa.assignments import cam_labels
+from pseudolabel.cosa.assignments import cam_labels, guided_cams, released_cam_labels, segmentation_labels
 from pseudolabel.cosa.step import Method, assign, classification_losses, student_losses, totals
 from pseudolabel.cosa.teacher import Seen, make_teacher, teacher_forward, update_teacher
 from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
@@ -131,7 +131,7 @@ def test_padding_never_teaches() -> None:
 
 def test_the_assignment_is_made_of_its_parts() -> None:
     sums = torch.rand(2, C, GRID, GRID)
-    seen, tags = Seen(sums, sums.flip(1), torch.randn(2, C + 1, GRID, GRID)), torch.eye(C)[:2]
+    seen, tags = Seen(sums, sums.flip(1), torch.randn(2, C + 1, GRID, GRID), (GRID, GRID)), torch.eye(C)[:2]
     found = assign(seen, tags, ALL, low=0.4, high=0.4, size=(SIDE, SIDE))
     assert found.main.labels.equal(cam_labels(found.cams, tags, (SIDE, SIDE), low=0.4, high=0.4).labels)
     assert found.main.labels.ne(255).all()
@@ -139,6 +139,35 @@ def test_the_assignment_is_made_of_its_parts() -> None:
         assert confidence is not None
         assert (confidence > 0).all()
     assert assign(seen, tags, RELEASED, low=0.4, high=0.4, size=(SIDE, SIDE)).confidence == (None, None)
+
+
+def test_the_auxiliary_labels_may_have_thresholds_of_their_own() -> None:
+    sums = torch.rand(2, C, GRID, GRID)
+    seen, tags = Seen(sums, sums, torch.randn(2, C + 1, GRID, GRID), (GRID, GRID)), torch.eye(C)[:2]
+    method = replace(RELEASED, auxiliary_thresholds=(0.3, 0.8))
+    found = assign(seen, tags, method, low=0.2, high=0.6, size=(SIDE, SIDE))
+    pairs = ((found.main, (0.2, 0.6)), (found.auxiliary, (0.3, 0.8)))
+    for labels, (low, high) in pairs:
+        expected = released_cam_labels(found.cams, tags, (SIDE, SIDE), low=low, high=high)
+        assert labels.labels.equal(expected.labels)
+    assert not found.main.labels.equal(found.auxiliary.labels)
+
+
+def test_labels_from_maps_and_logits_at_the_size_of_the_image() -> None:
+    """As released: min-max, thresholds and softmax at the image; what the losses compare with cells is reduced."""
+    sums, logits = torch.rand(2, C, SIDE, SIDE), torch.randn(2, C + 1, SIDE, SIDE)
+    seen, tags = Seen(sums, sums.flip(1), logits, (GRID, GRID)), torch.eye(C)[:2]
+    inside = torch.ones(2, SIDE, SIDE, dtype=torch.bool)
+    inside[0, 40:] = False
+    found = assign(seen, tags, RELEASED, low=0.25, high=0.7, size=(SIDE, SIDE), inside=inside)
+    cams = guided_cams(sums, tags, inside)
+    expected = released_cam_labels(cams, tags, (SIDE, SIDE), low=0.25, high=0.7, inside=inside)
+    assert found.main.labels.equal(expected.labels)
+    soft = segmentation_labels(logits, tags)
+    torch.testing.assert_close(found.targets, torch.nn.functional.interpolate(soft, (GRID, GRID), mode="bilinear"))
+    assert found.cams.shape == (2, C, GRID, GRID)
+    assert found.cells.shape == (2, GRID, GRID)
+    assert found.cells[0].tolist() == [[True] * 4] * 2 + [[False] * 4] * 2
 
 
 def test_some_steps_teach_the_segmentation_head_from_tags_alone() -> None:
