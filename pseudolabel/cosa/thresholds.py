@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudolabel.labels.mixture import BINS, Mixture, UnfitError, as_histogram, cut_by_three, cut_by_two
+from pseudolabel.labels.mixture import BINS, Cut, Histogram, Mixture, UnfitError, as_histogram, cut_by_three, cut_by_two
 from pseudolabel.runtime.devices import wide_dtype
 from pseudolabel.training.ema import warmed_decay
 
 Rule = Literal["mixture", "released"]
-_CUTS = {"mixture": cut_by_two, "released": cut_by_three}
 _COMPONENTS = {"mixture": 2, "released": 3}
 _ITERATIONS = 3  # of EM in a step
 _LEAST_SHARE = 1e-3  # a component with less of the values has lost them
@@ -123,7 +122,7 @@ class DynamicThreshold:
         self._batches += 1
         histogram = as_histogram(self._total, self._minimum)
         try:
-            cut = _CUTS[self.rule](histogram, start=self.mixture, iterations=_ITERATIONS if self.mixture else None)
+            cut = self._cut(histogram)
         except UnfitError:
             cut = None
         self.collapsed = cut is None or float(cut.mixture.weight.min()) < _LEAST_SHARE
@@ -136,6 +135,12 @@ class DynamicThreshold:
         self.low = decay * self.low + (1 - decay) * low
         self.high = decay * self.high + (1 - decay) * high
         self._fits += 1
+
+    def _cut(self, histogram: Histogram) -> Cut:
+        """Thresholds of the scores in the queue: the last fit goes on, or begins anew, as the rule has it."""
+        if self.rule == "released":
+            return cut_by_three(histogram)
+        return cut_by_two(histogram, start=self.mixture, iterations=_ITERATIONS if self.mixture else None)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that changes, as arrays that a checkpoint can hold; the same updates follow after a restore."""

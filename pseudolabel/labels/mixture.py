@@ -21,6 +21,7 @@ import numpy as np
 BINS = 256
 _ITERATIONS = 1000
 _TOLERANCE = 1e-7  # nats a value by which an iteration must still raise the mean log likelihood
+_RELEASED_ITERATIONS, _RELEASED_TOLERANCE = 100, 1e-3  # scikit-learn's, which CoSA's released code leaves as they are
 _LEAST = 1e-100  # values that a component holds at least, so that its logarithm exists
 _SURE = 0.9  # posterior from which on a value is surely of one component [ours]
 
@@ -128,25 +129,28 @@ def refine_mixture(histogram: Histogram, mixture: Mixture, iterations: int) -> M
         mixture: Where to start.
         iterations: At most so many; fewer where it has converged.
     """
-    counts = histogram.counts.astype(np.float64)
-    values = histogram.centres
-    total = counts.sum()
-    narrowest = histogram.edges[1] - histogram.edges[0]
     before = -np.inf
     for _ in range(iterations):
-        joint = mixture.log_joint(values)
-        evidence = np.logaddexp.reduce(joint, axis=0)
-        after = float(counts @ evidence) / total
+        after, following = _iterated(histogram, mixture)
         if after - before < _TOLERANCE:
             break
-        before = after
-        share = np.exp(joint - evidence) * counts
-        weight = np.maximum(share.sum(axis=1), _LEAST)
-        mean = share @ values / weight
-        variance = (share * (values - mean[:, None]) ** 2).sum(axis=1) / weight
-        mixture = Mixture(weight / total, mean, np.maximum(np.sqrt(variance), narrowest))
+        before, mixture = after, following
     order = np.argsort(mixture.mean)
     return Mixture(mixture.weight[order], mixture.mean[order], mixture.deviation[order])
+
+
+def _iterated(histogram: Histogram, mixture: Mixture) -> tuple[float, Mixture]:
+    """The mean log likelihood of a mixture, and the mixture after one step of expectation maximisation."""
+    counts, values = histogram.counts.astype(np.float64), histogram.centres
+    total, narrowest = counts.sum(), histogram.edges[1] - histogram.edges[0]
+    joint = mixture.log_joint(values)
+    evidence = np.logaddexp.reduce(joint, axis=0)
+    share = np.exp(joint - evidence) * counts
+    weight = np.maximum(share.sum(axis=1), _LEAST)
+    mean = share @ values / weight
+    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1) / weight
+    following = Mixture(weight / total, mean, np.maximum(np.sqrt(variance), narrowest))
+    return float(counts @ evidence) / total, following
 
 
 def cut_by_two(histogram: Histogram, *, start: Mixture | None = None, iterations: int | None = None) -> Cut:
@@ -185,16 +189,16 @@ def cut_by_two(histogram: Histogram, *, start: Mixture | None = None, iterations
     return Cut(value, low, high, mixture)
 
 
-def cut_by_three(histogram: Histogram, *, start: Mixture | None = None, iterations: int | None = None) -> Cut:
-    """CoSA's released rule: low is the highest value of the lowest component, high the lowest of the highest.
+def cut_by_three(histogram: Histogram) -> Cut:
+    """CoSA's released rule: low is the highest value of the lowest component, high the lowest of the highest. [code]
 
-    A value is of the component with the largest posterior. The threshold between is their middle, which is ours. Where
-    a component is so broad that low would be above high, both are that middle.
+    As scikit-learn fits it there: components at the minimum, median and maximum, with equal weights and a deviation of
+    1, each time anew; it stops after the step whose gain in mean log likelihood is below 1e-3, long before it has
+    converged. A value is of the component with the largest posterior. The threshold between is their middle, which is
+    ours. Where a component is so broad that low would be above high, both are that middle.
 
     Args:
         histogram: The values.
-        start: As in ``cut_by_two``.
-        iterations: As in ``cut_by_two``.
 
     Raises:
         UnfitError: The values lie in fewer than three bins.
@@ -202,11 +206,15 @@ def cut_by_three(histogram: Histogram, *, start: Mixture | None = None, iteratio
     _require_filled(histogram, 3)
     counts, values = histogram.counts, histogram.centres
     filled = np.flatnonzero(counts)
-    if start is None:
-        median = np.searchsorted(np.cumsum(counts), counts.sum() / 2)
-        inner = np.clip(median, filled[1], filled[-2])  # most values may be equal to the first or the last
-        start = _first_mixture(histogram, values[[filled[0], inner, filled[-1]]])
-    mixture = refine_mixture(histogram, start, iterations or _ITERATIONS)
+    median = np.searchsorted(np.cumsum(counts), counts.sum() / 2)
+    inner = np.clip(median, filled[1], filled[-2])  # most values may be equal to the first or the last
+    mixture = Mixture(np.full(3, 1 / 3), values[[filled[0], inner, filled[-1]]], np.ones(3))
+    before = -np.inf
+    for _ in range(_RELEASED_ITERATIONS):
+        after, mixture = _iterated(histogram, mixture)
+        if abs(after - before) < _RELEASED_TOLERANCE:
+            break
+        before = after
     member = mixture.posterior(values[filled]).argmax(axis=0)
     lowest, highest = values[filled][member == 0], values[filled][member == 2]
     low = float(lowest.max()) if len(lowest) else float(values[filled[0]])

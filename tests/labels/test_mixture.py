@@ -15,6 +15,7 @@ from pseudolabel.labels.mixture import (
     cut_by_three,
     cut_by_two,
     fit_mixture,
+    refine_mixture,
 )
 
 
@@ -148,7 +149,22 @@ def test_the_released_rule_takes_the_ends_of_the_outer_components() -> None:
     assert found.low == pytest.approx(values[values < 0.33].max(), abs=0.002)  # half a bin
     assert found.high == pytest.approx(values[values > 0.66].min(), abs=0.002)
     assert found.value == (found.low + found.high) / 2
-    np.testing.assert_allclose(found.mixture.mean, [0.2, 0.5, 0.8], atol=0.005)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_released_rule_is_scikit_learns_unconverged_fit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    values = np.concatenate([random.beta(1, 6, 4000), random.beta(5, 4, 1500), random.beta(12, 2, 700)])
+    values = values[values > 0.05]
+    means = np.array([[values.min()], [np.median(values)], [values.max()]])
+    start = {"weights_init": [1 / 3] * 3, "means_init": means, "precisions_init": [[[1.0]]] * 3}
+    member = GaussianMixture(3, **start).fit_predict(values[:, None])  # as CoSA's released code calls it
+    found = cut_by_three(histogram(values))
+    bin_width = 0.95 / 256
+    assert found.low == pytest.approx(values[member == 0].max(), abs=1.5 * bin_width)
+    assert found.high == pytest.approx(values[member == 2].min(), abs=1.5 * bin_width)
+    converged = refine_mixture(histogram(values), found.mixture, 1000)
+    assert np.abs(converged.mean - found.mixture.mean).max() > 0.02  # it stops long before
 
 
 def test_the_released_rule_never_puts_low_above_high() -> None:
