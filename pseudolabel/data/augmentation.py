@@ -11,8 +11,10 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from pseudolabel.data.records import IGNORE
 
-_PADDING = (124, 116, 104)
-"""Grey levels that padding is filled with: the mean colour of ImageNet."""
+_PADDING = (0, 0, 0)
+"""What padding is filled with: black, as in CoSA's released code. [code]"""
+
+_STRONGEST = 10  # magnitude of RandAugment's operations; the released code draws 1 to 9
 
 
 class Part(NamedTuple):
@@ -157,30 +159,31 @@ def scaled_crop(
 
 
 def blurred(view: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
-    """A crop uint8 (H, W, 3), with a probability blurred by a Gaussian of 0.1 to 2 pixels. [ours: the widths]"""
+    """A crop uint8 (H, W, 3), with a probability blurred by a Gaussian of 0.1 to 2 pixels. [code]"""
     chosen, radius = rng.random() < probability, rng.uniform(0.1, 2.0)
     return np.array(Image.fromarray(view).filter(ImageFilter.GaussianBlur(radius))) if chosen else view
 
 
 def recoloured(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A crop uint8 (H, W, 3) after one random operation of RandAugment that moves no pixel, at a random strength.
+    """A crop uint8 (H, W, 3) after one random operation of RandAugment that moves no pixel, at a random magnitude.
 
-    RandAugment: Cubuk et al. 2020; that CoSA's student sees one operation of it is [code], the strengths are [ours].
+    RandAugment: Cubuk et al. 2020. The nine operations, of which CoSA's student sees one, and their magnitudes from 1
+    to 9 of 10 are those of its released code. [code]
     """
     operation = _OPERATIONS[int(rng.integers(len(_OPERATIONS)))]
-    return np.array(operation(Image.fromarray(view), rng.uniform(-1, 1)))
+    return np.array(operation(Image.fromarray(view), int(rng.integers(1, _STRONGEST))))
 
 
-def _enhanced(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Callable[[Image.Image, float], Image.Image]:
-    return lambda picture, strength: kind(picture).enhance(1 + 0.9 * strength)
+def _enhanced(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Callable[[Image.Image, int], Image.Image]:
+    return lambda picture, magnitude: kind(picture).enhance(0.1 + 1.8 * magnitude / _STRONGEST)
 
 
-_OPERATIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
-    lambda picture, strength: picture,  # RandAugment has the identity among its operations
-    lambda picture, strength: ImageOps.autocontrast(picture),
-    lambda picture, strength: ImageOps.equalize(picture),
-    lambda picture, strength: ImageOps.posterize(picture, 8 - round(4 * abs(strength))),
-    lambda picture, strength: ImageOps.solarize(picture, round(256 * (1 - abs(strength)))),
+_OPERATIONS: tuple[Callable[[Image.Image, int], Image.Image], ...] = (
+    lambda picture, magnitude: picture,  # RandAugment has the identity among its operations
+    lambda picture, magnitude: ImageOps.autocontrast(picture),
+    lambda picture, magnitude: ImageOps.equalize(picture),
+    lambda picture, magnitude: ImageOps.posterize(picture, 4 - 4 * magnitude // _STRONGEST),
+    lambda picture, magnitude: ImageOps.solarize(picture, 256 * magnitude // _STRONGEST),
     _enhanced(ImageEnhance.Brightness),
     _enhanced(ImageEnhance.Contrast),
     _enhanced(ImageEnhance.Color),

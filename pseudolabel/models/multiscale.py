@@ -1,7 +1,7 @@
 """Several scales and mirror images of a batch in, one set of class activation maps out. Pure tensor code.
 
-Per scale the maximum of the map and its un-mirrored mirror, ReLU; the sum over scales; then per class minus the minimum
-and over the maximum (CoSA's and ToCo's released code), or only over the maximum (IRN's).
+Per scale ReLU, then the maximum of the map and its un-mirrored mirror (CoSA's and ToCo's released code) or their sum
+(IRN's); the sum over scales; then per class minus the minimum and over the maximum, or only over the maximum (IRN's).
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def split_mirrored(maps: Tensor) -> tuple[Tensor, Tensor]:
     return straight, mirrored.flip(3)
 
 
-def activation(maps: Tensor, size: tuple[int, int], *, flip: bool, enlarge_first: bool = False) -> Tensor:
+def activation(
+    maps: Tensor, size: tuple[int, int], *, flip: bool, enlarge_first: bool = False, mirror: str = "max"
+) -> Tensor:
     """What the maps of one scale add to the sum: relu(max(map, mirror)), at one size for all scales.
 
     Args:
@@ -52,6 +54,7 @@ def activation(maps: Tensor, size: tuple[int, int], *, flip: bool, enlarge_first
         flip: Whether the mirrored images' maps are there.
         enlarge_first: Resize the maps before the maximum and the ReLU, as CoSA's and ToCo's released code does, which
             has the size of the image there [code]; else after them, which on the grid of scale 1 is cheaper [ours].
+        mirror: ``max``, or ``sum``: relu(map) + relu(mirror), as IRN's released code does [code].
 
     Returns:
         float32 (B, C, *size), non-negative.
@@ -59,7 +62,10 @@ def activation(maps: Tensor, size: tuple[int, int], *, flip: bool, enlarge_first
     maps = maps.float()
     if enlarge_first:
         maps = resize(maps, size)
-    maps = (torch.maximum(*split_mirrored(maps)) if flip else maps).relu()
+    maps = maps.relu()
+    if flip:
+        straight, mirrored = split_mirrored(maps)
+        maps = straight + mirrored if mirror == "sum" else torch.maximum(straight, mirrored)
     return resize(maps, size)
 
 

@@ -67,7 +67,10 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
         le=4096,
     )
     scales: Scales = option((1.0, 0.5, 1.5, 0.75, 1.25), "Image scales over which the maps are summed.")
-    flip: bool = option(True, "Also process the mirrored image, and take the maximum of both maps.")
+    flip: bool = option(True, "Also process the mirrored image.")
+    flip_fusion: Literal["max", "sum"] = option(
+        "max", "Fusion of the maps of image and mirrored image; IRN's is sum, with --normalise max.", panel="rare"
+    )
     propagate: int | None = option(
         None,
         "Iterations of attention affinity propagation, for plain ViTs; 0: off. none: 2 for a plain ViT, off for a CNN.",

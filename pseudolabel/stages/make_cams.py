@@ -69,6 +69,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         "head": head,
         "scales": list(options.scales),
         "flip": options.flip,
+        **({"flip_fusion": options.flip_fusion} if options.flip else {}),
         "size": long_side,
         **({"propagate": times} if times else {}),
     }
@@ -173,7 +174,7 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
             affinity = attending.affinity(grid if options.flip else None)
         logits.append(by_head["auxiliary" if head == "auxiliary" else "main"].logits.float()[: len(images)])
         for name, found in by_head.items():
-            maps = activation(found.maps, grid, flip=options.flip)
+            maps = activation(found.maps, grid, flip=options.flip, mirror=options.flip_fusion)
             sums[name] = sums[name] + maps if name in sums else maps
     if times:
         if affinity is None:

@@ -13,7 +13,7 @@ from pseudolabel.models.affinity import patch_affinity, propagate
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import build_cam_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
-from pseudolabel.models.multiscale import unit_range
+from pseudolabel.models.multiscale import activation, unit_range
 from pseudolabel.training.ema import update_ema, warmed_decay
 
 ARCHITECTURE = {
@@ -179,6 +179,17 @@ def test_every_scale_of_both_heads_counts() -> None:
     torch.testing.assert_close(one.segmentation, two.segmentation)
     with pytest.raises(ValueError, match=r"^the teacher's scales must hold 1, at which it segments, found \(0.5,\)$"):
         teacher_forward(teacher, images, scales=(0.5,), flip=False)
+
+
+def test_what_a_scale_adds_by_hand() -> None:
+    straight, mirrored = torch.tensor([[1.0, -2.0]]), torch.tensor([[-4.0, 3.0]])
+    maps = torch.stack([straight, mirrored])[:, None]  # (2, 1, 1, 2): an image's and its mirror image's
+    assert activation(maps, (1, 2), flip=True).tolist() == [[[[3, 0]]]]
+    assert activation(maps, (1, 2), flip=True, mirror="sum").tolist() == [[[[4, 0]]]]  # IRN: ReLU, then added
+    assert activation(maps[:1], (1, 2), flip=False).tolist() == [[[[1, 0]]]]
+    # Enlarged first, the middle cell of three is the mean, -0.5 and -0.5, and not that of what is left of both
+    assert activation(maps[:1], (1, 3), flip=False, enlarge_first=True).tolist() == [[[[1, 0, 0]]]]
+    assert activation(maps[:1], (1, 3), flip=False).tolist() == [[[[1, 0.5, 0]]]]
 
 
 def test_unit_range_by_hand() -> None:

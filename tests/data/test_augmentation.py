@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance, ImageOps
 
 from pseudolabel.data.augmentation import (
     Part,
@@ -86,7 +87,7 @@ def test_a_scaled_view_shows_the_image_at_one_of_the_scales_and_says_what_is_pad
         view, inside = scaled_crop(image, np.random.default_rng(seed), crop=32, scales=(0.5, 2.0), jitter=0.0)
         assert view.shape == (32, 32, 3)
         assert (view[inside] == 200).all()
-        assert (view[~inside] == (124, 116, 104)).all()
+        assert (view[~inside] == (0, 0, 0)).all()
         rows, columns = inside.any(axis=1), inside.any(axis=0)
         assert np.array_equal(inside, rows[:, None] & columns)  # one rectangle
         assert 10 <= rows.sum() <= 32
@@ -125,6 +126,41 @@ def test_an_operation_moves_no_pixel_and_is_drawn_by_the_seed():
     for view in results:  # a flat region away from its border stays flat: nothing was shifted or turned
         assert np.ptp(view[20:30, 30:50].reshape(-1, 3), axis=0).max() == 0
     assert len({view.tobytes() for view in results}) > 20
+
+
+def test_the_operations_have_the_strengths_of_the_released_code():
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    pil = Image.fromarray(image)
+
+    class Drawn:
+        """A generator that draws what it was told to."""
+
+        def __init__(self, *numbers):
+            self.numbers = list(numbers)
+
+        def integers(self, *bounds):
+            number = self.numbers.pop(0)
+            low, high = bounds if len(bounds) == 2 else (0, bounds[0])
+            assert low <= number < high
+            return number
+
+    bits = [4, 4, 3, 3, 2, 2, 2, 1, 1]
+    for magnitude in range(1, 10):
+        threshold = magnitude * 256 // 10
+        expected = {
+            0: image,
+            1: np.asarray(ImageOps.autocontrast(pil)),
+            2: np.asarray(ImageOps.equalize(pil)),
+            3: image & (0xFF << (8 - bits[magnitude - 1]) & 0xFF),
+            4: np.where(image < threshold, image, 255 - image),
+            5: np.asarray(ImageEnhance.Brightness(pil).enhance(0.1 + 0.18 * magnitude)),
+            6: np.asarray(ImageEnhance.Contrast(pil).enhance(0.1 + 0.18 * magnitude)),
+            7: np.asarray(ImageEnhance.Color(pil).enhance(0.1 + 0.18 * magnitude)),
+            8: np.asarray(ImageEnhance.Sharpness(pil).enhance(0.1 + 0.18 * magnitude)),
+        }
+        for operation, wanted in expected.items():
+            found = recoloured(image, Drawn(operation, magnitude))
+            assert np.abs(found.astype(int) - wanted).max() <= 1, (operation, magnitude)  # a factor rounds otherwise
 
 
 def test_blur_is_drawn_with_its_probability():

@@ -85,9 +85,12 @@ def test_the_swapped_losses_begin_after_the_warm_up(checkpoint):
     assert np.allclose(curves["loss"][3:], whole[3:], atol=1e-5)
     assert curves["low"][3] == pytest.approx(0.25)  # the first co-training step still has the thresholds given
     assert curves["high"][3] == pytest.approx(0.7)
-    assert (curves["mixture/low_mean"][3:] < curves["mixture/high_mean"][3:]).all()
-    np.testing.assert_allclose(curves["mixture/low_share"][3:] + curves["mixture/high_share"][3:], 1, rtol=1e-6)
-    assert all((curves[f"mixture/{name}_deviation"][3:] > 0).all() for name in ("low", "high"))
+    fitted = ~np.isnan(curves["mixture/low_mean"])  # a step whose scores are all alike has no fit
+    assert fitted[3:].sum() >= 4
+    assert (curves["mixture/low_mean"][fitted] < curves["mixture/high_mean"][fitted]).all()
+    shares = curves["mixture/low_share"] + curves["mixture/high_share"]
+    np.testing.assert_allclose(shares[fitted], 1, rtol=1e-6)
+    assert all((curves[f"mixture/{name}_deviation"][fitted] > 0).all() for name in ("low", "high"))
     assert ((curves["labelled"][3:] > 0) & (curves["labelled"][3:] <= 1)).all()
 
 
@@ -261,7 +264,7 @@ def test_weak_and_strong_views_share_geometry_and_padding(synthetic_root, tmp_pa
     for sample in found:
         assert sample["weak"].shape == sample["strong"].shape == (32, 32, 3)
         assert sample["noise"].shape == (2, 2)
-        assert (sample["weak"][~sample["inside"]] == (124, 116, 104)).all()
+        assert (sample["weak"][~sample["inside"]] == (0, 0, 0)).all()
     unchanged = sum(np.array_equal(sample["weak"], sample["strong"]) for sample in found)
     assert unchanged < 8
 
