@@ -99,7 +99,7 @@ def several(step: partial[None], steps: int) -> None:
 def losses(network: CamNetwork, images: Tensor) -> Iterator[dict[str, Tensor]]:
     """One loss a part (images are (parts, B, 3, H, W))."""
     for part in images:
-        yield {"loss": network.pool(network(part).maps).square().sum()}
+        yield {"loss": network(part).logits.square().sum()}
 
 
 def during(module: nn.Module, network: CamNetwork, images: Tensor) -> None:

@@ -96,7 +96,9 @@ def teacher_forward(
     grid = (images.shape[2] // stride, images.shape[3] // stride)
     image = (images.shape[2], images.shape[3])
     at_image = cam_fusion == "image"
-    main, auxiliary, segmentation = [], [], []
+    main: list[Tensor] = []
+    auxiliary: list[Tensor] = []
+    segmentation: list[Tensor] = []
     affinity: Tensor | None = None
     views = scaled_inputs(images, scales, flip=flip, multiple=stride)
     for scale, view in zip(scales, views, strict=True):
@@ -108,8 +110,8 @@ def teacher_forward(
             segmentation.append(_both(output.segmentation.float(), flip=flip))
         else:
             maps, earlier = teacher(view)[:2]
-        for sums, one in ((main, maps), (auxiliary, earlier)):
-            sums.append(activation(one, image if at_image else grid, flip=flip, enlarge_first=at_image))
+        for found_maps, one in ((main, maps), (auxiliary, earlier)):
+            found_maps.append(activation(one, image if at_image else grid, flip=flip, enlarge_first=at_image))
     sums = [torch.stack(maps).sum(dim=0) for maps in (main, auxiliary)]
     if affinity is not None:
         cells = None if inside is None else cells_inside(inside, grid)

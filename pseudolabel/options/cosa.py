@@ -33,6 +33,18 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     propagate: int = option(
         0, "Iterations of attention affinity propagation of the teacher's CAMs, for plain ViTs; 0: off.", ge=0, le=16
     )
+    cam_fusion: Literal["grid", "image"] = option(
+        "grid",
+        "Where the CAMs of the teacher's scales are summed: on the network's grid, or upsampled to the crop "
+        "first, as in the released code.",
+        panel="rare",
+    )
+    spl_scales: Literal["one", "all"] = option(
+        "one",
+        "Segmentation pseudo labels from logits at scale 1, or summed over all teacher scales, as in the "
+        "released code.",
+        panel="rare",
+    )
     threshold: Literal["mixture", "released", "fixed"] = option(
         "mixture",
         "How CAMs are thresholded into labels. mixture: by two Gaussians fitted to the teacher's scores at "
@@ -41,6 +53,11 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
     )
     low: Share = option(0.25, "Score below which a pixel is background, until the first fit.")
     high: Share = option(0.7, "Score from which on a pixel is foreground, until the first fit.")
+    auxiliary_thresholds: Range | None = option(
+        None,
+        "Fixed low and high score for the auxiliary CAM's labels. none: the thresholds of the main CAM.",
+        panel="rare",
+    )
     queue: int = option(
         100, "Number of recent batches whose scores the mixture is fitted to.", panel="rare", ge=1, le=100_000
     )
@@ -98,6 +115,11 @@ class TrainCosaOptions(WatchedOptions, ClassifierOptions):
             raise ValueError(f"--low {self.low} is above --high {self.high}")
         if 1 not in self.teacher_scales:
             raise ValueError(f"--teacher-scales {as_word(self.teacher_scales)} lack 1, at which the teacher segments")
+        pair = self.auxiliary_thresholds
+        if pair is not None and not 0 <= pair[0] <= pair[1] <= 1:
+            raise ValueError(f"--auxiliary-thresholds {as_word(pair)} is not an increasing pair of scores in [0, 1]")
+        if self.propagate and self.cam_fusion == "image":
+            raise ValueError("--cam-fusion image cannot be propagated along the grid's affinity; pass --propagate 0")
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 8:
             raise ValueError(f"--crop-scale {as_word(self.crop_scale)} is not an increasing pair of factors in (0, 8]")
         return self

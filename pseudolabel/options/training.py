@@ -125,7 +125,7 @@ class ClassifierOptions(BackboneOptions):
     """A network that learns image tags, and whose maps say where: what train-cam and train-cosa share."""
 
     pooling: Literal["gap", "gmp"] = option(
-        "gap", "Global pooling of the CAMs: average (gap) or maximum (gmp).", panel="rare"
+        "gap", "Global pooling of the features before the classifier: average (gap) or maximum (gmp).", panel="rare"
     )
     auxiliary_block: int | None = option(
         -3,

@@ -336,6 +336,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(synthetic_root
         ({"low": 0.8}, "--low 0.8 is above --high 0.7"),
         ({"teacher_scales": (0.5, 2)}, "--teacher-scales 0.5,2 lack 1, at which the teacher segments"),
         ({"keep": "best"}, "--keep best needs --validate-on, the split whose masks choose"),
+        (
+            {"auxiliary_thresholds": (0.7, 0.2)},
+            "--auxiliary-thresholds 0.7,0.2 is not an increasing pair of scores in [0, 1]",
+        ),
+        (
+            {"propagate": 1, "cam_fusion": "image"},
+            "--cam-fusion image cannot be propagated along the grid's affinity; pass --propagate 0",
+        ),
         ({"crop_scale": (2, 1)}, "--crop-scale 2,1 is not an increasing pair of factors in (0, 8]"),
         ({"validate_on": "held-out", "holdout": 0}, "--validate-on held-out needs a --holdout above 0"),
     ],
