@@ -40,10 +40,14 @@ ROUTES: dict[str, tuple[tuple[str, ...], str]] = {
 
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "multi-stage": ("multi-stage", {}),
+    "multi-stage, gmp and main head": ("multi-stage", {"pooling": "gmp", "cams.head": "main"}),
+    "multi-stage, gmp and auxiliary head": ("multi-stage", {"pooling": "gmp", "cams.head": "auxiliary"}),
+    "multi-stage, gap and main head": ("multi-stage", {"pooling": "gap", "cams.head": "main"}),
+    "multi-stage, gap and auxiliary head": ("multi-stage", {"pooling": "gap", "cams.head": "auxiliary"}),
     "cosa": ("cosa", {}),
     **{f"cosa, {name}": ("cosa", changes) for name, changes in CHOICES.items() if changes},
 }
-"""Of each row: the pipeline, and what is changed in its training."""
+"""Of each row: the pipeline, and what is changed in its training or, as ``STAGE.NAME``, in another stage."""
 
 COLUMNS = ("choice", "seed", "miou", "miou_tags", "first", "second", "predicted", "missed", "labels", "seconds")
 
@@ -96,7 +100,7 @@ def run(arguments: argparse.Namespace, name: str, seed: int, fit: Path, held: Pa
             f"{first}.split": str(fit),
             f"{'cams' if route == 'multi-stage' else labels}.split": str(fit),
             "val.split": str(held),
-            **{f"{first}.{key}": as_word(value) for key, value in changes.items()},
+            **{key if "." in key else f"{first}.{key}": as_word(value) for key, value in changes.items()},
         },
         arguments.work / f"{name.replace(' ', '_').replace(',', '')}-{seed}-{fit.stem}",
     )
