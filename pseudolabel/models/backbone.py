@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
-from pseudolabel.models.timm_models import PLAIN_VITS, built_as_vit, creation, describe_backbone, statistics
+from pseudolabel.models.timm_models import (
+    IMAGENET,
+    PLAIN_VITS,
+    built_as_vit,
+    creation,
+    describe_backbone,
+    fix_positions,
+    statistics,
+)
 from pseudolabel.models.weights import Weights, create
 
 _MOST_SCORES = 4 * 2**20
@@ -69,6 +77,8 @@ class Backbone(nn.Module):
             name,
             weights,
         )
+        if architecture.get("position_embedding") == "frozen":
+            fix_positions(model, name)
         self.model = model
         self.is_vit = isinstance(model, PLAIN_VITS)
         # plain ViTs alone: other attention is over other cells, and timm does not fuse all of it
@@ -88,6 +98,8 @@ class Backbone(nn.Module):
                 f"{name} gives no feature maps that can be used here ({cause}); choose a CNN or a plain ViT"
             ) from error
         self.mean, self.std = statistics(model, self.in_chans)
+        if architecture.get("normalisation") == "imagenet":
+            self.mean, self.std = IMAGENET
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features of normalised images.

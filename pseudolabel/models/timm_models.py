@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
+import torch.nn.functional as F
 from timm.models._hub import load_model_config_from_path
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
 from pseudolabel.models.hub import downloading, hub_file
@@ -23,6 +25,9 @@ from pseudolabel.options.fields import nearest
 
 PLAIN_VITS = (VisionTransformer, Eva)
 """The classes of timm that are plain ViTs: one width, one patch grid, blocks in a row."""
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pixels in [0, 1]."""
 
 _VIT_MODULES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva")
 """The modules of timm whose models take images of every size only if they are told to when they are built."""
@@ -176,6 +181,46 @@ def statistics(model: nn.Module, in_chans: int) -> tuple[tuple[float, ...], tupl
     both = [tuple(float(value) for value in settings[name]) for name in ("mean", "std")]
     mean, std = (values if len(values) == in_chans else (sum(values) / len(values),) * in_chans for values in both)
     return mean, std
+
+
+class FixedPositions(VisionTransformer):
+    """A plain ViT whose position embedding is a constant, resized bicubically without antialiasing.
+
+    So do ToCo's and CoSA's released code [code]; timm's resizing antialiases, and its bicubic kernel is another one.
+    """
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        assert self.pos_embed is not None  # as fix_positions has looked
+        assert self.cls_token is not None
+        batch, rows, columns, channels = x.shape
+        token, cells = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        before = self.patch_embed.grid_size
+        cells = cells.reshape(1, *before, channels).permute(0, 3, 1, 2)
+        cells = F.interpolate(cells, (rows, columns), mode="bicubic").flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(batch, -1, -1), x.reshape(batch, -1, channels)], dim=1)
+        found: Tensor = self.pos_drop(tokens + torch.cat([token, cells], dim=1))
+        return found
+
+
+def fix_positions(model: nn.Module, name: str) -> None:
+    """Make a model's position embedding a constant, as ``FixedPositions`` says, in place.
+
+    Raises:
+        InputError: It is no plain ViT with a class token and one learnt position embedding.
+    """
+    if (
+        type(model) is not VisionTransformer
+        or model.pos_embed is None
+        or model.cls_token is None
+        or model.num_prefix_tokens != 1
+        or model.no_embed_class
+    ):
+        raise InputError(
+            f"--position-embedding frozen: {name} is no plain ViT with a class token and a learnt position embedding; "
+            "use trained"
+        )
+    model.__class__ = FixedPositions
+    model.pos_embed.requires_grad = False
 
 
 def _require_model(name: str) -> None:

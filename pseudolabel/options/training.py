@@ -36,6 +36,9 @@ class TrainingOptions(StageOptions):
     learning_rate: float = option(6e-5, "AdamW's peak learning rate, for the backbone.", gt=0)
     head_rate: float = option(10.0, "Factor on the learning rate for the randomly initialised heads.", gt=0)
     weight_decay: float = option(0.01, "AdamW's weight decay.", ge=0)
+    decay_all: bool = option(
+        False, "Weight decay on biases, norms and token embeddings, too, as in the released code of CoSA.", panel="rare"
+    )
     layer_decay: float | None = option(
         None,
         "Factor on the learning rate from each backbone layer to the one before it. none: one rate for all layers.",
@@ -126,6 +129,18 @@ class ClassifierOptions(BackboneOptions):
 
     pooling: Literal["gap", "gmp"] = option(
         "gap", "Global pooling of the features before the classifier: average (gap) or maximum (gmp).", panel="rare"
+    )
+    normalisation: Literal["backbone", "imagenet"] = option(
+        "backbone",
+        "Mean and standard deviation of the input. backbone: those of its pretraining; imagenet: ImageNet's, as in "
+        "the released code of ToCo and CoSA.",
+        panel="rare",
+    )
+    position_embedding: Literal["trained", "frozen"] = option(
+        "trained",
+        "Position embedding of a plain ViT. frozen: not trained, and resized without antialiasing, as in the "
+        "released code of ToCo and CoSA.",
+        panel="rare",
     )
     auxiliary_block: int | None = option(
         -3,

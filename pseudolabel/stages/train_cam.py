@@ -34,7 +34,7 @@ from pseudolabel.training import (
     split_records,
     train,
 )
-from pseudolabel.training.image_tags import make_header, require_tags, tag_map, tag_vector, usable
+from pseudolabel.training.image_tags import as_released, make_header, require_tags, tag_map, tag_vector, usable
 
 
 class TagCrops:
@@ -134,6 +134,7 @@ def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
     return {
         "type": "cam",
         **describe_backbone(options.backbone, options.in_chans),
+        **as_released(options),
         "output_stride": options.output_stride,
         "auxiliary_block": options.auxiliary_block,
         "pooling": options.pooling,

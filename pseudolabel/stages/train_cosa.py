@@ -35,7 +35,7 @@ from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.runtime.resizing import resize
 from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, total_steps, train
-from pseudolabel.training.image_tags import make_header, require_tags, tag_map, tag_vector, usable
+from pseudolabel.training.image_tags import as_released, make_header, require_tags, tag_map, tag_vector, usable
 from pseudolabel.training.validation import (
     Predict,
     chosen_by,
@@ -173,6 +173,7 @@ def architecture_of(options: TrainCosaOptions, classes: int) -> dict[str, Any]:
     return {
         "type": "cosa",
         **describe_backbone(options.backbone, options.in_chans),
+        **as_released(options),
         "output_stride": options.output_stride,
         "auxiliary_block": options.auxiliary_block,
         "auxiliary_stage": options.auxiliary_stage,

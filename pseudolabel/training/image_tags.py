@@ -18,7 +18,7 @@ from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.timm_models import identity
 from pseudolabel.models.weights import choose_weights, weights_inputs, weights_oracle
-from pseudolabel.options import BackboneOptions, DatasetOptions
+from pseudolabel.options import BackboneOptions, ClassifierOptions, DatasetOptions
 from pseudolabel.runtime.devices import autocast
 from pseudolabel.runtime.progress import Progress
 
@@ -88,6 +88,21 @@ def tag_vector(record: Record, classes: int) -> np.ndarray:
     vector = np.zeros(classes, dtype=np.float32)
     vector[[tag - 1 for tag in record.tags or ()]] = 1
     return vector
+
+
+def as_released(options: ClassifierOptions) -> dict[str, str]:
+    """What an ``architecture`` says of how the backbone differs from timm's own, as JSON data; nothing by default.
+
+    Raises:
+        InputError: Images of one channel would be normalised by statistics of three.
+    """
+    if options.normalisation == "imagenet" and options.in_chans != 3:
+        raise InputError("--normalisation imagenet is for 3 channels; leave out --in-chans, or use backbone")
+    changed = {
+        "normalisation": (options.normalisation, "backbone"),
+        "position_embedding": (options.position_embedding, "trained"),
+    }
+    return {name: value for name, (value, usual) in changed.items() if value != usual}
 
 
 def require_tags(dataset: Dataset) -> None:

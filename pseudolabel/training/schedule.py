@@ -12,6 +12,8 @@ from torch import nn
 from pseudolabel.errors import InputError
 from pseudolabel.options import TrainingOptions
 
+_FIRST = 1e-6  # factor on the rate of the first step of a warm-up
+
 
 def make_optimiser(network: Any, options: TrainingOptions) -> torch.optim.AdamW:
     """AdamW with a higher rate for the heads, perhaps a lower one for early layers, and decay of weights alone.
@@ -21,7 +23,7 @@ def make_optimiser(network: Any, options: TrainingOptions) -> torch.optim.AdamW:
     """
     heads = {id(parameter) for head in network.heads() for parameter in head.parameters()}
     scales = {} if options.layer_decay is None else layer_scales(network, options.layer_decay)
-    decays = decaying(network)
+    decays = {name for name, _ in network.named_parameters()} if options.decay_all else decaying(network)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -85,7 +87,10 @@ def decaying(network: nn.Module) -> set[str]:
 
 
 def rate_factor(step: int, total: int, *, warmup: float, power: float) -> float:
-    """Linear warm-up over a share of the steps, then polynomial decay to zero: the factor on the peak rate.
+    """Linear warm-up over a share of the steps, then polynomial decay to zero: the factor on the peak rate. [code]
+
+    As ToCo and CoSA release it: the decay counts from the first step of all, so that its first step is already below
+    the peak.
 
     Args:
         step: Number of the step, from 0.
@@ -95,5 +100,5 @@ def rate_factor(step: int, total: int, *, warmup: float, power: float) -> float:
     """
     rising = int(warmup * total)
     if step < rising:
-        return (step + 1) / (rising + 1)
-    return float((1 - (step - rising) / max(1, total - rising)) ** power)
+        return 1 - (1 - step / rising) * (1 - _FIRST)
+    return float((1 - step / total) ** power)

@@ -1,5 +1,6 @@
 """Backbones by name: folders in timm's format, checkpoints that stand alone, and those that docs/backbones.md lists."""
 
+import copy
 import json
 import re
 import shutil
@@ -147,3 +148,42 @@ def test_a_plain_vit_is_known_by_its_class(name):
     assert (network.is_vit, network.attends) == (True, True)
     features, _ = network(torch.zeros(1, 3, 3 * network.stride, 2 * network.stride))
     assert features.shape[2:] == (3, 2)
+
+
+def test_fixed_positions_are_a_constant_resized_without_antialiasing() -> None:
+    torch.manual_seed(0)
+    described = {"backbone": "vit_tiny_patch16_224", "position_embedding": "frozen"}
+    fixed = Backbone(described, auxiliary_block=-2).eval()
+    plain = Backbone("vit_tiny_patch16_224", auxiliary_block=-2).eval()
+    plain.load_state_dict(fixed.state_dict())
+    assert [name for name, p in fixed.named_parameters() if not p.requires_grad] == ["model.pos_embed"]
+    native = torch.randn(1, 3, 224, 224)
+    torch.testing.assert_close(fixed(native), plain(native))
+    images = torch.randn(2, 3, 448, 320)
+    model, seen = fixed.model, {}
+    hook = model.blocks[0].register_forward_hook(lambda module, inputs, output: seen.update(tokens=inputs[0]))
+    last, _ = fixed(images)
+    hook.remove()
+    cells = model.pos_embed[:, 1:].reshape(1, 14, 14, -1).permute(0, 3, 1, 2)
+    cells = torch.nn.functional.interpolate(cells, (28, 20), mode="bicubic", align_corners=False)
+    patches = model.patch_embed(images) + cells.permute(0, 2, 3, 1)
+    torch.testing.assert_close(seen["tokens"][:, 1:], patches.flatten(1, 2), rtol=1e-5, atol=1e-5)
+    assert (plain(images)[0] - last).abs().max() > 1e-3
+    copied = copy.deepcopy(fixed)
+    torch.testing.assert_close(copied(images)[0], last)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit2", "eva02_tiny_patch14_224"])
+def test_positions_of_other_networks_cannot_be_fixed(name: str) -> None:
+    with pytest.raises(InputError) as error:
+        Backbone({"backbone": name, "position_embedding": "frozen"})
+    assert str(error.value) == (
+        f"--position-embedding frozen: {name} is no plain ViT with a class token and a learnt position embedding; "
+        "use trained"
+    )
+
+
+def test_images_may_be_normalised_by_imagenets_statistics() -> None:
+    backbone = Backbone({"backbone": "vit_tiny_patch16_224", "normalisation": "imagenet"})
+    assert (backbone.mean, backbone.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert Backbone("vit_tiny_patch16_224").mean == (0.5, 0.5, 0.5)

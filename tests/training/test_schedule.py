@@ -5,7 +5,7 @@ import pytest
 from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import Backbone, freeze
 from pseudolabel.models.cam import CamNetwork
-from pseudolabel.models.segmenter import DecoderSegmenter
+from pseudolabel.models.segmenter import build_segmenter
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.training.schedule import make_optimiser, rate_factor
 from tests.helpers.loop import make_run
@@ -13,6 +13,10 @@ from tests.helpers.loop import make_run
 
 def made_options(**values):
     return TrainCamOptions(out="net.h5", root=".", learning_rate=0.01, weight_decay=0.1, **values)
+
+
+def decoder_segmenter(backbone, decoder):
+    return build_segmenter({"backbone": backbone, "decoder": decoder, "classes": 3, "output_stride": None})
 
 
 def settings_by_name(network, options):
@@ -23,10 +27,18 @@ def settings_by_name(network, options):
 
 
 def test_the_rate_rises_linearly_and_falls_to_zero():
+    """As released: the decay counts from step 0, so that it goes on where the whole curve would be, not at 1."""
     factors = [rate_factor(step, 10, warmup=0.2, power=1.0) for step in range(10)]
-    expected = [1 / 3, 2 / 3] + [1 - k / 8 for k in range(8)]
-    assert factors == pytest.approx(expected)
+    assert factors == pytest.approx([1e-6, 0.5 + 0.5e-6, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     assert rate_factor(5, 10, warmup=0.0, power=2.0) == 0.25
+    assert rate_factor(1500, 32000, warmup=0.046875, power=0.9) == (1 - 1500 / 32000) ** 0.9  # CoSA's on VOC
+
+
+def test_everything_may_decay():
+    network = CamNetwork(Backbone("test_vit2"), 3, "gap")
+    found = settings_by_name(network, made_options(decay_all=True))
+    assert {decay for _, decay in found.values()} == {0.1}
+    assert found.keys() == {name for name, _ in network.named_parameters()}
 
 
 def test_heads_learn_faster_and_biases_do_not_decay(tmp_path):
@@ -54,7 +66,7 @@ def test_tokens_and_position_embeddings_do_not_decay(name, token):
 
 
 def test_a_decoders_encoder_is_asked_for_what_does_not_decay():
-    network = DecoderSegmenter("test_vit", "dpt", 3)
+    network = decoder_segmenter("test_vit", "dpt")
     decays = {name for name, (_, decay) in settings_by_name(network, made_options()).items() if decay}
     assert "network.encoder.model.pos_embed" not in decays
     assert "network.encoder.model.patch_embed.proj.weight" in decays
@@ -88,7 +100,7 @@ def test_frozen_layers_count_as_layers():
 
 
 def test_an_encoder_without_layers_cannot_have_rates_by_layer():
-    network = DecoderSegmenter("test_resnet", "unet", 3)
+    network = decoder_segmenter("test_resnet", "unet")
     with pytest.raises(InputError) as error:
         make_optimiser(network, made_options(layer_decay=0.5))
     assert str(error.value) == (
