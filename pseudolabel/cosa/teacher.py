@@ -69,10 +69,11 @@ def teacher_forward(
 ) -> Seen:
     """Multi-scale, mirrored CAMs of both heads, and segmentation logits.
 
-    One forward pass a scale, the mirrored images in the same batch. As released [code], maps and logits of every scale
-    are enlarged to the image before they are fused (``cam_fusion`` image), and logits are summed over all scales and
-    their mirrors (``spl_scales`` all). Ours are cheaper: maps are fused on the grid of scale 1, and the segmentation
-    head, which costs as much as a small ViT, runs at scale 1 only, where image and mirror image are averaged.
+    One forward pass a scale, the mirrored images in the same batch. As released [code], images are made smaller without
+    antialiasing and maps of every scale are enlarged to the image before they are fused (``cam_fusion`` image), and
+    logits are summed over all scales and their mirrors (``spl_scales`` all). Ours are cheaper: maps are fused on the
+    grid of scale 1, and the segmentation head, which costs as much as a small ViT, runs at scale 1 only, where image
+    and mirror image are averaged.
 
     Args:
         teacher: In evaluation mode.
@@ -100,7 +101,7 @@ def teacher_forward(
     auxiliary: list[Tensor] = []
     segmentation: list[Tensor] = []
     affinity: Tensor | None = None
-    views = scaled_inputs(images, scales, flip=flip, multiple=stride)
+    views = scaled_inputs(images, scales, flip=flip, multiple=stride, antialias=not at_image)
     for scale, view in zip(scales, views, strict=True):
         if scale == 1 or spl_scales == "all":
             attending = times > 0 and scale == 1

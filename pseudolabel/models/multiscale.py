@@ -18,7 +18,9 @@ from pseudolabel.runtime.resizing import resize
 _FLAT = 1e-6  # a map that varies by less than this holds nothing to scale up
 
 
-def scaled_inputs(images: Tensor, scales: Sequence[float], *, flip: bool, multiple: int) -> Iterator[Tensor]:
+def scaled_inputs(
+    images: Tensor, scales: Sequence[float], *, flip: bool, multiple: int, antialias: bool = True
+) -> Iterator[Tensor]:
     """The inputs of a multi-scale pass.
 
     Args:
@@ -26,6 +28,7 @@ def scaled_inputs(images: Tensor, scales: Sequence[float], *, flip: bool, multip
         scales: Factors on H and W.
         flip: Append the mirrored images.
         multiple: Sides are rounded to it.
+        antialias: Of smaller ones; CoSA's and ToCo's released code does without. [code]
 
     Yields:
         For each scale (B, 3, h, w), or (2B, 3, h, w) with flip, the mirrored ones last.
@@ -33,7 +36,7 @@ def scaled_inputs(images: Tensor, scales: Sequence[float], *, flip: bool, multip
     height, width = images.shape[2:]
     for scale in scales:
         size = (round_to(height * scale, multiple), round_to(width * scale, multiple))
-        view = images if size == (height, width) else F.interpolate(images, size, mode="bilinear", antialias=True)
+        view = images if size == (height, width) else F.interpolate(images, size, mode="bilinear", antialias=antialias)
         yield torch.cat([view, view.flip(3)]) if flip else view
 
 

@@ -106,14 +106,13 @@ def test_what_the_teacher_sees_is_one_view_after_the_other(backbone: str) -> Non
 def as_released(teacher: CosaNetwork, images: Tensor, scales: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """As CoSA's released code: everything enlarged to the image first; logits summed over scales and mirrors.
 
-    Only that the auxiliary maps are summed over all scales, not of the last one alone, and how images are made smaller
-    is ours.
+    Only that the auxiliary maps are summed over all scales, not of the last one alone, is ours.
     """
     size, stride = images.shape[2:], teacher.backbone.stride
     sums: list[Tensor] = [torch.zeros(1)] * 3
     for scale in scales:
         shape = [int(length * scale / stride + 0.5) * stride for length in size]
-        view = F.interpolate(images, shape, mode="bilinear", antialias=True) if scale != 1 else images
+        view = F.interpolate(images, shape, mode="bilinear") if scale != 1 else images
         straight, mirrored = teacher.outputs(view), teacher.outputs(view.flip(3))
         for head in range(3):
             one, other = (F.interpolate(each[head], size, mode="bilinear") for each in (straight, mirrored))
