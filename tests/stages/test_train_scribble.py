@@ -218,7 +218,7 @@ def test_each_part_can_be_switched(scribble_options, values, curves, embeds):
 
 def test_the_kernels_numbers_matter(scribble_options):
     # At first all maps are nearly alike, whatever the kernel; some steps later they are not.
-    values = {"steps": 4, "start": 0.0, "ramp": 0.0, "batch_size": 4, "learning_rate": 0.01}
+    values = {"steps": 4, "start": 0.0, "ramp": 0.0, "batch_size": 4, "learning_rate": 1e-3}
     losses = []
     for changed in ({}, {"sigma_xy": 5}, {"sigma_rgb": 60}, {"map_scale": 0.5}, {"sigma_embedding": 0.1}):
         train_scribble(scribble_options(**values, **changed, overwrite=True))
