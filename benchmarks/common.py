@@ -198,7 +198,7 @@ class CamReader:
         head: The one that make-cams reads.
         device: Where it computes.
         long_side: Of an image at scale 1, pixels.
-        times: How often maps are passed on along attention.
+        times: Steps of attention affinity propagation.
     """
 
     network: CamNetwork

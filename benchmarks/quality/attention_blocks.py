@@ -1,4 +1,4 @@
-"""Which blocks' attention maps are best passed on along: mIoU of make-cams with others than the package's own.
+"""Which blocks' attention serves propagation best: mIoU of make-cams with others than the package's own.
 
     python -m benchmarks.quality.attention_blocks work/choices/base.h5 --root voc-mini --split work/choices/dev.txt
 

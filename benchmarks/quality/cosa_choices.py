@@ -6,7 +6,7 @@
 The base is train-cosa as the packaged pipeline voc-mini/cosa runs it. Each row changes one thing, trains on four fifths
 of train.txt (of which a tenth is held out for the tags' precision) and is scored on the other fifth: the segmentation
 without and with the image tags, and the maps of both heads at their best threshold (an oracle) and of the auxiliary
-head at the mixture's, passed on along attention as often as in the row's training. val.txt is not touched. Writes a
+head at the mixture's, propagated as often as in the row's training. val.txt is not touched. Writes a
 row a choice and seed, and can be stopped and run again.
 """
 

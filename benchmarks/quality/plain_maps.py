@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality.plain_maps work/voc-mini/multi-stage/cam.h5 --root ../shared/voc-mini
 
-The maps of each head of a checkpoint of train-cam, as they are and passed on along attention as the packaged pipeline
-does it, at the threshold that is best for the masks (an oracle) and at the mixture's.
+The maps of each head of a checkpoint of train-cam, as they are and after attention affinity propagation as the packaged
+pipeline does it, at the threshold that is best for the masks (an oracle) and at the mixture's.
 """
 
 from __future__ import annotations

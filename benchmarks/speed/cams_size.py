@@ -10,7 +10,7 @@ it is read. The other two are stored as peers store theirs, one dictionary an im
   them apart from cams_h5 is storage alone: 16 bits at the grid.
 * per_scale: what peers make. The forward passes are the same, but each scale's maps are enlarged to the photograph's
   size first; there the maximum with the mirrored one is taken, ReLU, the sum over scales, and there each class is
-  normalised (the order of CoSA's released code). Maps that are passed on along attention are so on the grid, by peers
+  normalised (the order of CoSA's released code). Maps that are propagated along attention are so on the grid, by peers
   too: of these, the sum is enlarged, and normalised at the photograph's size.
 
 Each is scored at its own best threshold against the masks, which the split must have. The targets are at most 3 % of
@@ -162,7 +162,7 @@ def same_maps(reader: CamReader, images: Tensor, records: list[Record], options:
 def per_scale_maps(
     reader: CamReader, images: Tensor, records: list[Record], options: MakeCamsOptions
 ) -> list[np.ndarray]:
-    """Maps that are summed over scales, if they are not passed on, and normalised at each photograph's size."""
+    """Maps that are summed over scales, if they are not propagated, and normalised at each photograph's size."""
     import torch
     import torch.nn.functional as F
 

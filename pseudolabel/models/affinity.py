@@ -41,7 +41,7 @@ def require_attention(backbone: Backbone, times: int, name: str) -> None:
         name: The network, for the message.
 
     Raises:
-        InputError: It is no plain ViT, and maps are to be passed on.
+        InputError: It is no plain ViT, and propagation is asked for.
     """
     if times and not backbone.attends:
         raise InputError(f"--propagate {times}: {name} has no attention between patches as plain ViTs do; leave it out")

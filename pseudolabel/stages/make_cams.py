@@ -139,7 +139,7 @@ def pick_batch(side: int, times: int, options: MakeCamsOptions) -> int:
 
     Args:
         side: Of the longest grid, cells.
-        times: How often maps are passed on.
+        times: Steps of attention affinity propagation.
         options: Batch size and flip.
     """
     if not times:

@@ -245,7 +245,7 @@ def quick_predictions(
 
     Returns:
         A function that gives the teacher's segmentation, ``miou``, the same with the image tags, ``miou_tags``, and
-        its CAMs at the middle threshold, passed on as in training, ``cam_miou`` and ``auxiliary_cam_miou``.
+        its CAMs at the middle threshold, propagated as in training, ``cam_miou`` and ``auxiliary_cam_miou``.
     """
     size = (options.crop, options.crop)
 

@@ -1,4 +1,4 @@
-"""What the patches of a plain ViT attend to, and maps passed on along it."""
+"""Attention affinity between the patches of a plain ViT, and propagation along it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def checkpoint(synthetic_root, tmp_path_factory):
 
 
 def make_options(checkpoint, out, **values):
-    """Of plain CAMs: passed on along the even attention of so short a training, they would be the same everywhere."""
+    """Of plain CAMs: propagated along the even attention of so short a training, they would be the same everywhere."""
     looks = {"size": 64, "scales": (1, 0.5), "propagate": 0}
     settings = {"precision": "float32", "device": "cpu", "workers": 0, **looks, **values}
     return MakeCamsOptions(checkpoint=checkpoint, out=out, **settings)

@@ -205,18 +205,18 @@ def _scales(protocol: Mapping[str, Any]) -> str:
     if protocol.get("scales") is None:
         return "-"
     mirrored = ", mirrored" if protocol.get("flip") else ""
-    passed_on = f", passed on {protocol['propagate']} x" if protocol.get("propagate") else ""
-    return short(protocol["scales"]) + mirrored + passed_on
+    propagated = f", propagated {protocol['propagate']} x" if protocol.get("propagate") else ""
+    return short(protocol["scales"]) + mirrored + propagated
 
 
 _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "scales": _scales,
     "CRF": lambda protocol: short(protocol.get("crf") or "-"),
     "threshold": lambda protocol: _threshold(protocol.get("threshold")),
-    "held to": lambda protocol: str(protocol.get("held_to") or "-"),
+    "box-constrained": lambda protocol: str(protocol.get("held_to") or "-"),
     "annotation, hours": lambda protocol: _hours(protocol),
 }
-"""What of a protocol stands beside the figures, where it was stated; the document has all of it."""
+"""What of a protocol stands beside the scores, where it was stated; the document has all of it."""
 
 
 def _measure(figure: Mapping[str, Any], name: str) -> str:
