@@ -304,8 +304,14 @@ def slow(folder: Path, iterations: int = 1000) -> list[str]:
 
 
 def begun(partial: Path) -> Callable[[], bool]:
-    """Whether a half-finished output says by now what it is to become."""
-    return lambda: partial.exists() and partial.stat().st_size > 100
+    """Whether a half-finished output says by now what it is to become: its first record is there, and whole."""
+    sizes = [0, 0]
+
+    def grown() -> bool:
+        sizes[:] = sizes[1], partial.stat().st_size if partial.exists() else 0
+        return 100 < sizes[0] == sizes[1]
+
+    return grown
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
