@@ -126,6 +126,15 @@ def test_the_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"pseudolabel {__version__}\n", "")
 
 
+def test_a_clone_that_hides_the_installed_package_says_so() -> None:
+    command = [sys.executable, "-S", "-m", "pseudolabel", "--version"]  # -S: nothing is installed, not even as editable
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: the folder pseudolabel/ here hides the installed package; run this elsewhere, or pip install -e .\n"
+    )
+
+
 # Starting quickly
 
 
