@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.speed.cosa_step import plain_look
+from pseudolabel.cosa.teacher import teacher_forward
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "benchmarks"
@@ -36,6 +40,11 @@ def test_help(script: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: python -m {script}")
     assert len(re.findall(rf"python -m {re.escape(script)}\b", done.stdout)) > 1  # how it is run
+
+
+def test_the_plain_step_takes_what_the_teachers_forward_pass_takes() -> None:
+    plain, real = (inspect.signature(function).parameters for function in (plain_look, teacher_forward))
+    assert set(real) <= set(plain)
 
 
 def test_a_run_from_nothing_starts_from_nothing(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def plainly(look: Look | None) -> Iterator[None]:
     from torch.nn import functional
 
     from pseudolabel.cosa import assignments, cotraining, losses
+    from pseudolabel.cosa import step as cosa_step
     from pseudolabel.pairwise import loss_modules
 
     if look is None:
@@ -132,7 +133,7 @@ def plainly(look: Look | None) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(cotraining, "teacher_forward", look))
-        for place in (assignments, losses, loss_modules):
+        for place in (assignments, losses, loss_modules, cosa_step):
             stack.enter_context(patch.object(place, "resize", resize))
         yield
 
@@ -145,13 +146,15 @@ def plain_look(
     flip: bool,
     times: int,
     inside: torch.Tensor | None,
+    cam_fusion: str = "grid",
+    spl_scales: str = "one",
     everywhere: bool = True,
 ) -> Seen:
     """What ``pseudolabel.cosa.teacher.teacher_forward`` computes, a forward pass a scale and mirror; no propagation.
 
     ``everywhere``: all heads at each scale, or the segmentation head at scale 1 alone.
     """
-    assert times == 0
+    assert (times, cam_fusion, spl_scales) == (0, "grid", "one")
     import torch
 
     from pseudolabel.cosa.teacher import Seen
