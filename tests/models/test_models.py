@@ -77,11 +77,12 @@ def test_the_earlier_map_is_a_blocks_raw_output_and_the_last_one_that_of_the_fin
 
 
 def test_the_largefov_head_has_no_biases_and_torchs_initial_weights():
+    torch.manual_seed(0)
     head = LargeFov(48, 4)
     assert {name for name, _ in head.named_parameters()} == {"first.weight", "second.weight", "classifier.weight"}
     for layer in (head.first, head.second, head.classifier):
         fan = layer.weight[0].numel()
-        assert layer.weight.abs().max().item() <= fan**-0.5
+        assert layer.weight.abs().max().item() <= fan**-0.5 * (1 + 1e-6)  # the bound itself is rounded to float32
         assert layer.weight.std().item() == pytest.approx((3 * fan) ** -0.5, rel=0.05)
 
 
