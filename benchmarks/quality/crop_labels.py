@@ -53,6 +53,7 @@ def main() -> None:
 def labelled(network: CosaNetwork, dataset: Any, options: dict[str, Any], area: float) -> dict[str, dict[str, float]]:
     """The figures of one view an image, of at least this share of its area."""
     rng = np.random.default_rng(0)
+    low, high = options.get("auxiliary_thresholds") or (options["low"], options["high"])
     counter = PixelCounter(len(dataset.classes), boundary=None, ignored="drop")
     tables: dict[str, list[np.ndarray]] = {"tags": [], "shown": []}
     shares: dict[str, list[tuple[float, float]]] = {"tags": [], "shown": []}
@@ -65,9 +66,7 @@ def labelled(network: CosaNetwork, dataset: Any, options: dict[str, Any], area: 
         maps = auxiliary_maps(network, view, options)
         for kind, tags in tags_of(record, mask, len(dataset.classes) - 1).items():
             cams = guided_cams(maps, tags)
-            labels = (
-                cam_labels(cams, tags, mask.shape, low=options["low"], high=options["high"]).labels[0].cpu().numpy()
-            )
+            labels = cam_labels(cams, tags, mask.shape, low=low, high=high).labels[0].cpu().numpy()
             tables[kind].append(counter.table(mask, labels))
             absent = (labels != 255) & (labels > 0) & ~np.isin(labels, np.unique(mask))
             shares[kind].append((float((labels != 255).mean()), float(absent.mean())))

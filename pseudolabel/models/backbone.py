@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
 from pseudolabel.models.timm_models import (
-    IMAGENET,
     PLAIN_VITS,
     built_as_vit,
     creation,
@@ -45,7 +44,7 @@ class Backbone(nn.Module):
         stride: Pixels of the image per cell of the last map.
         depth: Blocks of a plain ViT, stages of a CNN.
         is_vit: Whether it is a plain ViT.
-        mean, std: The normalisation that the pretrained weights expect, for pixels in [0, 1]; a value a channel.
+        mean, std: The normalisation of the input, for pixels in [0, 1]; a value a channel.
 
     Raises:
         InputError: No such model or file, or it cannot do what is asked.
@@ -97,9 +96,7 @@ class Backbone(nn.Module):
             raise InputError(
                 f"{name} gives no feature maps that can be used here ({cause}); choose a CNN or a plain ViT"
             ) from error
-        self.mean, self.std = statistics(model, self.in_chans)
-        if architecture.get("normalisation") == "imagenet":
-            self.mean, self.std = IMAGENET
+        self.mean, self.std = statistics(model, architecture)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features of normalised images.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import Backbone
-from pseudolabel.models.timm_models import creation, statistics
+from pseudolabel.models.timm_models import creation, fix_positions, statistics
 from pseudolabel.models.weights import Weights, create
 
 _UNFIT = (ValueError, IndexError, TypeError, AssertionError, RuntimeError)
@@ -56,6 +56,16 @@ class Segmenter(nn.Module):
         logits: Tensor = self.head(self.backbone(images)[0])
         return logits
 
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of the input, for pixels in [0, 1]; a value a channel."""
+        return self.backbone.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of the input, for pixels in [0, 1]; a value a channel."""
+        return self.backbone.std
+
     def heads(self) -> list[nn.Module]:
         """The parts that start from nothing and learn at the head rate."""
         return [self.head]
@@ -67,6 +77,9 @@ class DecoderSegmenter(nn.Module):
     Args:
         architecture: As of ``build_segmenter``.
         weights: Initial weights of the encoder, as for ``weights.create``.
+
+    Attributes:
+        mean, std: The normalisation of the input, for pixels in [0, 1]; a value a channel.
 
     Raises:
         InputError: No such model or file, or this decoder does not work on it at every size.
@@ -103,6 +116,9 @@ class DecoderSegmenter(nn.Module):
         if weights is not None:
             torch.set_rng_state(state)
             self.network = create(make, lambda network: network.encoder.model, name, weights)
+        if architecture.get("position_embedding") == "frozen":
+            fix_positions(self.network.encoder.model, name)
+        self.mean, self.std = statistics(self.network.encoder.model, architecture)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes, H / 4, W / 4) of normalised images (B, in_chans, H, W)."""
@@ -138,10 +154,3 @@ def timm_model(network: AnySegmenter) -> nn.Module:
     """The timm model inside."""
     inner: nn.Module = network.backbone.model if isinstance(network, Segmenter) else network.network.encoder.model
     return inner
-
-
-def normalisation(network: AnySegmenter) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that the encoder's pretrained weights expect, for pixels in [0, 1]."""
-    if isinstance(network, Segmenter):
-        return network.backbone.mean, network.backbone.std
-    return statistics(timm_model(network), network.in_chans)

@@ -77,11 +77,6 @@ def describe_backbone(name: str, in_chans: int = 3, config: Mapping[str, Any] | 
     return {"backbone": name, "backbone_config": _read_config(name, folder), **channels}
 
 
-def identity(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """What the ``network`` of a header says of a model: its name and, where it is needed, its configuration."""
-    return {name: architecture[name] for name in ("backbone", "backbone_config") if name in architecture}
-
-
 def parse_name(name: str) -> tuple[str | None, str]:
     """Where a model comes from, and its name there.
 
@@ -171,12 +166,19 @@ def loading(name: str) -> AbstractContextManager[None]:
     return downloading(f"its weights for {name}", "pass --weights FILE.safetensors or --no-pretrained", _FAILURES)
 
 
-def statistics(model: nn.Module, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that a model's pretrained weights expect, for pixels in [0, 1].
+def statistics(model: nn.Module, architecture: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation by which a model's input is normalised, for pixels in [0, 1].
+
+    Args:
+        model: timm's, which knows what its pretrained weights expect.
+        architecture: As of ``describe_backbone``; with ``normalisation`` ``imagenet`` it is ImageNet's.
 
     Returns:
         Each a value a channel. Where the weights expect another number of channels, all have their average. [ours]
     """
+    if architecture.get("normalisation") == "imagenet":
+        return IMAGENET
+    in_chans = architecture.get("in_chans", 3)
     settings: Any = model.pretrained_cfg
     both = [tuple(float(value) for value in settings[name]) for name in ("mean", "std")]
     mean, std = (values if len(values) == in_chans else (sum(values) / len(values),) * in_chans for values in both)

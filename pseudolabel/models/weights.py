@@ -25,6 +25,9 @@ from pseudolabel.models.timm_models import loading, parse_name, pretrained_file
 TIMM_PREFIXES = ("backbone.model.", "network.encoder.model.")
 """Where the networks of this package keep their timm model among their weights."""
 
+AS_TRAINED = ("normalisation", "position_embedding")
+"""What an ``architecture`` says of how weights were trained to be used, where that is not how timm uses them."""
+
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 """Of weights files that are no checkpoints of this package; all but the first are pickled."""
 
@@ -167,6 +170,47 @@ def weights_inputs(name: str, weights: Weights) -> tuple[Input, ...]:
         return (Input("checkpoint", weights.resolve().as_posix(), read_header(weights, "checkpoint").digest),)
     with weights.open("rb") as handle:
         return (Input("weights", weights.resolve().as_posix(), hashlib.file_digest(handle, "sha256").hexdigest()),)
+
+
+def trained_for(weights: Weights) -> dict[str, Any]:
+    """What an ``architecture`` has to say for the weights of a checkpoint artefact to be used as they were trained.
+
+    Returns:
+        Those of ``AS_TRAINED`` that differ from timm's; of other files and of none, nothing.
+
+    Raises:
+        ArtefactError: It is no checkpoint.
+    """
+    if not isinstance(weights, Path) or weights.suffix != ".h5":
+        return {}
+    require_file(weights)
+    architecture = read_header(weights, "checkpoint").facts["architecture"]
+    return {name: architecture[name] for name in AS_TRAINED if name in architecture}
+
+
+def network_facts(
+    architecture: Mapping[str, Any],
+    weights: Weights,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    crop: int,
+) -> dict[str, Any]:
+    """The ``network`` of a header, from which a later training starts: what was built, and from which weights.
+
+    Args:
+        architecture: The model's.
+        weights: That it began with.
+        statistics: Mean and standard deviation of its input.
+        crop: Side of a training crop, in pixels.
+    """
+    return {
+        **{name: architecture[name] for name in ("backbone", "backbone_config") if name in architecture},
+        "output_stride": architecture["output_stride"],
+        "weights": str(weights.resolve()) if isinstance(weights, Path) else None,
+        "pretrained": weights == "pretrained",
+        "mean": statistics[0],
+        "std": statistics[1],
+        "crop": crop,
+    }
 
 
 def weights_oracle(path: Path | None) -> tuple[str, ...]:

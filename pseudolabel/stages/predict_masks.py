@@ -26,7 +26,7 @@ from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
 from pseudolabel.models.multiscale import scaled_inputs, split_mirrored
-from pseudolabel.models.segmenter import AnySegmenter, normalisation
+from pseudolabel.models.segmenter import AnySegmenter
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
 from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -141,7 +141,7 @@ def predict(
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
     network.to(device).to(memory_format=torch.channels_last).eval()
-    mean, std = normalisation(network)
+    mean, std = network.mean, network.std
     skip = options.on_error == "skip"
     plan = make_plan(
         dataset,

@@ -18,7 +18,7 @@ from pseudolabel.data.augmentation import random_crop
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.models.timm_models import describe_backbone
-from pseudolabel.models.weights import choose_weights
+from pseudolabel.models.weights import choose_weights, trained_for
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.runtime.devices import memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -134,6 +134,7 @@ def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
     return {
         "type": "cam",
         **describe_backbone(options.backbone, options.in_chans),
+        **trained_for(options.weights),
         **as_released(options),
         "output_stride": options.output_stride,
         "auxiliary_block": options.auxiliary_block,

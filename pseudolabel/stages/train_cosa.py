@@ -29,7 +29,7 @@ from pseudolabel.models.affinity import require_attention
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.models.timm_models import built_as_vit, describe_backbone
-from pseudolabel.models.weights import choose_weights
+from pseudolabel.models.weights import choose_weights, trained_for
 from pseudolabel.options import TrainCosaOptions
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -173,6 +173,7 @@ def architecture_of(options: TrainCosaOptions, classes: int) -> dict[str, Any]:
     return {
         "type": "cosa",
         **describe_backbone(options.backbone, options.in_chans),
+        **trained_for(options.weights),
         **as_released(options),
         "output_stride": options.output_stride,
         "auxiliary_block": options.auxiliary_block,
@@ -245,7 +246,8 @@ def quick_predictions(
 
     Returns:
         A function that gives the teacher's segmentation, ``miou``, the same with the image tags, ``miou_tags``, and
-        its CAMs at the middle threshold, propagated as in training, ``cam_miou`` and ``auxiliary_cam_miou``.
+        its CAMs at the middle of each head's thresholds, propagated as in training, ``cam_miou`` and
+        ``auxiliary_cam_miou``.
     """
     size = (options.crop, options.crop)
 
@@ -253,8 +255,9 @@ def quick_predictions(
         seen = teacher_forward(teacher, prepare(photographs), scales=(1,), flip=False, times=options.propagate)
         logits = resize(seen.segmentation, size)
         found = {"miou": logits.argmax(dim=1), "miou_tags": within_tags(logits, tags).argmax(dim=1)}
-        for name, sums in (("cam_miou", seen.maps), ("auxiliary_cam_miou", seen.auxiliary)):
-            cut = threshold.value
+        own = options.auxiliary_thresholds
+        main, auxiliary = threshold.value, threshold.value if own is None else sum(own) / 2
+        for name, sums, cut in (("cam_miou", seen.maps, main), ("auxiliary_cam_miou", seen.auxiliary, auxiliary)):
             found[name] = cam_labels(guided_cams(sums, tags), tags, size, low=cut, high=cut).labels
         return found
 

@@ -34,7 +34,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.scribble import ScribbleNetwork, build_scribble_network
 from pseudolabel.models.timm_models import describe_backbone
-from pseudolabel.models.weights import choose_weights
+from pseudolabel.models.weights import choose_weights, trained_for
 from pseudolabel.options import TrainScribbleOptions
 from pseudolabel.pairwise.loss_modules import RELEASED, Bilateral
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
@@ -197,6 +197,7 @@ def architecture_of(options: TrainScribbleOptions, classes: int) -> dict[str, An
     return {
         "type": "scribble",
         **describe_backbone(options.backbone, options.in_chans),
+        **trained_for(options.weights),
         "output_stride": options.output_stride,
         "embedding": options.embedding if embeds else None,
         "classes": classes,

@@ -23,9 +23,16 @@ from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
 from pseudolabel.models.backbone import freeze, require_multiple
-from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, normalisation, timm_model
-from pseudolabel.models.timm_models import describe_backbone, identity
-from pseudolabel.models.weights import Weights, choose_weights, weights_inputs, weights_oracle
+from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, timm_model
+from pseudolabel.models.timm_models import describe_backbone
+from pseudolabel.models.weights import (
+    Weights,
+    choose_weights,
+    network_facts,
+    trained_for,
+    weights_inputs,
+    weights_oracle,
+)
 from pseudolabel.options import TrainSegmenterOptions
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -146,10 +153,8 @@ def make_run(
     dtype = pick_dtype(options.precision, device)
     architecture, weights = choose_network(options, parent, path)
     network = make_network(options, architecture, weights)
-    mean, std = normalisation(network)
+    mean, std = network.mean, network.std
     network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
-    kept = {name: value for name, value in parent.network.items() if name != "backbone_config"}
-    network_facts = {**kept, **identity(architecture), "mean": mean, "std": std, "crop": options.crop}
     header = child_header(
         "checkpoint",
         "train-segmenter",
@@ -157,7 +162,7 @@ def make_run(
         {path: parent},
         inputs=weights_inputs(architecture["backbone"], weights),
         oracle=weights_oracle(None if weights == "pretrained" else weights),
-        network=network_facts,
+        network=network_facts(architecture, weights, (mean, std), options.crop),
         facts={"architecture": architecture},
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
     )
@@ -220,7 +225,8 @@ def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -
     }
     stored = known.get("weights")
     file = options.weights or (Path(stored) if stored else None)
-    return architecture, choose_weights(file, pretrained=options.pretrained and known.get("pretrained", True))
+    weights = choose_weights(file, pretrained=options.pretrained and known.get("pretrained", True))
+    return architecture | trained_for(weights), weights
 
 
 def make_network(options: TrainSegmenterOptions, architecture: dict[str, Any], weights: Weights) -> AnySegmenter:

@@ -16,8 +16,7 @@ from pseudolabel.data.inputs import unreadable
 from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
-from pseudolabel.models.timm_models import identity
-from pseudolabel.models.weights import choose_weights, weights_inputs, weights_oracle
+from pseudolabel.models.weights import choose_weights, network_facts, weights_inputs, weights_oracle
 from pseudolabel.options import BackboneOptions, ClassifierOptions, DatasetOptions
 from pseudolabel.runtime.devices import autocast
 from pseudolabel.runtime.progress import Progress
@@ -44,15 +43,7 @@ def make_header(
         oracle=(*dataset.oracle, *weights_oracle(options.weights)),
         classes=dataset.classes,
         dataset=dataset.spec(),
-        network={
-            **identity(architecture),
-            "output_stride": options.output_stride,
-            "weights": str(options.weights.resolve()) if options.weights else None,
-            "pretrained": options.pretrained,
-            "mean": backbone.mean,
-            "std": backbone.std,
-            "crop": options.crop,
-        },
+        network=network_facts(architecture, weights, (backbone.mean, backbone.std), options.crop),
         facts={"architecture": architecture},
         environment=environment(str(device), str(dtype).removeprefix("torch.")),
     )

@@ -13,7 +13,7 @@ from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.backbone import Backbone, freeze
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.models.checkpoint import load_network, weight_arrays
-from pseudolabel.models.segmenter import LargeFov, build_segmenter, normalisation, timm_model
+from pseudolabel.models.segmenter import LargeFov, build_segmenter, timm_model
 
 CAM = {
     "type": "cam",
@@ -251,7 +251,7 @@ def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, siz
     with torch.no_grad():
         side = size * (16 if decoder == "largefov" else 4)
         assert network(torch.randn(1, 3, side, side)).shape == (1, 4, size, size)
-    assert len(normalisation(network)[0]) == 3
+    assert len(network.mean) == 3
     cam = build_cam_network({**CAM, "backbone": backbone, "auxiliary_block": None})
     header = Header("checkpoint", "train-cam", {}, ("background",), facts={"architecture": CAM})
     write_artefact(tmp_path / "cam.h5", header, weight_arrays(cam.state_dict()), CostMeter())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pseudolabel.data.shapes import Box
 from pseudolabel.models.scribble import ConsistencyHead, ScribbleNetwork, ScribbleOutput, build_scribble_network
-from pseudolabel.models.segmenter import build_segmenter, normalisation, timm_model
+from pseudolabel.models.segmenter import build_segmenter, timm_model
 from pseudolabel.pairwise.loss_modules import Bilateral
 from pseudolabel.scribble.boxes import boxes_allow, tags_allow
 from pseudolabel.scribble.consistency import consistency_loss, known_labels, labels_on_grid
@@ -281,7 +281,7 @@ def test_the_network_is_a_segmenter_with_a_head_on_request() -> None:
     assert model.heads() == [model.head, model.consistency]
     assert model.multiple == 16
     assert timm_model(model) is model.backbone.model
-    assert normalisation(model) == (model.backbone.mean, model.backbone.std)
+    assert (model.mean, model.std) == (model.backbone.mean, model.backbone.std)
     plain = network(None)
     assert plain.outputs(images).embedding is None
     assert plain.heads() == [plain.head]

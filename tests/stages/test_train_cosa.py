@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
+from pseudolabel.cosa.thresholds import DynamicThreshold
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
+from pseudolabel.models.checkpoint import load_network
 from pseudolabel.options import TrainCosaOptions, build_options
-from pseudolabel.stages.train_cosa import CosaCrops, train_cosa
+from pseudolabel.stages.train_cosa import CosaCrops, quick_predictions, train_cosa
 from pseudolabel.training import state_path
 from pseudolabel.training.curves import log_folder
 from pseudolabel.training.samples import epoch_order
@@ -289,6 +291,25 @@ def test_scores_on_a_split_with_masks_choose_only_when_asked(synthetic_root, tmp
     with open_artefact(tmp_path / "best.h5", "checkpoint") as artefact:
         kept = [float(artefact.file[f"threshold/{name}"][()]) for name in ("low", "high")]
     assert [result["low"], result["high"]] == kept
+
+
+def test_validation_cuts_auxiliary_maps_at_their_own_thresholds(checkpoint, synthetic_root, tmp_path):
+    teacher, _ = load_network(checkpoint, "cam")
+    teacher.eval()
+    pixels, tags = torch.rand(2, 3, 32, 32), torch.zeros(2, teacher.classifier.out_channels)
+    tags[:, 1] = 1
+
+    def found(**values):
+        options = cosa_options(synthetic_root, tmp_path / "x.h5", threshold="fixed", **values)
+        threshold = DynamicThreshold("fixed", low=options.low, high=options.high)
+        with torch.inference_mode():
+            return quick_predictions(teacher, lambda images: images, options, threshold)(pixels, tags)
+
+    one, other = found(low=0.3, high=0.5), found(low=0.3, high=0.5, auxiliary_thresholds=(0.6, 0.8))
+    wanted = found(low=0.6, high=0.8)
+    assert torch.equal(other["cam_miou"], one["cam_miou"])
+    assert torch.equal(other["auxiliary_cam_miou"], wanted["auxiliary_cam_miou"])
+    assert not torch.equal(one["auxiliary_cam_miou"], wanted["auxiliary_cam_miou"])
 
 
 def tagged(root, out, tags):
