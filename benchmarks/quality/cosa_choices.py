@@ -54,19 +54,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "thresholds 0.65, 0.35": LOW,
     "thresholds 0.65, 0.35, views from 0.3 of the area": {**LOW, "crop_area": (0.3, 1.0)},
     "thresholds 0.55, 0.25": {"low": 0.25, "high": 0.55},
-    # as released, but for schedule and network
-    "as released": {
-        **PLAIN,
-        "low": 0.25,
-        "high": 0.70,
-        "cam_rule": "released",
-        "perplexity": None,
-        "contrastive": None,
-        "c2s": 0.1,
-        "balanced": True,
-        "auxiliary_share": 0.5,
-        "teacher_scales": (1.0, 0.5, 1.5),
-    },
+    # pooling, and whose maps teach the segmentation
+    "gmp": {"pooling": "gmp"},
+    "gmp, both maps": {"pooling": "gmp", "auxiliary_share": 0.5},
+    "gmp, main maps": {"pooling": "gmp", "auxiliary_share": 0.0},
+    "gmp, main maps, mixture": {"pooling": "gmp", "auxiliary_share": 0.0, "threshold": "mixture"},
+    "gmp, main maps, thresholds 0.65, 0.35": {**LOW, "pooling": "gmp", "auxiliary_share": 0.0},
     # settings
     "views from 0.3 of the area": {"crop_area": (0.3, 1.0)},
     "views from 0.3 of the area, mixture": {"crop_area": (0.3, 1.0), "threshold": "mixture"},

@@ -29,8 +29,11 @@ from pseudolabel.runs.pipeline import find_config, read_pipeline
 from pseudolabel.runs.runner import run_pipeline
 from pseudolabel.runtime.progress import RichProgress
 
+COSA = (("cosa", "pseudo", "pseudo-scores", "val", "val-scores"), "pseudo")
+
 ROUTES: dict[str, tuple[tuple[str, ...], str]] = {
-    "cosa": (("cosa", "pseudo", "pseudo-scores", "val", "val-scores"), "pseudo"),
+    "cosa": COSA,
+    "cosa-released": COSA,
     "multi-stage": (
         ("cam", "cams", "threshold", "plain", "plain-scores", "soft", "masks", "segmenter", "val", "val-scores"),
         "plain",
@@ -45,6 +48,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "multi-stage, gap and main head": ("multi-stage", {"pooling": "gap", "cams.head": "main"}),
     "multi-stage, gap and auxiliary head": ("multi-stage", {"pooling": "gap", "cams.head": "auxiliary"}),
     "cosa": ("cosa", {}),
+    "cosa-released": ("cosa-released", {}),
     **{f"cosa, {name}": ("cosa", changes) for name, changes in CHOICES.items() if changes},
 }
 """Of each row: the pipeline, and what is changed in its training or, as ``STAGE.NAME``, in another stage."""
