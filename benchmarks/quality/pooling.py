@@ -82,8 +82,8 @@ def run(arguments: argparse.Namespace, choice: dict[str, Any], seed: int, half: 
     result = run_pipeline(pipeline, RichProgress(), only=STAGES)
     headers = {step.key: step.options.artefact for step in pipeline.steps}
     cams = headers["cams"]
-    sweep = {"method": "sweep", "out": cams.with_name("best.h5"), "overwrite": True, "workers": 1}
-    best = search_threshold(SearchThresholdOptions(cams=cams, **sweep))
+    sweep: dict[str, Any] = {"method": "sweep", "overwrite": True, "workers": 1}
+    best = search_threshold(SearchThresholdOptions(cams=cams, out=cams.with_name("best.h5"), **sweep))
     return {
         "miou": result["scores"]["plain-scores"]["miou"],
         "best": best["miou"],

@@ -132,7 +132,7 @@ def score_network(checkpoint: Path, split: str) -> dict[str, float]:
     """mIoU of what a network predicts of a split, without and with the image tags, in per cent."""
     masks = checkpoint.with_suffix("")
     predict_masks(PredictMasksOptions(checkpoint=checkpoint, split=split, out=masks, overwrite=True, **LOOKS))
-    scores = evaluate_masks(EvaluateMasksOptions(masks=masks, boundary=None, resamples=0, overwrite=True))
+    scores = evaluate_masks(EvaluateMasksOptions(masks=masks, boundary=None, overwrite=True))
     found = {"miou": scores["miou"], "miou_tags": scores["tag_filtered"]["miou"]}
     return {name: round(100 * value, 2) for name, value in found.items()}
 

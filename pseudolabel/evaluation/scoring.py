@@ -14,8 +14,8 @@ import numpy as np
 from pseudolabel.data import Record
 from pseudolabel.errors import DatasetError
 from pseudolabel.evaluation.predictions import Prediction, label_maps
-from pseudolabel.metrics.bootstrap import PoissonBootstrap
 from pseudolabel.metrics.confusion import LabelRangeError, PixelCounter, class_counts
+from pseudolabel.metrics.intervals import Jackknife
 from pseudolabel.metrics.scores import class_mean, iou, rounded, summarise
 from pseudolabel.options import EvaluateMasksOptions
 
@@ -87,7 +87,7 @@ class Scoring:
     """Sums over images, and one score of each.
 
     Args:
-        options: Policy, resamples, how many of the worst images.
+        options: Policy, how many of the worst images.
         classes: Names.
         label_maps: How many are scored of each image.
         kinds: Id to kinds of labels, of images that were trained on.
@@ -108,7 +108,7 @@ class Scoring:
         self._kinds = kinds or {}
         self._parts: dict[str, tuple[int, np.ndarray]] = {}
         self._tables = np.zeros((label_maps, len(classes) + 1, len(classes) + 1, 4))
-        self._bootstrap = PoissonBootstrap(options.resamples, options.seed)
+        self._jackknife = Jackknife()
 
     def add(self, found: Counts) -> None:
         """Add what a worker has counted; blocks come in the images' order."""
@@ -116,7 +116,7 @@ class Scoring:
         if not found.ids:
             return
         self._tables += found.table
-        self._bootstrap.add(found.counts)
+        self._jackknife.add(found.counts)
         scores = class_mean(iou(found.counts[:, 0]))
         self.images += zip(scores.tolist(), found.ids, strict=True)
         for name, counts in zip(found.ids, found.counts, strict=True):
@@ -131,7 +131,7 @@ class Scoring:
 
     def summaries(self) -> list[dict[str, Any]]:
         """The scores of each label map."""
-        interval = self._bootstrap.interval()
+        interval = self._jackknife.interval()
         found = []
         for number, table in enumerate(self._tables):
             boundary = self._options.boundary is not None

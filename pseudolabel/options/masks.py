@@ -293,13 +293,6 @@ class EvaluateMasksOptions(StageOptions):
         gt=0,
         lt=1,
     )
-    resamples: int = option(
-        1000,
-        "Bootstrap resamples of the images for the 95 % confidence interval; 0: no interval.",
-        panel="rare",
-        ge=0,
-        le=100_000,
-    )
     worst: int = option(5, "Number of lowest-scoring images to list.", ge=0)
 
     @property

@@ -35,6 +35,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.evaluation.overlap import count_trained_on
 from pseudolabel.evaluation.predictions import Predictions, open_predictions
 from pseudolabel.evaluation.scoring import Scoring, count_images
+from pseudolabel.metrics.intervals import describe_interval
 from pseudolabel.metrics.scores import rounded
 from pseudolabel.options import EvaluateMasksOptions
 from pseudolabel.runtime.parallel import ordered_map
@@ -59,7 +60,7 @@ def evaluate_masks(
     """Score masks against ground truth.
 
     Args:
-        options: Masks, data set where the masks do not name it, policy, boundary distance, resamples.
+        options: Masks, data set where the masks do not name it, policy, boundary distance.
         progress: Where to report.
 
     Returns:
@@ -262,7 +263,6 @@ def make_protocol(
     )
     from_masks = dataset.tag_source == "masks"  # simulated scribbles make a data set an oracle, too
     source = "image tags read from pixel masks (oracle)" if from_masks else f"image tags ({dataset.tag_source})"
-    resampling = f"95 %, Poisson bootstrap over images, {options.resamples} resamples, seed {options.seed}"
     return stated | {
         "dataset": dataset.name,
         "split": dataset.split,
@@ -274,7 +274,7 @@ def make_protocol(
         "true_255": "never counted",
         "absent_classes": "not in any mean",
         "boundary_distance": options.boundary and f"{options.boundary:g} of the diagonal",
-        "interval": resampling if options.resamples else None,
+        "interval": describe_interval(len(records)),
         "oracle": list(header.oracle) if header else [],
     }
 

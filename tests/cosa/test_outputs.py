@@ -176,7 +176,7 @@ def test_pseudo_labels_of_the_segmentation_head_go_through_the_later_stages(chec
     refined = tmp_path / "refined.h5"
     stage("refine-crf", predicted / "soft.h5", "--iterations", 1, "--workers", 0, "--out", refined)
     stage("export-masks", refined, "--workers", 0, "--out", tmp_path / "masks")
-    stage("evaluate-masks", tmp_path / "masks", "--resamples", 0)
+    stage("evaluate-masks", tmp_path / "masks")
     protocol = read_header(tmp_path / "masks" / "scores.h5").protocol
     assert (protocol["network"], protocol["tag_filter"]) == ("teacher", "image tags")
     stage("train-segmenter", predicted, "--out", tmp_path / "seg.h5", *BRIEF)

@@ -88,7 +88,7 @@ def soft(tmp_path: Path, root: Path) -> Path:
 
 
 def evaluate(masks: Path, progress: Progress | None = None, **options: Any) -> dict[str, Any]:
-    given = {"resamples": 0, "workers": 0, **options}
+    given = {"workers": 0, **options}
     return evaluate_masks(EvaluateMasksOptions(masks=masks, **given), progress or Progress())
 
 
@@ -205,7 +205,7 @@ def test_images_that_were_not_trained_on_are_not_split(soft: Path, root: Path) -
 
 def test_a_pipeline_scores_again_when_the_checkpoint_has_changed(soft: Path) -> None:
     evaluate(soft)
-    options = EvaluateMasksOptions(masks=soft, resamples=0, out=soft.parent / "scores.h5")
+    options = EvaluateMasksOptions(masks=soft, out=soft.parent / "scores.h5")
     step = Step("scores", "evaluate-masks", options, ())
     assert Freshness().reason_to_run(step) is None
     write_checkpoint(soft.parent / "net.h5", {"a": "scribbles"})

@@ -35,7 +35,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "threshold": {"stage": "search-threshold", "cams": "cams", "method": "fixed", "value": 0.5},
     "soft": {"stage": "refine-crf", "cams": "cams", "threshold": "threshold", "iterations": 2},
     "masks": {"stage": "export-masks", "labels": "soft"},
-    "scores": {"stage": "evaluate-masks", "masks": "masks", "resamples": 10},
+    "scores": {"stage": "evaluate-masks", "masks": "masks"},
 }
 
 

@@ -27,7 +27,7 @@ def test_scribbles_in_masks_out(synthetic_root, tmp_path, capsys):
     assert trained["supervision"] == {"scribbles": 8}
     quick = ["--device", "cpu", "--workers", "0"]
     stage(capsys, "predict-masks", tmp_path / "net.h5", "--split", "val", "--out", tmp_path / "val", *quick)
-    scores = stage(capsys, "evaluate-masks", tmp_path / "val", "--resamples", "0")
+    scores = stage(capsys, "evaluate-masks", tmp_path / "val")
     assert scores["oracle"] == ["scribbles simulated from pixel masks"]
     assert scores["protocol"]["trained_on"] == "8 images (scribbles 8); regulariser dfr 1; consistency 0.1"
     assert scores["protocol"]["tag_filtered_by"] == "image tags (xml)"
@@ -78,7 +78,7 @@ def test_scores_of_a_mixture_are_split_by_what_supervised_each_image(scribble_op
     (held_out,) = read_header(tmp_path / "net.h5").facts["held_out"]
     pseudo = ["--split", "train", "--out", tmp_path / "train", *quick]
     stage(capsys, "predict-masks", tmp_path / "net.h5", *pseudo)
-    found = stage(capsys, "evaluate-masks", tmp_path / "train", "--resamples", "0")
+    found = stage(capsys, "evaluate-masks", tmp_path / "train")
     ids = [record.id for record in open_dataset(scribble_options()).records]
     words = [*["scribbles"] * 2, "points", "boxes", "pixel masks", *["tags only"] * 3]
     words[ids.index(held_out)] = "not trained on"
@@ -91,21 +91,21 @@ def test_scores_of_a_mixture_are_split_by_what_supervised_each_image(scribble_op
     assert found["protocol"]["annotation_averages"] == (
         "tags 1, points 2, scribbles 3, boxes 4, masks 5 s an image (as given)"
     )
-    main(["evaluate-masks", str(tmp_path / "train"), "--resamples", "0", "--overwrite"])
+    main(["evaluate-masks", str(tmp_path / "train"), "--overwrite"])
     shown = capsys.readouterr().out
     assert "supervised by" in shown
     assert "not trained on" in shown
 
     stage(capsys, "refine-crf", tmp_path / "train" / "soft.h5", "--out", tmp_path / "soft.h5", *quick)
     stage(capsys, "export-masks", tmp_path / "soft.h5", "--out", tmp_path / "masks", "--workers", "0")
-    refined = stage(capsys, "evaluate-masks", tmp_path / "masks", "--resamples", "0")
+    refined = stage(capsys, "evaluate-masks", tmp_path / "masks")
     assert {kind: part["images"] for kind, part in refined["by_supervision"].items()} == {
         kind: part["images"] for kind, part in split.items()
     }
     segmenter = ["--backbone", "test_vit", "--no-pretrained", "--crop", "32", "--epochs", "1", *quick]
     stage(capsys, "train-segmenter", tmp_path / "masks", *segmenter, "--out", tmp_path / "seg.h5")
     stage(capsys, "predict-masks", tmp_path / "seg.h5", "--split", "val", "--out", tmp_path / "val", *quick)
-    unseen = stage(capsys, "evaluate-masks", tmp_path / "val", "--resamples", "0")
+    unseen = stage(capsys, "evaluate-masks", tmp_path / "val")
     assert unseen["by_supervision"] is None
     assert unseen["protocol"]["annotation_hours"] == found["protocol"]["annotation_hours"]
 

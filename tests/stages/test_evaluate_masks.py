@@ -412,10 +412,17 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     assert alone["iou"] == pytest.approx(dict(zip(CLASSES, iou(counts), strict=True)), abs=1e-6)
 
 
-def test_without_resamples_and_boundary_these_scores_are_null(tmp_path: Path, root: Path) -> None:
-    found = evaluate(folder_of(tmp_path / "masks"), root, resamples=0, boundary=None, worst=1)
-    assert (found["interval"], found["boundary_iou"], found["protocol"]["boundary_distance"]) == (None, None, None)
+def test_without_a_boundary_its_scores_are_null(tmp_path: Path, root: Path) -> None:
+    found = evaluate(folder_of(tmp_path / "masks"), root, boundary=None, worst=1)
+    assert (found["boundary_iou"], found["protocol"]["boundary_distance"]) == (None, None)
     assert len(found["worst"]) == 1
+
+
+def test_one_image_has_no_interval(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "one.txt").write_text(f"{next(iter(PREDICTION))}\n")
+    name = next(iter(PREDICTION))
+    found = evaluate(folder_of(tmp_path / "masks", {name: PREDICTION[name]}), root, split=str(tmp_path / "one.txt"))
+    assert (found["images"], found["interval"], found["protocol"]["interval"]) == (1, None, None)
 
 
 def test_options_survive_the_way_to_a_worker() -> None:
