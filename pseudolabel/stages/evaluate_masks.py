@@ -28,8 +28,9 @@ import numpy as np
 from pseudolabel.artefacts import Header, check_output, child_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, reopen_dataset
-from pseudolabel.data.ground_truth import complain, records_of
+from pseudolabel.data.ground_truth import complain, records_of, require_objects
 from pseudolabel.data.inputs import png_input
+from pseudolabel.data.opening import restated
 from pseudolabel.data.weak.supervision import Supervision, find_supervision
 from pseudolabel.errors import InputError
 from pseudolabel.evaluation.overlap import count_trained_on
@@ -81,6 +82,7 @@ def evaluate_masks(
         dataset = open_ground_truth(options, predictions)
         predictions = part_of(predictions, dataset, progress)
         records = records_of(dataset, predictions.places, predictions.skipped, options.masks)
+        require_objects(dataset, records)
         filtered = predictions.filterable and all(record.tags is not None for record in records)
         if predictions.skipped:
             progress.warn(f"{len(predictions.skipped)} images that an earlier stage has skipped are not scored")
@@ -133,7 +135,7 @@ def open_ground_truth(options: EvaluateMasksOptions, predictions: Predictions) -
         raise InputError(f"{options.masks} does not say what it was made of{meant} pass {' and '.join(unsaid)}")
     if not predictions.filterable:
         spec |= {"tag_source": "none", "tags_file": None}
-    dataset = reopen_dataset(spec, split=options.split, root=options.root)
+    dataset = reopen_dataset(restated(spec, options), split=options.split, root=options.root)
     if header:
         dataset.require_classes(header.classes, options.masks, masks=True)
     return dataset

@@ -68,7 +68,8 @@ def spoil(root: Path) -> list[str]:
         "JPEGImages/scene_00005.jpg is no JPEG, PNG, WebP or TIFF image (it begins with b'a text'); "
         "replace or remove it",
         f"SegmentationClass/scene_00006.png is 7 x 5 pixels, its image {size}",
-        "SegmentationClass/scene_00007.png holds label 77; wanted 0 to 5, or 255 for ignore",
+        "SegmentationClass/scene_00007.png holds label 77; wanted 0 to 5, or 255 for ignore; "
+        "--mask-values and --ignore-value say what other values mean",
         "SegmentationClass/scene_00008.png is an RGB picture; wanted class indices: an 8-bit palette or grey PNG",
     ]
 

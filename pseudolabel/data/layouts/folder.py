@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from pseudolabel.data.faults import Fault, stop
-from pseudolabel.data.ground_truth import read_mask_file
 from pseudolabel.data.lists import (
     checked_classes,
     find_list,
@@ -27,7 +25,8 @@ from pseudolabel.data.lists import (
     read_classes,
     read_ids,
 )
-from pseudolabel.data.records import Dataset, Record
+from pseudolabel.data.mask_files import mask_reader
+from pseudolabel.data.records import Dataset, MaskValues, Record
 from pseudolabel.data.tags import TABLE, Row, choose_source, mask_tags, read_table, tag_indices
 from pseudolabel.errors import DatasetError, InputError
 
@@ -35,7 +34,14 @@ _MASKS = "masks"
 _CLASSES = "classes.txt"
 
 
-def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault: Fault = stop) -> Dataset:
+def load(
+    root: Path,
+    split: str,
+    tag_source: str,
+    tags_file: Path | None,
+    fault: Fault = stop,
+    values: MaskValues | None = None,
+) -> Dataset:
     """Open one split.
 
     Args:
@@ -44,6 +50,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         tag_source: ``auto``, ``csv``, ``folders`` or ``masks``.
         tags_file: CSV of tags.
         fault: Told of everything wrong with single images; what it concerns is left out.
+        values: What the values in masks mean, where the user says so.
 
     Raises:
         DatasetError: There are no images, or ``fault`` raised.
@@ -66,7 +73,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
             records.append(Record(name, images[name], tags.get(name), mask if mask.is_file() else None))
         else:
             fault(no_image(name, folder))
-    read_mask = partial(read_mask_file, classes=len(classes) - 1)
+    read_mask = mask_reader(classes, values)
     if source == "masks":
         records = [replace(item, tags=mask_tags(item, read_mask, fault)) if item.mask else item for item in records]
     tags_file = tags_file.resolve() if tags_file else None
