@@ -397,6 +397,20 @@ def test_a_class_whose_map_is_not_stored_can_be_all_that_the_tags_leave(tmp_path
     assert (found["miou"], found["tag_filtered"]["miou"]) == (0.25, 1)
 
 
+def test_classes_that_are_tags_and_in_no_mask_are_named(tmp_path: Path, root: Path) -> None:
+    masks = folder_of(tmp_path / "masks")
+    for name in "ab":
+        save(root / f"SegmentationClass/{name}.png", array([[0, 1, 255]]))
+        save(masks / f"{name}.png", array([[0, 1, 2]]))
+    progress = Noticing()
+    evaluate_masks(EvaluateMasksOptions(masks=masks, dataset="voc", root=root, split="val"), progress)
+    assert progress.warnings == ["the ground truth has no pixel of classes that are tags of its images: dog (tag of 1)"]
+    (root / "Annotations/b.xml").write_text("no annotation")  # tags that cannot be read are no reason not to score
+    progress = Noticing()
+    evaluate_masks(EvaluateMasksOptions(masks=masks, dataset="voc", root=root, split="val", overwrite=True), progress)
+    assert progress.warnings == []
+
+
 def zeros_and_255(tmp_path: Path) -> tuple[Path, Path]:
     """The root of a data set whose one class is saved as 255, and perfect masks of it."""
     root = write_voc(tmp_path / "voc", {"a": array([[0, 1, 1]]), "b": array([[0, 0, 1]])})
