@@ -1,9 +1,10 @@
 """The PASCAL VOC layout: ``JPEGImages``, ``Annotations``, ``SegmentationClass`` and ``ImageSets``.
 
-Any ids and image formats; ids may hold folders. ``classes.txt`` in the root replaces VOC's 20 class names. A split is
-``ImageSets/Segmentation/SPLIT.txt``, else ``ImageSets/Main/SPLIT.txt``, else a path to any list. Tags come from the
-annotations' top-level ``object/name`` (objects marked difficult count, parts of objects do not), from a CSV, or, by
-name only, from the masks. A mask is looked for in ``SegmentationClass``, then in ``SegmentationClassAug``.
+Any ids and image formats; ids may hold folders. ``classes.txt`` in the root, or labelme's or CVAT's file, replaces
+VOC's 20 class names. A split is ``ImageSets/Segmentation/SPLIT.txt``, else ``ImageSets/Main/SPLIT.txt``, else a path
+to any list. Tags come from the annotations' top-level ``object/name`` (objects marked difficult count, parts of objects
+do not), from a CSV, or, by name only, from the masks. A mask is looked for in
+``SegmentationClass``, then in ``SegmentationClassAug``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pseudolabel.data.class_lists import class_file, read_classes
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_classes, read_ids
+from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_ids
 from pseudolabel.data.mask_files import mask_reader
 from pseudolabel.data.records import Dataset, MaskValues, Record
 from pseudolabel.data.tags import choose_source, csv_tags, mask_tags, tag_indices
@@ -58,8 +60,8 @@ def load(
         hint = f"; did you mean --root {inner[0].parent}?" if inner else other
         raise DatasetError(f"{root} has no folder JPEGImages{hint}")
     source, table = choose_source("voc", root, tag_source, tags_file, ("xml", "csv", "masks", "none"))
-    names = root / "classes.txt"
-    classes = read_classes(names) if names.is_file() else CLASSES
+    names = class_file(root)
+    classes = CLASSES if names is None else read_classes(names)
     folders = tuple(root / folder for folder in _LISTS)
     found = find_list(split, folders)
     if found is None:
