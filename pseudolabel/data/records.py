@@ -57,6 +57,12 @@ class MaskValues:
     named: tuple[str, ...] = ()
     ignored: tuple[int, ...] | None = None
 
+    @property
+    def stated(self) -> str:
+        """In words: ``255=lesion; ignored: 254``."""
+        ignored = () if self.ignored is None else (f"ignored: {', '.join(map(str, self.ignored))}",)
+        return "; ".join((*((", ".join(self.named),) if self.named else ()), *ignored))
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pseudolabel.artefacts.atomic import partial_path, writing
 from pseudolabel.data.faults import Fault, passing_on, stop
+from pseudolabel.data.lists import background_name
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tag_tables import read_table, strange_name
 from pseudolabel.errors import InputError
@@ -79,7 +80,7 @@ def tag_indices(names: Iterable[str], classes: Sequence[str], where: str, fault:
 
 def label_of(name: str, classes: Sequence[str], where: str, fault: Fault = stop) -> int | None:
     """The class index of a name, 0 for the background's; None where ``fault`` was told that there is no such class."""
-    if name == classes[0]:
+    if background_name(name) and name not in classes[1:]:
         return 0
     found = tag_indices((name,), classes, where, fault)
     return found[0] if found else None

@@ -303,6 +303,7 @@ def make_protocol(
         "tag_filtered_by": source if filtered else None,
         "predicted_255": options.ignored,
         "true_255": "never counted",
+        **({"mask_values": dataset.mask_values.stated} if dataset.mask_values else {}),
         "absent_classes": "not in any mean",
         "boundary_distance": options.boundary and f"{options.boundary:g} of the diagonal",
         "interval": resampling if options.resamples else None,

@@ -74,6 +74,12 @@ def test_a_vehicle_called_train_is_a_class(tmp_path: Path) -> None:
     assert tags(load(root)) == {"car/1": ("car",), "train/1": ("train",)}
 
 
+def test_folders_may_be_called_what_no_tag_of_a_table_may(tmp_path: Path) -> None:
+    root = write(tmp_path, ["0/a.jpg", "1/b.jpg", "tench, Tinca tinca/c.jpg", "cafe\u0301/d.jpg"])
+    assert load(root).classes == ("background", "0", "1", "caf\u00e9", "tench, Tinca tinca")
+    assert [record.tags for record in load(root).records] == [(1,), (2,), (3,), (4,)]
+
+
 def test_a_folder_called_background_has_images_without_a_class(tmp_path: Path) -> None:
     root = write(tmp_path, ["cat/1.jpg", "background/1.jpg"])
     assert (load(root).classes, tags(load(root))) == (("background", "cat"), {"background/1": (), "cat/1": ("cat",)})

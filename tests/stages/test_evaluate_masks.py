@@ -439,6 +439,7 @@ def test_the_values_in_masks_are_what_the_user_says(tmp_path: Path) -> None:
     found = evaluate(masks, root, mask_values="255=cat")
     assert found["iou"] == {"background": 1, "cat": 1}
     assert read_header(masks / "scores.h5").dataset["mask_values"] == ["255=cat"]
+    assert found["protocol"]["mask_values"] == "255=cat"
     wrong = folder_of(tmp_path / "wrong", {"a": array([[0, 0, 0]]), "b": array([[0, 0, 0]])})
     assert evaluate(wrong, root, mask_values="255=cat")["iou"] == {"background": 0.5, "cat": 0}
     assert refusal(masks, root, mask_values="255=cta", overwrite=True) == (

@@ -12,6 +12,7 @@ where there are neither lists nor such folders.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def load(
     listed = () if names is None else read_classes(names)
     folders = read_folders(images, listed)
     found = _table(images, folder, folders, source, table, fault)
-    if not listed:
+    if table is not None and not listed:
         found = found._replace(rows=plain_names(found.rows, fault, root / FILES[0]))
     classes = listed or _classes(root, found, source)
     tags = {name: tag_indices(row.names, classes, row.where, fault) for name, row in found.rows.items()}
@@ -161,7 +162,8 @@ def _classes(root: Path, table: TagTable, source: str) -> tuple[str, ...]:
     """The classes where no list names them."""
     if source == "masks":
         raise InputError(f"--tag-source masks needs {root / FILES[0]}, which names the labels in the masks")
-    names = sorted({name for row in table.rows.values() for name in row.names}.union(table.columns))
+    words = {name for row in table.rows.values() for name in row.names}.union(table.columns)
+    names = sorted({unicodedata.normalize("NFC", word) for word in words})  # as some systems do not write file names
     return checked_classes(root, names) if names else ("background",)
 
 

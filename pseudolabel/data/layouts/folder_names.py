@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,19 @@ _LABEL = (
 _LABELS = re.compile(rf"(({_PART})[_-]?)?{_LABEL}", re.IGNORECASE)
 _PHOTOGRAPHS = re.compile(rf"images?|imgs?|photos?|pictures?|jpegimages|leftimg8bit|rgb|({_PART})", re.IGNORECASE)
 _ROLES = re.compile(rf"images?|imgs?|photos?|pictures?|jpegimages|leftimg8bit|rgb|{_LABEL}", re.IGNORECASE)
+_ENDINGS = (
+    "mask",
+    "masks",
+    "label",
+    "labels",
+    "gt",
+    "seg",
+    "segmentation",
+    "annot",
+    "annotation",
+    "labelids",
+    "trainids",
+)
 _SUFFIX = re.compile(r"(.+)[_.-](masks?|labels?|gt|seg(mentation)?|annot(ation)?|label(train)?ids)", re.IGNORECASE)
 _INDEXED = ("P", "L", "1", "I", "I;16")  # Pillow's modes of label maps: no colours but a palette's
 
@@ -73,26 +86,27 @@ def label_maps(images: Mapping[str, Path]) -> list[str]:
     Args:
         images: All files that could be photographs, by id.
     """
-    beside = {place for place, folder in _folders(images) if _PHOTOGRAPHS.fullmatch(folder)}
-    return [name for name, path in images.items() if _in_labels(name, images, beside) or _is_named(name, path, images)]
+    ways = {name.rpartition("/")[0] for name in images}
+    beside = {place for way in ways for place, folder, _ in _folders(way) if _PHOTOGRAPHS.fullmatch(folder)}
+    label_folders = {way: [found for found in _folders(way) if _LABELS.fullmatch(found[1])] for way in ways}
+    found = []
+    for name, path in images.items():
+        way, _, last = name.rpartition("/")
+        for place, _, rest in label_folders[way]:
+            if place in beside or "/".join(part for part in (place, rest, last) if part) in images:
+                found.append(name)
+                break
+        else:
+            if last.lower().endswith(_ENDINGS) and _is_named(name, path, images):
+                found.append(name)
+    return found
 
 
-def _folders(ids: Iterable[str]) -> set[tuple[str, str]]:
-    """Every folder on the way to an image: the path above it, and its name."""
-    ways = {name.rpartition("/")[0] for name in ids}
-    pieces = (way.split("/")[: depth + 1] for way in ways if way for depth in range(way.count("/") + 1))
-    return {("/".join(above), folder) for *above, folder in pieces}
-
-
-def _in_labels(name: str, images: Mapping[str, Path], beside: Collection[str]) -> bool:
-    *above, _ = name.split("/")
-    for depth, folder in enumerate(above):
-        if _LABELS.fullmatch(folder):
-            place = "/".join(above[:depth])
-            inner = name.split("/", depth + 1)[-1]
-            if place in beside or (f"{place}/{inner}" if place else inner) in images:
-                return True
-    return False
+def _folders(way: str) -> Iterator[tuple[str, str, str]]:
+    """Every folder on a way: the path above it, its name, and the path below it."""
+    folders = way.split("/") if way else []
+    for depth, folder in enumerate(folders):
+        yield "/".join(folders[:depth]), folder, "/".join(folders[depth + 1 :])
 
 
 def _is_named(name: str, path: Path, images: Mapping[str, Path]) -> bool:
