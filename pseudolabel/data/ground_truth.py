@@ -85,6 +85,8 @@ def without_objects(dataset: Dataset, images: int, seen: Collection[int]) -> str
     found = f"the ground truth of split {dataset.split} of {dataset.root} holds {words} and no class in {images} images"
     if not isinstance(dataset.read_mask, MaskFiles):
         return f"{found}; look for the annotations of its objects with 'pseudolabel data check'"
+    if len(dataset.classes) == 1:
+        return f"{found}; what its classes are is not known: name them in {dataset.root / 'classes.txt'}"
     name = dataset.classes[1] if len(dataset.classes) == 2 else "CLASS"
     value = "255" if IGNORE in seen and dataset.mask_values is None else "VALUE"
     return f"{found}; if {value} stands for a class in its masks, pass --mask-values {value}={name}"

@@ -14,6 +14,7 @@ from pseudolabel.data.lists import files_below
 from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.records import IGNORE, Dataset, Record
 
+_NOTHING = ("void", "unlabeled", "unlabelled", "unknown", "undefined", "ignore", "ignored", "none", "nothing")
 _LABEL_FOLDERS = ("mask", "labels", "label", "annotations", "gt", "ground_truth", "SegmentationClass", "segmentation")
 
 
@@ -100,6 +101,12 @@ class LabelCounts:
         names = self._dataset.classes[1:]
         if names and all(name.isdecimal() for name in names):
             yield f"all class names are numbers ({named(names)}); if they are indices or counts, write names instead"
+        for label, name in enumerate(names, start=1):
+            if name.strip("_ ").casefold() in _NOTHING:
+                yield (
+                    f"class {name!r} (index {label}) counts as an object; if it stands for the background, call it so, "
+                    "and if its pixels are to be ignored, pass --ignore-value and leave it out of the classes"
+                )
         folded: dict[str, list[str]] = {}
         for name in names:
             folded.setdefault(" ".join(name.casefold().split()), []).append(name)

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")
 _TAG_COLUMN = re.compile(r"(tags?|class(es)?|labels?|names?|categor(y|ies)|objects?)?[ _-]?\d*", re.IGNORECASE)
 _ID_COLUMN = re.compile(r"id|(image|img|file)([ _-]?(id|name))?|name|path", re.IGNORECASE)
 _FORM = "wanted names separated by ';', such as cat;dog"
-_ONE_HOT = "a one-hot table has the heading id,CLASS,CLASS and cells of 0 and 1"
+_ONE_HOT = "a one-hot table has the heading id,CLASS,CLASS and cells of 0 and 1; names stand in a column called tags"
 
 
 class Row(NamedTuple):
@@ -57,6 +58,8 @@ def read_table(path: Path, fault: Fault = stop) -> TagTable:
         DatasetError: The file cannot be read, or its columns are no tags.
     """
     lines = list(_lines(path))
+    if lines and (found := re.match(r"id\s*([;\t])", lines[0][1][0], re.IGNORECASE)):
+        raise DatasetError(f"{path} separates its columns by {found[1]!r}; wanted commas")
     heading = _heading(lines)
     columns: list[str] = []
     if heading:
@@ -109,15 +112,12 @@ def plain_names(rows: Mapping[str, Row], fault: Fault, mend: Path) -> dict[str, 
             first.setdefault(name, row.where)
     complaints = {name: complaint for name in first if (complaint := strange_name(name))}
     complaints |= {name: words for name, words in _alike(first) if name not in complaints}
-    known = {name.casefold() for name in first}
-    for name in first:
-        parts = [part for part in re.split(r"[\s/+&:]+", name.casefold()) if part]
-        if name not in complaints and len(parts) > 1 and known.issuperset(parts):
-            complaints[name] = f"{name!r} is made of the names of other classes; {_FORM}"
+    combined = _combined(first) - complaints.keys()
+    complaints |= {name: f"{name!r} is made of other classes' names; {_FORM}" for name in combined}
     if first.keys() and first.keys() <= {"0", "1"}:
         complaints |= {name: f"{name!r} is a number and no class name; {_ONE_HOT}" for name in first}
-    for name, complaint in complaints.items():
-        fault(f"{first[name]}: {complaint} (if it is a class, name all classes in {mend})")
+    for name in (name for name in first if name in complaints):
+        fault(f"{first[name]}: {complaints[name]} (if it is a class, name all classes in {mend})")
     return {
         key: Row(row.where, tuple(name for name in row.names if name not in complaints)) for key, row in rows.items()
     }
@@ -136,6 +136,20 @@ def _alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
         other = first.setdefault(folded(name), name)
         if other != name:
             yield name, f"class {name!r} stands beside {other!r}; write it in one way"
+
+
+def _combined(names: Iterable[str]) -> set[str]:
+    """Names that consist of others, or, where signs such as ``/`` part them, share each part with some other."""
+    pieces = {name: [part for part in re.split(r"[\s/+&:]+", name.casefold()) if part] for name in names}
+    known = {name.casefold() for name in pieces}
+    signs = {name: {part.strip() for part in re.split(r"[/+&:]", name.casefold()) if part.strip()} for name in pieces}
+    shared = Counter(part for parts in signs.values() for part in parts)
+    return {
+        name
+        for name, parts in pieces.items()
+        if (len(parts) > 1 and known.issuperset(parts))
+        or (len(signs[name]) > 1 and all(shared[part] > 1 for part in signs[name]))
+    }
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -193,11 +207,11 @@ def _one_hot_columns(path: Path, heading: Sequence[str], lines: Sequence[tuple[i
         if not pivoted and (len(others) < len(columns) or all(_is_mark(cell) for cell in given[place])):
             raise DatasetError(
                 f"{path}: column {heading[place]!r} holds neither class names nor cells of 0 and 1 of a class; remove "
-                f"it ({_FORM}, in a column named tags; {_ONE_HOT})"
+                f"it ({_FORM}; {_ONE_HOT})"
             )
     return []
 
 
 def _is_mark(cell: str) -> bool:
     """Whether a cell says whether, or how often or how surely, a class is there."""
-    return bool(re.fullmatch(r"[+-]?\d*\.?\d+", cell)) or cell.casefold() in (*_YES, *_NO)
+    return bool(re.fullmatch(r"[+-]?\d*\.?\d+|x|y(es)?|no?|t(rue)?|f(alse)?|present|absent", cell, re.IGNORECASE))

@@ -106,6 +106,11 @@ def evaluate_masks(
                 scoring.add(counts)
                 advance(len(counts.ids))
         complain(f"{options.masks} does not fit the ground truth of split {dataset.split}", scoring.faults)
+        if scoring.predicts_nothing:
+            progress.warn(
+                f"no mask of {options.masks} holds a class, only background and 255, which is unlabelled; "
+                "if a value of theirs stands for a class, save them with its index"
+            )
         warn_of_absent(scoring.absent, dataset, records, predictions, progress)
         facts = describe(options, predictions, dataset, records, scoring, supervision)
         if predictions.tag_filter == "none":  # with the tags they are meant as pseudo labels

@@ -74,6 +74,12 @@ def test_a_vehicle_called_train_is_a_class(tmp_path: Path) -> None:
     assert tags(load(root)) == {"car/1": ("car",), "train/1": ("train",)}
 
 
+def test_splits_inside_of_classes_are_told(tmp_path: Path) -> None:
+    dataset = load(write(tmp_path, ["cat/train/a.jpg", "cat/val/b.jpg"]))
+    assert tags(dataset) == {"cat/train/a": ("cat",), "cat/val/b": ("cat",)}
+    assert dataset.notes == (f"{tmp_path}: folders train and val inside those of the classes are not read as splits",)
+
+
 def test_folders_may_be_called_what_no_tag_of_a_table_may(tmp_path: Path) -> None:
     root = write(tmp_path, ["0/a.jpg", "1/b.jpg", "tench, Tinca tinca/c.jpg", "cafe\u0301/d.jpg"])
     assert load(root).classes == ("background", "0", "1", "caf\u00e9", "tench, Tinca tinca")

@@ -12,7 +12,7 @@ from pseudolabel.data.tag_tables import read_table
 from pseudolabel.errors import DatasetError, InputError
 
 FORM = "wanted names separated by ';', such as cat;dog"
-ONE_HOT = "a one-hot table has the heading id,CLASS,CLASS and cells of 0 and 1"
+ONE_HOT = "a one-hot table has the heading id,CLASS,CLASS and cells of 0 and 1; names stand in a column called tags"
 
 
 def load(root: Path, table: str, classes: str = "") -> Dataset:
@@ -48,6 +48,7 @@ def refusal(root: Path, table: str, classes: str = "") -> str:
         "id,cat,dog\nim1,cat,\nim2,,dog\n",
         "id,tags\nim1,cat;background\nim2,_background_;dog\n",
         "im1,cat\nim2,dog\n",
+        "id,n/a\nim1,cat\nim2,dog\n",
     ],
 )
 def test_tables_that_mean_the_same(tmp_path: Path, table: str) -> None:
@@ -87,7 +88,8 @@ def test_names_that_look_the_same_are_the_same(tmp_path: Path) -> None:
             f"line 2: \"['cat', 'dog']\" is no class name; {FORM}, without brackets and quotes",
         ),
         ("im1,dog\nim2,['dog']\n", f"line 2: \"['dog']\" is no class name; {FORM}, without brackets and quotes"),
-        ("im1,dog\nim2,cat dog;cat\n", f"line 2: 'cat dog' is made of the names of other classes; {FORM}"),
+        ("im1,dog\nim2,cat dog;cat\n", f"line 2: 'cat dog' is made of other classes' names; {FORM}"),
+        ("im1,cat/dog\nim2,dog/fox;fox/cat\n", f"line 1: 'cat/dog' is made of other classes' names; {FORM}"),
         ("im1,cat\nim2,Cat\n", "line 2: class 'Cat' stands beside 'cat'; write it in one way"),
         (
             "im1,polar bear\nim2,polar  bear\n",
@@ -110,12 +112,14 @@ def test_names_that_nobody_means_are_refused(tmp_path: Path, table: str, wanted:
         ("id,cat,dog\nim1,1,0\nim2,0,2\n", f", line 3: column 'dog' holds '2'; {ONE_HOT}"),
         ("id,cat,dog\nim1,1,0\nim2,0.7,1\n", f", line 3: column 'cat' holds '0.7'; {ONE_HOT}"),
         ("id,cat,dog\nim1,1,\nim2,0,1\n", f", line 2: column 'dog' holds ''; {ONE_HOT}"),
+        ("id,cat,dog\nim1,x,\nim2,,x\n", f", line 2: column 'cat' holds 'x'; {ONE_HOT}"),
+        ("id;cat;dog\nim1;1;0\n", " separates its columns by ';'; wanted commas"),
         ("id,cat,dog\nim1,1\nim2,0,1\n", f", line 2 has 2 cells, its heading 3; {ONE_HOT}"),
         ("id,cat,cat\nim1,1,0\nim2,0,1\n", ": its heading names class 'cat' twice; remove one of the columns"),
         (
             "id,tags,split\nim1,cat,train\nim2,dog,val\n",
             ": column 'split' holds neither class names nor cells of 0 and 1 of a class; remove it "
-            f"({FORM}, in a column named tags; {ONE_HOT})",
+            f"({FORM}; {ONE_HOT})",
         ),
     ],
 )

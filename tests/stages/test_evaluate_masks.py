@@ -411,6 +411,19 @@ def test_classes_that_are_tags_and_in_no_mask_are_named(tmp_path: Path, root: Pa
     assert progress.warnings == []
 
 
+def test_masks_that_hold_no_class_are_scored_with_a_warning(tmp_path: Path, root: Path) -> None:
+    masks = folder_of(
+        tmp_path / "masks", {name: (np.where(truth % 255, 255, 0)).astype(np.uint8) for name, truth in TRUTH.items()}
+    )
+    progress = Noticing()
+    found = evaluate_masks(EvaluateMasksOptions(masks=masks, dataset="voc", root=root, split="val"), progress)
+    assert found["iou"]["cat"] == 0
+    assert progress.warnings == [
+        f"no mask of {masks} holds a class, only background and 255, which is unlabelled; "
+        "if a value of theirs stands for a class, save them with its index"
+    ]
+
+
 def zeros_and_255(tmp_path: Path) -> tuple[Path, Path]:
     """The root of a data set whose one class is saved as 255, and perfect masks of it."""
     root = write_voc(tmp_path / "voc", {"a": array([[0, 1, 1]]), "b": array([[0, 0, 1]])})

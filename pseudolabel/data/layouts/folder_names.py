@@ -41,7 +41,7 @@ class Folders(NamedTuple):
         splits: Those at the top, where they are splits.
         classes: Name of the folder that is an image's class, by id; images without one are left out.
         complaint: Why their meaning cannot be told, to end a fault with; None where it can.
-        note: What is not taken for a class; None where there is nothing.
+        note: What is taken neither for a class nor for a split; None where there is nothing.
     """
 
     splits: tuple[str, ...]
@@ -67,6 +67,8 @@ def read_folders(ids: Collection[str], listed: Collection[str]) -> Folders:
     if found and not found.intersection(listed) and all(_ROLES.fullmatch(name) for name in found):
         note = f"folders {', '.join(sorted(found))} are not taken for classes; to make them some, name them in a list"
         return Folders(tuple(sorted(splits)), {}, None, note)
+    inner = {way[1] for name in ids if len(way := name.split("/")) > 2 and _SPLIT.fullmatch(way[1])}
+    note = f"folders {' and '.join(sorted(inner))} inside those of the classes are not read as splits"
     complaint = None
     if not splits and len(parts) > 1:
         complaint = (
@@ -74,7 +76,7 @@ def read_folders(ids: Collection[str], listed: Collection[str]) -> Folders:
             f"{', '.join(sorted(tops - parts)[:3]) or 'images'}; put every image into one of them, or name all folders "
             "in classes.txt if they are classes"
         )
-    return Folders(tuple(sorted(splits)), classes, complaint, None)
+    return Folders(tuple(sorted(splits)), classes, complaint, note if len(inner) > 1 and not splits else None)
 
 
 def label_maps(images: Mapping[str, Path]) -> list[str]:
