@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) -> None:
     from pseudolabel.data.check import check_dataset
 
+    from .checks import show_check
     from .render import print_json
-    from .tables import console, key_values
 
     result = check_dataset(options, progress)
     problems = result["problems"]
@@ -39,7 +39,7 @@ def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) 
     else:
         for problem in problems:
             print(problem)
-        console().print(key_values(result | {"problems": len(problems)}, title="data check"))
+        show_check(result)
     if problems:
         raise typer.Exit(2)
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pseudolabel.data.faults import passing_on
+from pseudolabel.data.faults import Fault, passing_on
 from pseudolabel.data.images import read_image
 from pseudolabel.data.instances import InstanceMasks
+from pseudolabel.data.label_counts import LabelCounts, SeenMask
+from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.records import IGNORE, Dataset, Record
 from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
@@ -37,9 +39,8 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         progress: Where to report.
 
     Returns:
-        ``root``, ``split``, ``classes`` (how many, without background), ``images``, ``tagged`` and ``masks`` (how many
-        images have them), the same for each kind of weak label given, ``images_of`` (how many images each class is
-        tagged in, by its name), ``tag_source``, ``oracle``, and ``problems``: one line each, naming file and cause.
+        ``root``, ``split``, ``classes`` (how many, without background), ``images``, the counts of
+        ``LabelCounts.table``, ``tag_source``, ``oracle``, and ``problems``: one line each, naming file and cause.
 
     Raises:
         InputError: The split or the tag source does not exist.
@@ -51,31 +52,19 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     if dataset is None:
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
     problems += unlabelled(dataset, options, progress)
-    problems += faults_in_files(dataset, options, progress)
+    seen = LabelCounts(dataset)
+    problems += faults_in_files(dataset, options, progress, seen)
+    problems += seen.problems()
+    for warning in seen.warnings():
+        progress.warn(warning)
     return {
         "root": str(dataset.root),
         "split": dataset.split,
         "classes": len(dataset.classes) - 1,
-        **counts(dataset),
+        **seen.table(),
         "tag_source": dataset.tag_source,
         "oracle": list(dataset.oracle),
         "problems": list(dict.fromkeys(problems)),  # a mask that tags are read from has been read twice
-    }
-
-
-def counts(dataset: Dataset) -> dict[str, Any]:
-    """How many images there are, and how many have what: the part of the result that counts."""
-    records = dataset.records
-    drawn = isinstance(dataset.read_mask, InstanceMasks)
-    return {
-        "images": len(records),
-        "tagged": sum(record.tags is not None for record in records),
-        "images_of": {
-            name: sum(label in (record.tags or ()) for record in records)
-            for label, name in enumerate(dataset.classes[1:], start=1)
-        },
-        "masks": sum(drawn or record.mask is not None for record in records),
-        **{kind: sum(bool(getattr(record, kind)) for record in records) for kind in dataset.weak},
     }
 
 
@@ -112,8 +101,15 @@ def unlabelled(dataset: Dataset, options: DataCheckOptions, progress: Progress) 
     return found
 
 
-def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progress) -> list[str]:
-    """What is wrong with the files of all images, in parallel; a warning of tags that contradict their masks."""
+def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progress, seen: LabelCounts) -> list[str]:
+    """What is wrong with the files of all images, in parallel; a warning of tags that contradict their masks.
+
+    Args:
+        dataset: The images.
+        options: How many processes read them.
+        progress: Where to report.
+        seen: Gets what the masks hold.
+    """
     check = partial(faults_of, read_mask=dataset.read_mask, classes=dataset.classes)
     problems: list[str] = []
     untrue: list[str] = []
@@ -121,8 +117,10 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
         progress.track(len(dataset.records), "images") as advance,
         closing(ordered_map(check, dataset.records, workers=options.workers)) as results,
     ):
-        for record, (found, excluded) in zip(dataset.records, results, strict=True):
+        for record, (found, excluded, mask) in zip(dataset.records, results, strict=True):
             problems += found
+            if mask is not None:
+                seen.add(record, mask)
             if excluded:
                 untrue.append(f"{record.id!r}: {', '.join(dataset.classes[label] for label in excluded)}")
             advance(1)
@@ -136,7 +134,7 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
 
 def faults_of(
     record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]
-) -> tuple[list[str], list[int]]:
+) -> tuple[list[str], list[int], SeenMask | None]:
     """What is wrong with the files of one image.
 
     Args:
@@ -145,23 +143,17 @@ def faults_of(
         classes: Class names, background first.
 
     Returns:
-        One line for each fault; the class indices of the mask that the image's tags exclude, ascending.
+        One line for each fault; the class indices of the mask that the image's tags exclude, ascending; what its ground
+        truth holds, None where it has none.
     """
     found: list[str] = []
     size: tuple[int, int] | None = None
-    mask: np.ndarray | None = None
     with passing_on(found.append):
         tall, wide, _ = read_image(record.image).shape
         size = tall, wide
-    if record.mask is not None or isinstance(read_mask, InstanceMasks):
-        with passing_on(found.append):
-            mask = read_mask(record)
+    mask, seen = _mask_of(record, read_mask, size, found.append)
     if size is None:
-        return found, []
-    if mask is not None and mask.shape != size:
-        name = f"{record.mask}" if record.mask else f"the ground truth of {record.image}"
-        found.append(f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
-        mask = None
+        return found, [], seen
     if has_weak_labels(record):
         weak = load_weak_labels(record, size, classes, fault=found.append)
         ignored = [point for point in weak.points if mask is not None and mask[point.y, point.x] == IGNORE]
@@ -170,5 +162,28 @@ def faults_of(
             for point in ignored
         ]
     if mask is None or record.tags is None:
-        return found, []
-    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist()
+        return found, [], seen
+    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist(), seen
+
+
+def _mask_of(
+    record: Record, read_mask: Callable[[Record], np.ndarray], size: tuple[int, int] | None, fault: Fault
+) -> tuple[np.ndarray | None, SeenMask | None]:
+    """The ground truth of one image, None where it cannot be used; and what it holds, None where there is none."""
+    if record.mask is None and not isinstance(read_mask, InstanceMasks):
+        return None, None
+    values: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    with passing_on(fault):
+        values = read_mask.values(record) if isinstance(read_mask, MaskFiles) else read_mask(record)
+        mask = read_mask.labels(record, values) if isinstance(read_mask, MaskFiles) else values
+    if values is None:
+        return None, SeenMask((), "unreadable")
+    present = tuple(np.bincount(values.ravel(), minlength=256).nonzero()[0].tolist())
+    if mask is None:
+        return None, SeenMask(present, "a value without a meaning")
+    if size is not None and mask.shape != size:
+        name = f"{record.mask}" if record.mask else f"the ground truth of {record.image}"
+        fault(f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
+        return None, SeenMask(present, "another size than the image")
+    return mask, SeenMask(present)

@@ -1,40 +1,17 @@
-"""Ground truth: masks that lie one a file, which images have one, and what to say where they do not match."""
+"""Ground truth: which images have some, whether it holds anything, and what to say where it does not match."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pseudolabel.artefacts.header import Input
-from pseudolabel.data.images import read_label_png
-from pseudolabel.data.records import Dataset, Record
+from pseudolabel.data.mask_files import MaskFiles
+from pseudolabel.data.records import IGNORE, Dataset, Record
 from pseudolabel.errors import DatasetError
-
-
-def read_mask_file(record: Record, classes: int) -> np.ndarray:
-    """Ground truth of one image.
-
-    Args:
-        record: The image.
-        classes: How many object classes the data set has.
-
-    Returns:
-        uint8 (H, W): 0 background, 1 to ``classes``, 255 ignore.
-
-    Raises:
-        DatasetError: The image has no mask, or the mask is unreadable or holds another value.
-    """
-    if record.mask is None:
-        raise DatasetError(f"{record.image} has no ground-truth mask; evaluation and tags from masks need one")
-    mask = read_label_png(record.mask)
-    if int((mask + np.uint8(1)).max()) > classes + 1:  # 255 wraps to 0, which leaves one pass over the pixels
-        wrong = np.unique(mask[(mask > classes) & (mask != 255)])
-        raise DatasetError(f"{record.mask} holds label {wrong[0]}; wanted 0 to {classes}, or 255 for ignore")
-    return mask
-
 
 _NAMED = 5  # how many of a long list an error names
 
@@ -68,6 +45,51 @@ def records_of(dataset: Dataset, found: Collection[str], skipped: Mapping[str, s
     if not wanted:
         raise DatasetError(f"{source} has no image to score: earlier stages have skipped all {len(skipped)}")
     return wanted
+
+
+def require_objects(dataset: Dataset, records: Iterable[Record]) -> None:
+    """Refuse ground truth in which no object class occurs: whatever is compared with it scores high or teaches nothing.
+
+    It reads masks until it finds an object; those that cannot be read are left to whoever reads them all.
+
+    Args:
+        dataset: Where the records are from.
+        records: The images whose masks are used.
+
+    Raises:
+        DatasetError: There is none in any of the masks.
+    """
+    images, seen = 0, set[int]()
+    for record in records:
+        try:
+            labels = dataset.read_mask(record)
+        except DatasetError:
+            continue
+        seen |= set(np.bincount(labels.ravel(), minlength=256).nonzero()[0].tolist())
+        images += 1
+        if seen - {0, IGNORE}:
+            return
+    if images:
+        raise DatasetError(without_objects(dataset, images, seen))
+
+
+def without_objects(dataset: Dataset, images: int, seen: Collection[int]) -> str:
+    """What to say of ground truth in which no object class occurs.
+
+    Args:
+        dataset: Where it is from.
+        images: In how many masks.
+        seen: The labels that do occur, 0 and 255.
+    """
+    words = " and ".join(word for label, word in ((0, "background"), (IGNORE, "ignored pixels")) if label in seen)
+    found = f"the ground truth of split {dataset.split} of {dataset.root} holds {words} and no class in {images} images"
+    if not isinstance(dataset.read_mask, MaskFiles):
+        return f"{found}; look for the annotations of its objects with 'pseudolabel data check'"
+    if len(dataset.classes) == 1:
+        return f"{found}; what its classes are is not known: name them in {dataset.root / 'classes.txt'}"
+    name = dataset.classes[1] if len(dataset.classes) == 2 else "CLASS"
+    value = "255" if IGNORE in seen and dataset.mask_values is None else "VALUE"
+    return f"{found}; if {value} stands for a class in its masks, pass --mask-values {value}={name}"
 
 
 def ground_truth_input(dataset: Dataset, ids: Collection[str]) -> Input:

@@ -1,9 +1,11 @@
-"""Plain text lists that come with a data set: image ids and class names, one a line."""
+"""Lists that come with a data set: image ids, one a line, and what every list of class names must be."""
 
 from __future__ import annotations
 
 import os
 import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from pseudolabel.data.faults import Fault, stop
@@ -78,28 +80,33 @@ def no_list(split: str, folders: tuple[Path, ...], known: list[str]) -> InputErr
     return InputError(f"--split {split}: no such list in {places}, and no file of that name; {offer}")
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Read class names, one a line, in index order; ``background`` may stand first or be left out.
-
-    Returns:
-        The names, background first.
-
-    Raises:
-        DatasetError: A name stands twice, or there are none or too many.
-    """
-    names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
-    return checked_classes(path, names[1:] if names and names[0].lower() == "background" else names)
+def background_name(name: str) -> bool:
+    """Whether a name is the background's: ``background``, ``Background``, ``_background_``."""
+    return name.strip("_ ").casefold() == "background"
 
 
-def checked_classes(source: Path, names: list[str]) -> tuple[str, ...]:
+def checked_classes(source: Path, names: Iterable[str]) -> tuple[str, ...]:
     """Class names with background put first, once it is sure that each is different and that a label map can hold them.
 
+    Names that look the same are the same: they are brought into Unicode's composed form (NFC).
+
+    Args:
+        source: What to name in an error.
+        names: In index order from 1.
+
     Raises:
-        DatasetError: Naming ``source``.
+        DatasetError: They are not.
     """
-    twice = {name for name in names if names.count(name) > 1 or name == "background"}
+    names = [unicodedata.normalize("NFC", name) for name in names]
+    twice = {name for name in names if names.count(name) > 1 and not background_name(name)}
     if twice:
         raise DatasetError(f"{source}: class {min(twice)!r} stands twice; every class needs a name of its own")
+    place = next((place for place, name in enumerate(names, 1) if background_name(name)), None)
+    if place is not None:
+        raise DatasetError(
+            f"{source}: {names[place - 1]!r} is class {place}, but background is what belongs to no class, with index "
+            "0; put it first, leave it out, or give the class another name"
+        )
     if not 0 < len(names) <= MAX_CLASSES:
         raise DatasetError(f"{source} names {len(names)} classes; wanted 1 to {MAX_CLASSES}")
     return ("background", *names)

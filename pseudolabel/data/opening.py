@@ -8,9 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pseudolabel.data.faults import Fault, stop
+from pseudolabel.data.faults import Fault, passing_on, stop
+from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.data.layouts import coco, folder, synthetic, voc
-from pseudolabel.data.records import WEAK, Dataset
+from pseudolabel.data.records import WEAK, Dataset, MaskValues
 from pseudolabel.data.weak.labels import attach
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DatasetOptions
@@ -18,7 +19,8 @@ from pseudolabel.options import DatasetOptions
 LAYOUTS: Mapping[str, ModuleType] = {"voc": voc, "coco": coco, "folder": folder, "synthetic": synthetic}
 """The module that reads each layout."""
 
-_SPEC = ("dataset", "root", "split", "tag_source", "tags_file", *WEAK)
+_VALUES = ("mask_values", "ignore_value")
+_SPEC = ("dataset", "root", "split", "tag_source", "tags_file", *WEAK, *_VALUES)
 
 
 def open_dataset(options: DatasetOptions) -> Dataset:
@@ -28,6 +30,12 @@ def open_dataset(options: DatasetOptions) -> Dataset:
         DatasetError: Something of the layout is missing or inconsistent; the message names file and cause.
     """
     return load_dataset({name: getattr(options, name) for name in _SPEC if hasattr(options, name)})
+
+
+def restated(spec: Mapping[str, Any], options: object) -> dict[str, Any]:
+    """A stored ``spec()`` with what a stage's options say about the values in masks, if they say anything."""
+    given = {name: getattr(options, name) for name in _VALUES}
+    return {**spec, **given} if any(value is not None for value in given.values()) else dict(spec)
 
 
 def folder_of(spec: Mapping[str, Any], root: Path | None = None) -> Path:
@@ -55,7 +63,8 @@ def load_dataset(
     """Open a data set from a stored ``spec()``, perhaps another split of it, perhaps in another place.
 
     Args:
-        spec: ``dataset``, ``root``, ``split``, ``tag_source``, ``tags_file``, ``scribbles``, ``points``, ``boxes``.
+        spec: ``dataset``, ``root``, ``split``, ``tag_source``, ``tags_file``, ``scribbles``, ``points``, ``boxes``,
+            ``mask_values``, ``ignore_value``.
         split: List to use instead of the spec's.
         root: Folder to use instead of the spec's, also for weak labels and the CSV of tags that lie inside it.
         fault: Told of everything wrong with single images, which are then left out. The default raises the first.
@@ -90,7 +99,13 @@ def _load(
         folder.require_apart(place, places["scribbles"])
     # Without need of tags there is none of weak labels either: evaluation should not fail where they are gone.
     tags_only = "none" if source == "weak" else source
-    dataset: Dataset = LAYOUTS[name].load(place, split or spec["split"], tags_only, tags_file, fault)
+    values = _mask_values(spec)
+    stated = {} if values is None else {"values": values}
+    dataset: Dataset = LAYOUTS[name].load(place, split or spec["split"], tags_only, tags_file, fault, **stated)
+    dataset = replace(dataset, mask_values=values)
+    if dataset.tag_source == "masks" and not any(record.tags for record in dataset.records):
+        with passing_on(fault):
+            require_objects(dataset, [record for record in dataset.records if record.tags is not None])
     if not places or source == "none":
         return dataset
     if source == "weak":
@@ -141,6 +156,19 @@ def reopen_dataset(
         simulated={**stated, **found.simulated},
         gone=tuple(gone.values()),
     )
+
+
+def _mask_values(spec: Mapping[str, Any]) -> MaskValues | None:
+    """What is said about the values in mask files."""
+    named, ignored = (spec.get(name) for name in _VALUES)
+    if named is None and ignored is None:
+        return None
+    if spec["dataset"] == "coco":
+        raise InputError(
+            "--mask-values and --ignore-value are for masks that lie in files; --dataset coco draws its ground truth "
+            "from the annotations"
+        )
+    return MaskValues(tuple(named or ()), None if ignored is None else tuple(ignored))
 
 
 def _weak_places(spec: Mapping[str, Any], root: Path | None) -> dict[str, Path]:

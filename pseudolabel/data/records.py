@@ -46,6 +46,25 @@ class Record:
 
 
 @dataclass(frozen=True)
+class MaskValues:
+    """What the values in mask files mean, where the user says so.
+
+    Attributes:
+        named: Items ``VALUE=CLASS``. All other values but 0 and those ignored mean nothing; empty: values are indices.
+        ignored: Values of pixels that nothing is said about; None: 255, unless it stands for a class.
+    """
+
+    named: tuple[str, ...] = ()
+    ignored: tuple[int, ...] | None = None
+
+    @property
+    def stated(self) -> str:
+        """In words: ``255=lesion; ignored: 254``."""
+        ignored = () if self.ignored is None else (f"ignored: {', '.join(map(str, self.ignored))}",)
+        return "; ".join((*((", ".join(self.named),) if self.named else ()), *ignored))
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Records of one split, in list order.
 
@@ -64,6 +83,8 @@ class Dataset:
         strays: Complaints about weak labels of images that are not in the list, which are left out.
         gone: Weak labels, and the CSV of tags, that an artefact names and that are no longer there.
         mask_folders: Where the layout keeps ground truth, if one file an image.
+        mask_values: What the user says that the values in these files mean.
+        notes: What was left out in reading the labels that is no fault, one line each; ``data check`` shows them.
     """
 
     name: str
@@ -79,6 +100,8 @@ class Dataset:
     strays: tuple[str, ...] = field(default=(), repr=False)
     gone: tuple[Path, ...] = ()
     mask_folders: tuple[Path, ...] = ()
+    mask_values: MaskValues | None = None
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def oracle(self) -> tuple[str, ...]:
@@ -160,6 +183,10 @@ class Dataset:
         spec |= {kind: path.as_posix() for kind, path in self.weak.items()}
         if self.simulated:
             spec["simulated"] = {kind: dict(how) for kind, how in self.simulated.items()}
+        if self.mask_values is not None:
+            ignored = self.mask_values.ignored
+            spec["mask_values"] = list(self.mask_values.named) or None
+            spec["ignore_value"] = None if ignored is None else list(ignored)
         return spec
 
     def as_input(self) -> Input:

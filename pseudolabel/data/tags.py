@@ -1,32 +1,26 @@
-"""Image tags: which source they come from, the CSV table that every layout can read, and tags taken from masks."""
+"""Image tags: which source they come from, from names to class indices, and tags taken from masks."""
 
 from __future__ import annotations
 
 import csv
-import io
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 import numpy as np
 
 from pseudolabel.artefacts.atomic import partial_path, writing
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.lists import read_text, unsafe
+from pseudolabel.data.lists import background_name
 from pseudolabel.data.records import Dataset, Record
-from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.data.tag_tables import read_table, strange_name
+from pseudolabel.errors import InputError
 from pseudolabel.options.fields import nearest
 
 TABLE = "tags.csv"
 """Name of the tag table in a data set's own folder."""
-
-
-class Row(NamedTuple):
-    """One image's line in a tag table: where it stands, and the class names."""
-
-    where: str
-    names: tuple[str, ...]
 
 
 def choose_source(
@@ -62,40 +56,6 @@ def choose_source(
     return source, tags_file or root / TABLE
 
 
-def read_table(path: Path, fault: Fault = stop) -> dict[str, Row]:
-    """Read a table of image tags.
-
-    One image a line: its id, then its class names separated by ``;`` or in further columns. A first line that begins
-    with ``id`` is a heading. An image without names has no class in it.
-
-    Args:
-        path: UTF-8 CSV.
-        fault: Told of every unsafe or repeated id.
-
-    Raises:
-        DatasetError: The file cannot be read.
-    """
-    table: dict[str, Row] = {}
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
-    try:
-        for cells in reader:
-            where = f"{path}, line {reader.line_num}"
-            name = cells[0].strip() if cells else ""
-            if not any(cell.strip() for cell in cells) or (not table and name.lower() == "id"):
-                continue
-            if complaint := unsafe(name):
-                fault(f"{where}: id {name!r} {complaint}")
-            elif name in table:
-                first = table[name].where.rpartition(", ")[2]
-                fault(f"{where}: id {name!r} stands already on {first}; remove one of them")
-            else:
-                names = [word.strip() for cell in cells[1:] for word in cell.split(";")]
-                table[name] = Row(where, tuple(word for word in names if word))
-    except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-    return table
-
-
 def tag_indices(names: Iterable[str], classes: Sequence[str], where: str, fault: Fault = stop) -> tuple[int, ...]:
     """Class indices of some names, ascending, each once.
 
@@ -107,19 +67,20 @@ def tag_indices(names: Iterable[str], classes: Sequence[str], where: str, fault:
     """
     index = {name: number for number, name in enumerate(classes) if number}
     found = set()
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(unicodedata.normalize("NFC", name) for name in names):
         if name in index:
             found.add(index[name])
         else:
             known = list(index)
             offer = f"; known: {', '.join(known[:6])}{' ...' if len(known) > 6 else ''}"
-            fault(f"{where}: unknown class {name!r}{nearest(name, known) or offer}")
+            complaint = strange_name(name)
+            fault(f"{where}: {complaint or f'unknown class {name!r}{nearest(name, known) or offer}'}")
     return tuple(sorted(found))
 
 
 def label_of(name: str, classes: Sequence[str], where: str, fault: Fault = stop) -> int | None:
     """The class index of a name, 0 for the background's; None where ``fault`` was told that there is no such class."""
-    if name == classes[0]:
+    if background_name(name) and name not in classes[1:]:
         return 0
     found = tag_indices((name,), classes, where, fault)
     return found[0] if found else None
@@ -127,7 +88,7 @@ def label_of(name: str, classes: Sequence[str], where: str, fault: Fault = stop)
 
 def csv_tags(records: Iterable[Record], table: Path, classes: Sequence[str], fault: Fault = stop) -> list[Record]:
     """The records with the tags of a table; None where it does not name an image. All its rows are checked."""
-    rows = read_table(table, fault)
+    rows = read_table(table, fault).rows
     tags = {name: tag_indices(row.names, classes, row.where, fault) for name, row in rows.items()}
     return [replace(record, tags=tags.get(record.id)) for record in records]
 
@@ -141,7 +102,7 @@ def mask_tags(record: Record, read_mask: Callable[[Record], np.ndarray], fault: 
 
 
 def write_table(dataset: Dataset, file: TextIO) -> int:
-    """Write a data set's tags as the CSV that ``read_table`` reads.
+    """Write a data set's tags as the CSV that ``tag_tables.read_table`` reads.
 
     Returns:
         How many images it names; those that nobody tagged are left out.

@@ -125,6 +125,17 @@ class Scoring:
             self._parts[kind] = number + 1, total + counts
 
     @property
+    def absent(self) -> list[int]:
+        """Classes of which the ground truth has no pixel."""
+        true = self._tables[0][:-1].sum(axis=(1, 2))
+        return [label for label in range(1, len(self._classes)) if not true[label]]
+
+    @property
+    def predicts_nothing(self) -> bool:
+        """Whether no mask holds a pixel of a class."""
+        return not self._tables[0][:, 1:-1].any()
+
+    @property
     def worst(self) -> list[tuple[float, str]]:
         """mIoU and id of the images with the lowest one."""
         return heapq.nsmallest(self._options.worst, (row for row in self.images if not math.isnan(row[0])))

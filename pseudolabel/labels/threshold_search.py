@@ -12,7 +12,8 @@ import numpy as np
 from pseudolabel.artefacts import Input, MapsReader
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, Record, reopen_dataset
-from pseudolabel.data.ground_truth import complain
+from pseudolabel.data.ground_truth import complain, require_objects
+from pseudolabel.data.opening import restated
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels.assignment import Thresholds, assign
 from pseudolabel.labels.inputs import MapsTask
@@ -161,8 +162,6 @@ def sweep(options: SearchThresholdOptions, reader: MapsReader, progress: Progres
     counts = curve_counts(histogram)
     by_class = iou(counts)
     miou = class_mean(by_class)
-    if np.isnan(miou).all():
-        raise InputError(f"the masks of split {pairs.dataset.split} have no pixel to score: every label is 255")
     best = int(np.nanargmax(miou))
     value, final = np.full(len(classes), THRESHOLDS[best]), counts[best]
     fallback: list[str] = []
@@ -244,14 +243,15 @@ def open_pairs(options: SearchThresholdOptions, reader: MapsReader) -> Pairs:
 
     Raises:
         InputError: There is no image, or the data set has other classes.
-        DatasetError: An image is not in the data set.
+        DatasetError: An image is not in the data set, or no mask holds a class.
     """
-    dataset = reopen_dataset(reader.header.dataset, root=options.root)
+    dataset = reopen_dataset(restated(reader.header.dataset, options), root=options.root)
     dataset.require_classes(reader.header.classes, options.cams, masks=True)
     indices = [index for index, name in enumerate(reader.images.ids) if name not in reader.skipped]
     records = dataset.find([reader.images.ids[index] for index in indices], options.cams)
     if not records:
         raise InputError(f"{options.cams} holds no image that could be compared with masks")
+    require_objects(dataset, records)
     return Pairs(options, reader, dataset, indices, records)
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from pseudolabel.options.fields import is_optional, option, role_of
+from pseudolabel.options.fields import Meanings, PixelValues, is_optional, option, role_of
 
 DatasetName = Literal["voc", "coco", "folder", "synthetic"]
 TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks", "weak"]
@@ -82,7 +82,21 @@ class StageOptions(BaseModel):
         return {name: value for name, value in self.resolved().items() if role_of(type(self), name) == "option"}
 
 
-class DataOptions(BaseModel):
+class MaskValueOptions(Mixin):
+    """What the values in mask files mean, where they are not class indices with 255 ignored."""
+
+    mask_values: Meanings | None = option(
+        None,
+        "Classes of the values in the masks: VALUE=CLASS[,VALUE=CLASS...], such as 255=lesion; 0 is background, other "
+        "values are errors. none: values are class indices.",
+        panel="rare",
+    )
+    ignore_value: PixelValues | None = option(
+        None, "Values of ignored pixels in the masks. none: 255, unless it stands for a class.", panel="rare"
+    )
+
+
+class DataOptions(MaskValueOptions):
     """Which data set, which part of it, and where its tags come from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)

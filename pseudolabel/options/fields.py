@@ -31,6 +31,23 @@ def _pair(value: Any) -> Any:
     return parts
 
 
+def _meanings(value: Any) -> Any:
+    """``VALUE=CLASS`` items of a flag, a list, or the mapping that YAML may hold."""
+    if isinstance(value, Mapping):
+        value = [f"{key}={name}" for key, name in value.items()]
+    parts = _split_commas(value)
+    if not isinstance(parts, list | tuple):
+        return parts
+    found: dict[int, str] = {}
+    for part in parts:
+        number, _, name = (word.strip() for word in str(part).partition("="))
+        if not (number.isdecimal() and number.isascii() and int(number) <= 255 and name):
+            raise ValueError("wanted VALUE=CLASS[,VALUE=CLASS...] with values from 0 to 255, such as 255=lesion")
+        if found.setdefault(int(number), name) != name:
+            raise ValueError(f"value {int(number)} stands for two classes")
+    return [f"{number}={name}" for number, name in found.items()]
+
+
 def _as_integer(value: Any) -> Any:
     """Let ``"16"`` be 16 where only certain integers are allowed, as a flag must."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
@@ -41,6 +58,10 @@ Seconds = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=5, max_length=5), BeforeValidator(_split_commas)
 ]
 Names = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_split_commas)]
+Meanings = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_meanings)]
+PixelValues = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(min_length=1), BeforeValidator(_split_commas)
+]
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_as_integer)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_as_integer)]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, Mixin, StageOptions
+from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, MaskValueOptions, Mixin, StageOptions
 from pseudolabel.options.fields import Scales, Share, option, reads
 
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
@@ -110,7 +110,7 @@ class ImportCamsOptions(DatasetOptions):
     )
 
 
-class SearchThresholdOptions(LaterOptions):
+class SearchThresholdOptions(MaskValueOptions, LaterOptions):
     """Settings of ``search-threshold``."""
 
     cams: Path = reads("CAMs from make-cams or import-cams.")
@@ -161,7 +161,7 @@ class CrfOptions(Mixin):
     )
 
 
-class SearchCrfOptions(LaterOptions):
+class SearchCrfOptions(MaskValueOptions, LaterOptions):
     """Settings of ``search-crf``."""
 
     cams: Path = reads("CAMs, or soft labels from predict-masks.")
@@ -264,7 +264,7 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOp
     )
 
 
-class EvaluateMasksOptions(StageOptions):
+class EvaluateMasksOptions(MaskValueOptions, StageOptions):
     """Settings of ``evaluate-masks``."""
 
     masks: Path = reads("Folder of PNG masks, masks.h5, or the output folder of export-masks or predict-masks.")

@@ -30,7 +30,10 @@ from pseudolabel.options.settings import read_yaml, require_words
 
 _TOP = ("name", "out", "defaults", "stages")
 # What all later stages read from their input.
-_DATASET = ("dataset", "root", "split", "tag_source", "tags_file", "scribbles", "points", "boxes")
+_DATASET = (
+    "dataset", "root", "split", "tag_source", "tags_file", "scribbles", "points", "boxes",
+    "mask_values", "ignore_value",
+)  # fmt: skip
 _RESERVED = ("out", "overwrite")  # the pipeline's own business
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

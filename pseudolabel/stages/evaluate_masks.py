@@ -28,8 +28,9 @@ import numpy as np
 from pseudolabel.artefacts import Header, check_output, child_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, reopen_dataset
-from pseudolabel.data.ground_truth import complain, records_of
+from pseudolabel.data.ground_truth import complain, named, records_of, require_objects
 from pseudolabel.data.inputs import png_input
+from pseudolabel.data.opening import restated
 from pseudolabel.data.weak.supervision import Supervision, find_supervision
 from pseudolabel.errors import InputError
 from pseudolabel.evaluation.overlap import count_trained_on
@@ -82,6 +83,7 @@ def evaluate_masks(
         dataset = open_ground_truth(options, predictions)
         predictions = part_of(predictions, dataset, progress)
         records = records_of(dataset, predictions.places, predictions.skipped, options.masks)
+        require_objects(dataset, records)
         filtered = predictions.filterable and all(record.tags is not None for record in records)
         if predictions.skipped:
             progress.warn(f"{len(predictions.skipped)} images that an earlier stage has skipped are not scored")
@@ -105,6 +107,12 @@ def evaluate_masks(
                 scoring.add(counts)
                 advance(len(counts.ids))
         complain(f"{options.masks} does not fit the ground truth of split {dataset.split}", scoring.faults)
+        if scoring.predicts_nothing:
+            progress.warn(
+                f"no mask of {options.masks} holds a class, only background and 255, which is unlabelled; "
+                "if a value of theirs stands for a class, save them with its index"
+            )
+        warn_of_absent(scoring.absent, dataset, records, predictions, progress)
         facts = describe(options, predictions, dataset, records, scoring, supervision)
         if predictions.tag_filter == "none":  # with the tags they are meant as pseudo labels
             warn_of_training(facts["trained_on"], len(records), predictions, options, progress)
@@ -134,7 +142,7 @@ def open_ground_truth(options: EvaluateMasksOptions, predictions: Predictions) -
         raise InputError(f"{options.masks} does not say what it was made of{meant} pass {' and '.join(unsaid)}")
     if not predictions.filterable:
         spec |= {"tag_source": "none", "tags_file": None}
-    dataset = reopen_dataset(spec, split=options.split, root=options.root)
+    dataset = reopen_dataset(restated(spec, options), split=options.split, root=options.root)
     if header:
         dataset.require_classes(header.classes, options.masks, masks=True)
     return dataset
@@ -182,6 +190,34 @@ def warn_of_training(
             f"whether the network behind {options.masks} was trained on these images is not known: its checkpoint is "
             "not where it was, has learnt from another folder, or does not say from which images"
         )
+
+
+def warn_of_absent(
+    absent: Sequence[int], dataset: Dataset, records: Sequence[Record], predictions: Predictions, progress: Progress
+) -> None:
+    """Warn of classes that are tags of scored images, but of which the ground truth has no pixel.
+
+    Args:
+        absent: Classes without a pixel.
+        dataset: Which may have been opened without its tags, since scores need none; then they are looked up.
+        records: The images scored.
+        predictions: The masks, which may say where the tags are.
+        progress: Where to warn.
+    """
+    tags = {record.id: record.tags or () for record in records}
+    if absent and not any(tags.values()):
+        header = predictions.header
+        stated = dict(header.dataset) if header and header.dataset.get("dataset") == dataset.name else {}
+        source = {"tag_source": stated.get("tag_source", "auto"), "tags_file": stated.get("tags_file")}
+        try:
+            tagged = reopen_dataset({**stated, **dataset.spec(), **source})
+        except InputError:
+            return  # there are no tags to compare with
+        tags = {record.id: record.tags or () for record in tagged.records if record.id in tags}
+    counts = {label: sum(label in found for found in tags.values()) for label in absent}
+    never = [f"{dataset.classes[label]} (tag of {count})" for label, count in counts.items() if count]
+    if never:
+        progress.warn(f"the ground truth has no pixel of classes that are tags of its images: {named(never)}")
 
 
 def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -272,6 +308,7 @@ def make_protocol(
         "tag_filtered_by": source if filtered else None,
         "predicted_255": options.ignored,
         "true_255": "never counted",
+        **({"mask_values": dataset.mask_values.stated} if dataset.mask_values else {}),
         "absent_classes": "not in any mean",
         "boundary_distance": options.boundary and f"{options.boundary:g} of the diagonal",
         "interval": describe_interval(len(records)),

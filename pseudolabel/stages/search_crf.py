@@ -26,7 +26,8 @@ from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.journal import Journal
 from pseudolabel.artefacts.writer import begin
 from pseudolabel.data import Dataset, Record, reopen_dataset
-from pseudolabel.data.ground_truth import complain
+from pseudolabel.data.ground_truth import complain, require_objects
+from pseudolabel.data.opening import restated
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels.crf_search import Task, Trial, Verdict, as_options, draw_trials, in_words, judge, trial_arrays
@@ -59,7 +60,7 @@ def search_crf(options: SearchCrfOptions, progress: Progress = Progress()) -> di
     check_output(options.out, overwrite=options.overwrite)
     trials = draw_trials(options.trials, options.seed)
     with open_maps(options.cams, options.threshold, "cams", "soft-labels") as source:
-        dataset = reopen_dataset(source.header.dataset, root=options.root)
+        dataset = reopen_dataset(restated(source.header.dataset, options), root=options.root)
         records = choose_images(options, source, dataset)
         if options.method == "oracle":
             check_masks(options, source, dataset, records)
@@ -107,24 +108,22 @@ def check_masks(options: SearchCrfOptions, source: MapsInput, dataset: Dataset, 
     """Read every mask once, so that a missing one is found before the long work.
 
     Raises:
-        InputError: The data set has other classes than the maps, or no pixel of the masks counts.
-        DatasetError: Masks are missing, unreadable or of another size than the maps.
+        InputError: The data set has other classes than the maps.
+        DatasetError: Masks are missing, unreadable or of another size than the maps, or hold no class.
     """
     dataset.require_classes(source.header.classes, options.cams, masks=True)
-    faults, counts = [], False
+    faults = []
     for image, record in records.items():
         try:
             truth, wanted = dataset.read_mask(record), source.reader.size(image)
         except DatasetError as error:
             faults.append(str(error))
             continue
-        counts |= bool((truth != IGNORE).any())
         if truth.shape != wanted:
             sizes = [f"{width} x {height}" for height, width in (wanted, truth.shape)]
             faults.append(f"the maps of {record.id!r} are for {sizes[0]} pixels, its ground truth has {sizes[1]}")
     complain(f"{options.cams} does not fit the masks of split {dataset.split}", faults)
-    if not counts:
-        raise InputError(f"the masks of split {dataset.split} have no pixel to score: every label is 255")
+    require_objects(dataset, records.values())
 
 
 def make_header(options: SearchCrfOptions, source: MapsInput, dataset: Dataset, images: int) -> Header:

@@ -18,7 +18,7 @@ from torch import Tensor
 from pseudolabel.artefacts import Header, Input, check_output
 from pseudolabel.artefacts.header import CostMeter, path_from
 from pseudolabel.data import Dataset, Record, open_dataset
-from pseudolabel.data.ground_truth import ground_truth_input
+from pseudolabel.data.ground_truth import ground_truth_input, require_objects
 from pseudolabel.data.weak.labels import check_size
 from pseudolabel.data.weak.supervision import (
     annotation_hours,
@@ -78,6 +78,7 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
     dataset = open_dataset(options)
     masked = masked_ids(options, dataset)
     require_labels(dataset, masked)
+    require_objects(dataset, [record for record in dataset.records if record.id in masked and record.tags != ()])
     if options.on_error == "stop":  # now, not when a training of hours comes to it
         for record in dataset.records:
             check_size(record)

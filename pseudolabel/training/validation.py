@@ -13,6 +13,7 @@ from torch import Tensor
 from pseudolabel.artefacts import Header
 from pseudolabel.data import Dataset, Record, load_dataset, read_image
 from pseudolabel.data.augmentation import resized
+from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.errors import DatasetError
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
@@ -37,18 +38,21 @@ def validation_records(
         tagged: Whether the images need tags.
 
     Raises:
-        DatasetError: There are none, one has no tags, or the first has no mask: the others' are read when needed.
+        DatasetError: There are none, one has no tags, or the first has no mask (the others' are read when needed), or
+            no class is in any of their masks.
     """
     if options.validate_on is None:
         return []
     name = options.validate_on
-    records = held_out if name == "held-out" else load_dataset(dataset.spec(), split=name).records
+    source = dataset if name == "held-out" else load_dataset(dataset.spec(), split=name)
+    records = held_out if name == "held-out" else source.records
     untagged = [record.id for record in records if record.tags is None] if tagged else []
     if untagged or not records:
         found = f"{len(untagged)} images without tags (first: {untagged[0]})" if untagged else "no images"
         needed = "tags and masks" if tagged else "masks"
         raise DatasetError(f"--validate-on {name} has {found}; name a split whose images have {needed}, or none")
-    dataset.read_mask(records[0])
+    source.read_mask(records[0])
+    require_objects(source, records)
     return list(records)
 
 

@@ -68,7 +68,8 @@ def spoil(root: Path) -> list[str]:
         "JPEGImages/scene_00005.jpg is no JPEG, PNG, WebP or TIFF image (it begins with b'a text'); "
         "replace or remove it",
         f"SegmentationClass/scene_00006.png is 7 x 5 pixels, its image {size}",
-        "SegmentationClass/scene_00007.png holds label 77; wanted 0 to 5, or 255 for ignore",
+        "SegmentationClass/scene_00007.png holds label 77; wanted 0 to 5, or 255 for ignore; "
+        "--mask-values and --ignore-value say what other values mean",
         "SegmentationClass/scene_00008.png is an RGB picture; wanted class indices: an 8-bit palette or grey PNG",
     ]
 
@@ -77,14 +78,22 @@ def test_a_sound_data_set(root: Path) -> None:
     dataset = load_dataset({"dataset": "voc", "root": root, "split": "train"})
     names, tagged = dataset.classes[1:], [record.tags or () for record in dataset.records]
     assert sum(map(len, tagged)) >= 8
+    images_of = {name: sum(label in tags for tags in tagged) for label, name in enumerate(names, start=1)}
+    values = {label: count for label, count in enumerate(images_of.values(), start=1) if count}
     assert check(root) == {
         "root": str(root),
         "split": "train",
         "classes": 5,
         "images": 8,
         "tagged": 8,
-        "images_of": {name: sum(label in tags for tags in tagged) for label, name in enumerate(names, start=1)},
+        "images_of": images_of,
         "masks": 8,
+        "masks_of": {"background": 8} | images_of,
+        "mask_values": {
+            str(label): {"means": dataset.classes[label], "images": count} for label, count in ({0: 8} | values).items()
+        }
+        | {"255": {"means": "ignored", "images": 8}},
+        "left_out": {"masks": {"of images outside the list": 4}},
         "tag_source": "xml",
         "oracle": [],
         "problems": [],

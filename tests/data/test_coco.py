@@ -90,6 +90,21 @@ def test_categories_are_numbered_without_gaps_in_the_order_of_their_ids(tmp_path
     assert (dataset.split, dataset.tag_source, dataset.oracle) == ("train2014", "instances", ())
 
 
+@pytest.mark.parametrize("name", ["background", "_background_", "Background"])
+def test_a_category_called_background_is_the_background(tmp_path: Path, content: dict[str, Any], name: str) -> None:
+    make(tmp_path, CONTENT)
+    plain = load(tmp_path)
+    content["categories"].append({"id": 5, "name": name})
+    make(tmp_path, content)
+    dataset = load(tmp_path)
+    assert (dataset.classes, category_ids(dataset), dataset.records) == (plain.classes, (3, 18, 90), plain.records)
+    np.testing.assert_array_equal(dataset.read_mask(dataset.records[0]), DRAWN)
+    content["annotations"].append({"id": 5, "image_id": 8, "category_id": 5, "segmentation": [SQUARE]})
+    make(tmp_path, content)
+    assert load(tmp_path).records[2].tags == ()
+    assert not load(tmp_path).read_mask(dataset.records[2]).any()
+
+
 def test_small_instances_lie_on_large_ones_and_all_on_crowds(tmp_path: Path) -> None:
     make(tmp_path, CONTENT)
     dataset = load(tmp_path)

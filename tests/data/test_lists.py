@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.data.lists import find_list, index_images, no_image, read_classes, read_ids, unsafe
+from pseudolabel.data.class_lists import read_classes
+from pseudolabel.data.lists import find_list, index_images, no_image, read_ids, unsafe
 from pseudolabel.data.records import Dataset, Record
-from pseudolabel.data.tags import read_table, save_table, tag_indices, write_table
+from pseudolabel.data.tag_tables import read_table
+from pseudolabel.data.tags import save_table, tag_indices, write_table
 from pseudolabel.errors import DatasetError, PseudolabelError
 
 
@@ -123,7 +125,11 @@ def test_classes(tmp_path: Path) -> None:
     ("text", "wanted"),
     [
         ("cat\ndog\ncat\n", ": class 'cat' stands twice; every class needs a name of its own"),
-        ("cat\nbackground\n", ": class 'background' stands twice; every class needs a name of its own"),
+        (
+            "cat\nbackground\n",
+            ": 'background' is class 2, but background is what belongs to no class, with index 0; "
+            "put it first, leave it out, or give the class another name",
+        ),
         ("", " names 0 classes; wanted 1 to 254"),
         ("background\n", " names 0 classes; wanted 1 to 254"),
         ("\n".join(map(str, range(255))), " names 255 classes; wanted 1 to 254"),
@@ -139,7 +145,7 @@ def test_classes_are_refused(tmp_path: Path, text: str, wanted: str) -> None:
 
 def table(tmp_path: Path, text: str) -> dict[str, tuple[str, ...]]:
     (tmp_path / "tags.csv").write_bytes(text.encode())
-    return {name: row.names for name, row in read_table(tmp_path / "tags.csv").items()}
+    return {name: row.names for name, row in read_table(tmp_path / "tags.csv").rows.items()}
 
 
 def test_a_tag_table_may_use_columns_or_semicolons(tmp_path: Path) -> None:

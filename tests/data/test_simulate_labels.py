@@ -22,6 +22,7 @@ from pseudolabel.data.shapes import Box, Point
 from pseudolabel.data.simulate.labels import Truth, find_objects, simulate_boxes, simulate_points, simulate_scribbles
 from pseudolabel.data.simulate.strokes import depth_of, jittered_box, middle_point, stroke
 from pseudolabel.data.weak.labels import WeakLabels, load_weak_labels
+from pseudolabel.errors import DatasetError
 from pseudolabel.export.weak_labels import labels_picture
 from pseudolabel.options import SimulateBoxesOptions, SimulatePointsOptions, SimulateScribblesOptions
 from tests.helpers.voc import CLASSES, array, save, write_voc
@@ -324,6 +325,18 @@ def test_a_picture_shows_every_kind_of_label_even_background() -> None:
     assert (column[[black[0] - 1, black[-1] + 1]] == 255).all()
     only_boxes = WeakLabels(np.full((60, 80), 255, dtype=np.uint8), (), weak.boxes)
     assert isinstance(labels_picture(photograph, only_boxes, CLASSES, "a"), Image.Image)
+
+
+def test_masks_without_a_class_are_no_source(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "voc", {"a": array([[0, 1, 1]])})
+    save(root / "SegmentationClass/a.png", array([[0, 255, 255]]))
+    with pytest.raises(DatasetError) as caught:
+        simulate("scribbles", root, tmp_path / "s")
+    assert str(caught.value) == (
+        f"the ground truth of split val of {root} holds background and ignored pixels and no class in 1 images; "
+        "if 255 stands for a class in its masks, pass --mask-values 255=CLASS"
+    )
+    assert simulate("points", root, tmp_path / "p", mask_values=("255=cat",))["marks"] == 2
 
 
 def test_real_photographs_get_strokes_inside_their_objects(voc_mini: Path, tmp_path: Path) -> None:

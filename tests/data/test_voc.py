@@ -128,7 +128,7 @@ def test_own_classes_replace_vocs(root: Path) -> None:
     dataset = load(root)
     assert dataset.classes == ("background", "dog", "cat")
     assert dataset.records[0].tags == (1, 2)
-    with pytest.raises(DatasetError, match=r"a\.png holds label 8; wanted 0 to 2, or 255 for ignore$"):
+    with pytest.raises(DatasetError, match=r"a\.png holds label 8; wanted 0 to 2, or 255 for ignore; --mask-values"):
         dataset.read_mask(dataset.records[0])
 
 
@@ -152,7 +152,9 @@ def test_tags_from_masks_are_an_oracle_and_must_be_asked_for(root: Path) -> None
     assert dataset.oracle == ("image tags read from pixel masks",)
     mask(root, "a", [[0, 21, 8]])
     assert (
-        refusal(root, tag_source="masks") == "SegmentationClass/a.png holds label 21; wanted 0 to 20, or 255 for ignore"
+        refusal(root, tag_source="masks")
+        == "SegmentationClass/a.png holds label 21; wanted 0 to 20, or 255 for ignore; "
+        "--mask-values and --ignore-value say what other values mean"
     )
 
 

@@ -384,17 +384,80 @@ def test_tags_that_nobody_knows_cannot_filter(tmp_path: Path, root: Path) -> Non
 
 
 def test_a_class_whose_map_is_not_stored_can_be_all_that_the_tags_leave(tmp_path: Path) -> None:
-    root = write_voc(tmp_path / "voc", {"a": array([[0, 0]])})
+    root = write_voc(tmp_path / "voc", {"a": array([[0, 0]]), "b": array([[1, 1]])})
     soft = write_artefact_of_maps(
         tmp_path / "soft.h5",
         "soft-labels",
         root,
-        {"a": {1: np.ones((1, 2))}},
-        {"a": (1, 2)},
+        {name: {1: np.ones((1, 2))} for name in "ab"},
+        dict.fromkeys("ab", (1, 2)),
         protocol={"tag_filter": "none"},
     )
     found = evaluate(soft)
-    assert (found["miou"], found["tag_filtered"]["miou"]) == (0, 1)
+    assert (found["miou"], found["tag_filtered"]["miou"]) == (0.25, 1)
+
+
+def test_classes_that_are_tags_and_in_no_mask_are_named(tmp_path: Path, root: Path) -> None:
+    masks = folder_of(tmp_path / "masks")
+    for name in "ab":
+        save(root / f"SegmentationClass/{name}.png", array([[0, 1, 255]]))
+        save(masks / f"{name}.png", array([[0, 1, 2]]))
+    progress = Noticing()
+    evaluate_masks(EvaluateMasksOptions(masks=masks, dataset="voc", root=root, split="val"), progress)
+    assert progress.warnings == ["the ground truth has no pixel of classes that are tags of its images: dog (tag of 1)"]
+    (root / "Annotations/b.xml").write_text("no annotation")  # tags that cannot be read are no reason not to score
+    progress = Noticing()
+    evaluate_masks(EvaluateMasksOptions(masks=masks, dataset="voc", root=root, split="val", overwrite=True), progress)
+    assert progress.warnings == []
+
+
+def test_masks_that_hold_no_class_are_scored_with_a_warning(tmp_path: Path, root: Path) -> None:
+    masks = folder_of(
+        tmp_path / "masks", {name: (np.where(truth % 255, 255, 0)).astype(np.uint8) for name, truth in TRUTH.items()}
+    )
+    progress = Noticing()
+    found = evaluate_masks(EvaluateMasksOptions(masks=masks, dataset="voc", root=root, split="val"), progress)
+    assert found["iou"]["cat"] == 0
+    assert progress.warnings == [
+        f"no mask of {masks} holds a class, only background and 255, which is unlabelled; "
+        "if a value of theirs stands for a class, save them with its index"
+    ]
+
+
+def zeros_and_255(tmp_path: Path) -> tuple[Path, Path]:
+    """The root of a data set whose one class is saved as 255, and perfect masks of it."""
+    root = write_voc(tmp_path / "voc", {"a": array([[0, 1, 1]]), "b": array([[0, 0, 1]])})
+    (root / "classes.txt").write_text("cat")
+    for name in "ab":
+        path = root / f"SegmentationClass/{name}.png"
+        save(path, np.asarray(Image.open(path)) * np.uint8(255))
+    return root, folder_of(tmp_path / "masks", {"a": array([[0, 1, 1]]), "b": array([[0, 0, 1]])})
+
+
+def test_ground_truth_without_a_class_is_refused(tmp_path: Path) -> None:
+    root, masks = zeros_and_255(tmp_path)
+    said = "the ground truth of split val of {} holds background and ignored pixels and no class in 2 images; if "
+    assert refusal(masks, root) == said.format(root) + (
+        "255 stands for a class in its masks, pass --mask-values 255=cat"
+    )
+    for name in "ab":
+        save(root / f"SegmentationClass/{name}.png", array([[0, 0, 0]]))
+    assert refusal(masks, root) == said.format(root).replace(" and ignored pixels", "") + (
+        "VALUE stands for a class in its masks, pass --mask-values VALUE=cat"
+    )
+
+
+def test_the_values_in_masks_are_what_the_user_says(tmp_path: Path) -> None:
+    root, masks = zeros_and_255(tmp_path)
+    found = evaluate(masks, root, mask_values="255=cat")
+    assert found["iou"] == {"background": 1, "cat": 1}
+    assert read_header(masks / "scores.h5").dataset["mask_values"] == ["255=cat"]
+    assert found["protocol"]["mask_values"] == "255=cat"
+    wrong = folder_of(tmp_path / "wrong", {"a": array([[0, 0, 0]]), "b": array([[0, 0, 0]])})
+    assert evaluate(wrong, root, mask_values="255=cat")["iou"] == {"background": 0.5, "cat": 0}
+    assert refusal(masks, root, mask_values="255=cta", overwrite=True) == (
+        "--mask-values 255=cta: no such class (did you mean 'cat'?); known: background, cat"
+    )
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:

@@ -340,7 +340,8 @@ def test_masks_that_do_not_fit_or_say_nothing_are_errors(
     for path in masks:
         Image.fromarray(np.full_like(np.array(Image.open(path)), 255)).save(path)
     assert refusal(inputs, out, method="oracle", root=root) == (
-        "the masks of split train have no pixel to score: every label is 255"
+        f"the ground truth of split train of {root} holds ignored pixels and no class in 4 images; "
+        "if 255 stands for a class in its masks, pass --mask-values 255=CLASS"
     )
     Image.fromarray(np.zeros((3, 5), np.uint8)).save(masks[0])
     assert ", its ground truth has 5 x 3" in refusal(inputs, out, method="oracle", root=root)

@@ -296,7 +296,10 @@ def test_masks_that_do_not_fit_the_maps_are_errors(cams: Path, root: Path) -> No
 def test_masks_without_a_pixel_that_counts_are_an_error(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc", dict.fromkeys(TRUTH, np.full(SHAPE, 255, dtype=np.uint8)), split="train")
     cams = write(tmp_path / "cams.h5", root)
-    assert refusal(cams, method="sweep") == "the masks of split train have no pixel to score: every label is 255"
+    assert refusal(cams, method="sweep") == (
+        f"the ground truth of split train of {root} holds ignored pixels and no class in 6 images; "
+        "if 255 stands for a class in its masks, pass --mask-values 255=CLASS"
+    )
 
 
 def test_the_data_set_may_have_moved(cams: Path, root: Path) -> None:

@@ -304,6 +304,20 @@ def test_images_and_sets_without_labels_are_refused(scribble_options, synthetic_
     )
 
 
+def test_masks_that_hold_no_class_teach_nothing_and_score_nothing(scribble_options, synthetic_root, tmp_path):
+    root = shutil.copytree(synthetic_root, tmp_path / "data")
+    for path in (root / "SegmentationClass").iterdir():
+        mask = np.array(Image.open(path))
+        write_mask(path, np.where(mask % 255, 255, 0).astype(np.uint8))
+    said = (
+        f"the ground truth of split {{}} of {root} holds background and ignored pixels and no class in {{}} images; if "
+    )
+    mend = "255 stands for a class in its masks, pass --mask-values 255=CLASS"
+    masks = {"root": root, "supervision": "masks", "scribbles": None}
+    refused(DatasetError, scribble_options(**masks), said.format("train", 8) + mend)
+    refused(DatasetError, scribble_options(root=root, validate_on="val"), said.format("val", 4) + mend)
+
+
 def test_a_scribble_of_another_size_is_refused_before_the_training(scribble_options, weak_folders, tmp_path):
     """Also where the training would never come to it."""
     wrong = tmp_path / "wrong"

@@ -6,7 +6,8 @@ ids, which are then looked for in every ``instances_*.json``; else a piece of th
 ``images`` or the root.
 
 Categories are numbered from 1 without gaps in the order of their ids (80 of them in COCO); their names come from the
-file. The classes of all annotations of an image are its tags, crowd regions included, for there the class does occur.
+file; one named background is the background. The classes of all annotations of an image are its tags, crowd regions
+included, for there the class does occur.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.instances import Instance, InstanceMasks, read_shape
 from pseudolabel.data.json_files import entries, parse_json, record_id
-from pseudolabel.data.lists import checked_classes, find_list, no_list, read_ids, unsafe
+from pseudolabel.data.lists import background_name, checked_classes, find_list, no_list, read_ids, unsafe
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tags import choose_source, csv_tags, mask_tags
 from pseudolabel.errors import DatasetError, InputError
@@ -112,10 +113,13 @@ def _read_instances(
     """Class names, ground truth and records of one annotation file: of all images, or of those still ``missing``."""
     content = parse_json(path)
     categories = sorted(entries(path, content, "categories", {"id": int, "name": str}, stop), key=itemgetter("id"))
+    ids = [item["id"] for item in categories]
+    background = [item["id"] for item in categories if background_name(item["name"])]
+    categories = [item for item in categories if item["id"] not in background]
     classes = checked_classes(path, [item["name"] for item in categories])
-    label_of = {item["id"]: label for label, item in enumerate(categories, 1)}
-    if len(label_of) < len(categories):
+    if len(set(ids)) < len(ids):
         raise DatasetError(f"{path}: two categories have the same id; wanted one id a category")
+    label_of = dict.fromkeys(background, 0) | {item["id"]: label for label, item in enumerate(categories, 1)}
     images = _index_photographs(path, root, content, missing, fault)
     instances: dict[int, list[Instance]] = {number: [] for number in images}
     tags: dict[int, set[int]] = {number: set() for number in images}
@@ -128,7 +132,7 @@ def _read_instances(
         elif category not in label_of:
             fault(f"{path}: an annotation of image {number} has category_id {category}, which no category has")
         elif number in images:
-            tags[number].add(label_of[category])
+            tags[number] |= {label_of[category]} - {0}
             with passing_on(fault):
                 where = f"{path}: annotation {item.get('id', '?')} of image {number}"
                 if shape := read_shape(item["segmentation"], images[number][1], where):

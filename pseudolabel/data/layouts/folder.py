@@ -2,40 +2,50 @@
 
 Images lie anywhere below ``images``, or below the root where there is no such folder; an id is the path without its
 ending. Tags come from ``tags.csv`` or the table given, else from the folders, of which the first one names the class.
-``classes.txt`` names the classes in index order; without it they are those of all tags, sorted. Masks, where there are
-any, are ``masks/ID.png``.
+``classes.txt`` (or labelme's or CVAT's file) names the classes in index order; without it they are those of all tags,
+sorted. Masks, where there are any, are ``masks/ID.png``.
 
-A split is ``SPLIT.txt`` in the root or a path to any list. ``all`` is every image, and so is the default ``train``
-where the root holds no list at all.
+A split is ``SPLIT.txt`` in the root, a path to any list, or, where all images lie in folders called ``train``, ``val``
+and the like, such a folder; the folder in it names the class. ``all`` is every image, and so is the default ``train``
+where there are neither lists nor such folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
+from pseudolabel.data.class_lists import FILES, class_file, read_classes
 from pseudolabel.data.faults import Fault, stop
-from pseudolabel.data.ground_truth import read_mask_file
+from pseudolabel.data.layouts.folder_names import Folders, label_maps, read_folders
 from pseudolabel.data.lists import (
+    background_name,
     checked_classes,
     find_list,
     index_images,
     no_image,
     no_list,
-    read_classes,
     read_ids,
 )
-from pseudolabel.data.records import Dataset, Record
-from pseudolabel.data.tags import TABLE, Row, choose_source, mask_tags, read_table, tag_indices
+from pseudolabel.data.mask_files import mask_reader
+from pseudolabel.data.records import Dataset, MaskValues, Record
+from pseudolabel.data.tag_tables import Row, TagTable, plain_names, read_table
+from pseudolabel.data.tags import TABLE, choose_source, mask_tags, tag_indices
 from pseudolabel.errors import DatasetError, InputError
 
 _MASKS = "masks"
-_CLASSES = "classes.txt"
 
 
-def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault: Fault = stop) -> Dataset:
+def load(
+    root: Path,
+    split: str,
+    tag_source: str,
+    tags_file: Path | None,
+    fault: Fault = stop,
+    values: MaskValues | None = None,
+) -> Dataset:
     """Open one split.
 
     Args:
@@ -44,6 +54,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         tag_source: ``auto``, ``csv``, ``folders`` or ``masks``.
         tags_file: CSV of tags.
         fault: Told of everything wrong with single images; what it concerns is left out.
+        values: What the values in masks mean, where the user says so.
 
     Raises:
         DatasetError: There are no images, or ``fault`` raised.
@@ -55,10 +66,16 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         raise DatasetError(f"{folder} holds no image; wanted JPEG, PNG, WebP or TIFF files")
     weak = ("csv", "folders") if (root / TABLE).is_file() else ("folders", "csv")
     source, table = choose_source("folder", root, tag_source, tags_file, (*weak, "masks"))
-    rows = _rows(images, folder, source, table, fault)
-    classes = _classes(root, rows, source)
-    tags = {name: tag_indices(row.names, classes, row.where, fault) for name, row in rows.items()}
-    ids, split = _ids(root, split, images, fault)
+    images = _without_label_maps(images, root, folder, fault)
+    names = class_file(root)
+    listed = () if names is None else read_classes(names)
+    folders = read_folders(images, listed)
+    found = _table(images, folder, folders, source, table, fault)
+    if table is not None and not listed:
+        found = found._replace(rows=plain_names(found.rows, fault, root / FILES[0]))
+    classes = listed or _classes(root, found, source)
+    tags = {name: tag_indices(row.names, classes, row.where, fault) for name, row in found.rows.items()}
+    ids, split = _ids(root, split, images, folders.splits, fault)
     records = []
     for name in ids:
         if name in images:
@@ -66,12 +83,22 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
             records.append(Record(name, images[name], tags.get(name), mask if mask.is_file() else None))
         else:
             fault(no_image(name, folder))
-    read_mask = partial(read_mask_file, classes=len(classes) - 1)
+    read_mask = mask_reader(classes, values)
     if source == "masks":
         records = [replace(item, tags=mask_tags(item, read_mask, fault)) if item.mask else item for item in records]
     tags_file = tags_file.resolve() if tags_file else None
-    masks = (root / _MASKS,)
-    return Dataset("folder", root, split, classes, tuple(records), source, read_mask, tags_file, mask_folders=masks)
+    return Dataset(
+        "folder",
+        root,
+        split,
+        classes,
+        tuple(records),
+        source,
+        read_mask,
+        tags_file,
+        mask_folders=(root / _MASKS,),
+        notes=found.notes,
+    )
 
 
 def require_apart(root: Path, scribbles: Path) -> None:
@@ -97,34 +124,59 @@ def _photographs(root: Path) -> Path:
     return root / "images" if (root / "images").is_dir() else root
 
 
-def _rows(images: Mapping[str, Path], folder: Path, source: str, table: Path | None, fault: Fault) -> dict[str, Row]:
+def _without_label_maps(images: dict[str, Path], root: Path, folder: Path, fault: Fault) -> dict[str, Path]:
+    """The photographs without the label maps among them, of which ``fault`` is told."""
+    labels = label_maps(images)
+    if labels:
+        first = images[labels[0]].relative_to(folder)
+        fault(
+            f"{folder}: {len(labels)} label maps lie among the photographs (first: {first}); put photographs below "
+            f"{root / 'images'} and label maps below {root / _MASKS}, under the same names, such as "
+            f"images/train/a.jpg and {_MASKS}/train/a.png"
+            + ("; or is it --dataset voc?" if (root / "JPEGImages").is_dir() else "")
+        )
+    return {name: path for name, path in images.items() if name not in set(labels)}
+
+
+def _table(
+    images: Mapping[str, Path], folder: Path, folders: Folders, source: str, table: Path | None, fault: Fault
+) -> TagTable:
     """Class names by image id, as the table or the folders give them."""
     if table is not None:
-        rows = read_table(table, fault)
-        for name in [name for name in rows if name not in images]:
-            fault(f"{rows.pop(name).where}: {no_image(name, folder)}")
-        return rows
-    if source == "folders":
-        first = {name: name.partition("/")[0] for name in images if "/" in name}
-        return {name: Row(str(folder / label), (label,)) for name, label in first.items()}
-    return {}
+        found = read_table(table, fault)
+        for name in [name for name in found.rows if name not in images]:
+            fault(f"{found.rows.pop(name).where}: {no_image(name, folder)}")
+        return found
+    if source != "folders":
+        return TagTable({})
+    if folders.complaint:
+        fault(f"{folder}: {folders.complaint}")
+    rows = {
+        name: Row(str(folder / name.partition(f"{label}/")[0] / label), () if background_name(label) else (label,))
+        for name, label in folders.classes.items()
+    }
+    return TagTable(rows, (), (f"{folder}: {folders.note}",) if folders.note else ())
 
 
-def _classes(root: Path, rows: Mapping[str, Row], source: str) -> tuple[str, ...]:
-    if (root / _CLASSES).is_file():
-        return read_classes(root / _CLASSES)
+def _classes(root: Path, table: TagTable, source: str) -> tuple[str, ...]:
+    """The classes where no list names them."""
     if source == "masks":
-        raise InputError(f"--tag-source masks needs {root / _CLASSES}, which names the labels in the masks")
-    names = sorted({name for row in rows.values() for name in row.names})
+        raise InputError(f"--tag-source masks needs {root / FILES[0]}, which names the labels in the masks")
+    words = {name for row in table.rows.values() for name in row.names}.union(table.columns)
+    names = sorted({unicodedata.normalize("NFC", word) for word in words})  # as some systems do not write file names
     return checked_classes(root, names) if names else ("background",)
 
 
-def _ids(root: Path, split: str, images: Mapping[str, Path], fault: Fault) -> tuple[list[str], str]:
+def _ids(
+    root: Path, split: str, images: Mapping[str, Path], folders: Collection[str], fault: Fault
+) -> tuple[list[str], str]:
     """The ids of a split, and its name for later stages."""
-    found = find_list(split, (root,)) if split != "classes" else None
+    found = find_list(split, (root,)) if f"{split}.txt" not in FILES else None
     if found is not None:
         return read_ids(found[0], fault), found[1]
-    known = sorted(path.stem for path in root.glob("*.txt") if path.name != _CLASSES)
+    known = sorted({path.stem for path in root.glob("*.txt") if path.name not in FILES} | set(folders))
+    if split in folders:
+        return [name for name in images if name.startswith(f"{split}/")], split
     if split == "all" or (split == "train" and not known):
         return list(images), split
     raise no_list(split, (root,), [*known, "all"] if known else ["train", "all"])

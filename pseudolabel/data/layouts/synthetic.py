@@ -19,7 +19,7 @@ from pseudolabel.data.faults import Fault, stop
 from pseudolabel.data.layouts import voc
 from pseudolabel.data.layouts.synthetic_scenes import CLASSES, draw_scene
 from pseudolabel.data.palette import write_mask
-from pseudolabel.data.records import Dataset
+from pseudolabel.data.records import Dataset, MaskValues
 from pseudolabel.data.weak.boxes import annotation_text
 from pseudolabel.options import SynthOptions
 from pseudolabel.runtime.progress import Progress
@@ -27,7 +27,14 @@ from pseudolabel.runtime.progress import Progress
 _SHAPES = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.75))  # square, landscape, portrait: shares of the long side
 
 
-def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault: Fault = stop) -> Dataset:
+def load(
+    root: Path,
+    split: str,
+    tag_source: str,
+    tags_file: Path | None,
+    fault: Fault = stop,
+    values: MaskValues | None = None,
+) -> Dataset:
     """Open one split, ``train`` or ``val``; make the data set first where the folder is missing or empty.
 
     Args:
@@ -36,6 +43,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         tag_source: As of ``voc``.
         tags_file: As of ``voc``.
         fault: As of ``voc``.
+        values: As of ``voc``.
 
     Raises:
         DatasetError: As ``voc.load``.
@@ -43,7 +51,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     """
     if is_vacant(root):
         synth(SynthOptions(out=root))
-    return replace(voc.load(root, split, tag_source, tags_file, fault), name="synthetic")
+    return replace(voc.load(root, split, tag_source, tags_file, fault, values), name="synthetic")
 
 
 def synth(options: SynthOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state

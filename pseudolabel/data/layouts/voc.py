@@ -1,21 +1,22 @@
 """The PASCAL VOC layout: ``JPEGImages``, ``Annotations``, ``SegmentationClass`` and ``ImageSets``.
 
-Any ids and image formats; ids may hold folders. ``classes.txt`` in the root replaces VOC's 20 class names. A split is
-``ImageSets/Segmentation/SPLIT.txt``, else ``ImageSets/Main/SPLIT.txt``, else a path to any list. Tags come from the
-annotations' top-level ``object/name`` (objects marked difficult count, parts of objects do not), from a CSV, or, by
-name only, from the masks. A mask is looked for in ``SegmentationClass``, then in ``SegmentationClassAug``.
+Any ids and image formats; ids may hold folders. ``classes.txt`` in the root, or labelme's or CVAT's file, replaces
+VOC's 20 class names. A split is ``ImageSets/Segmentation/SPLIT.txt``, else ``ImageSets/Main/SPLIT.txt``, else a path
+to any list. Tags come from the annotations' top-level ``object/name`` (objects marked difficult count, parts of objects
+do not), from a CSV, or, by name only, from the masks. A mask is looked for in
+``SegmentationClass``, then in ``SegmentationClassAug``.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
+from pseudolabel.data.class_lists import class_file, read_classes
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.ground_truth import read_mask_file
-from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_classes, read_ids
-from pseudolabel.data.records import Dataset, Record
+from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_ids
+from pseudolabel.data.mask_files import mask_reader
+from pseudolabel.data.records import Dataset, MaskValues, Record
 from pseudolabel.data.tags import choose_source, csv_tags, mask_tags, tag_indices
 from pseudolabel.data.xml_files import read_annotation
 from pseudolabel.errors import DatasetError
@@ -30,7 +31,14 @@ _LISTS = ("ImageSets/Segmentation", "ImageSets/Main")
 _MASKS = ("SegmentationClass", "SegmentationClassAug")
 
 
-def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault: Fault = stop) -> Dataset:
+def load(
+    root: Path,
+    split: str,
+    tag_source: str,
+    tags_file: Path | None,
+    fault: Fault = stop,
+    values: MaskValues | None = None,
+) -> Dataset:
     """Open one split.
 
     Args:
@@ -39,6 +47,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         tag_source: ``auto``, ``xml``, ``csv`` or ``masks``; ``none`` where nobody needs them.
         tags_file: CSV of tags.
         fault: Told of everything wrong with single images; what it concerns is left out.
+        values: What the values in masks mean, where the user says so.
 
     Raises:
         DatasetError: The layout is not there, or ``fault`` raised.
@@ -51,8 +60,8 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         hint = f"; did you mean --root {inner[0].parent}?" if inner else other
         raise DatasetError(f"{root} has no folder JPEGImages{hint}")
     source, table = choose_source("voc", root, tag_source, tags_file, ("xml", "csv", "masks", "none"))
-    names = root / "classes.txt"
-    classes = read_classes(names) if names.is_file() else CLASSES
+    names = class_file(root)
+    classes = CLASSES if names is None else read_classes(names)
     folders = tuple(root / folder for folder in _LISTS)
     found = find_list(split, folders)
     if found is None:
@@ -66,7 +75,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
             records.append(Record(name, images[name], None, next((path for path in paths if path.is_file()), None)))
         else:
             fault(no_image(name, photographs))
-    read_mask = partial(read_mask_file, classes=len(classes) - 1)
+    read_mask = mask_reader(classes, values)
     if source == "masks":
         records = [replace(item, tags=mask_tags(item, read_mask, fault)) if item.mask else item for item in records]
     elif table is not None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pseudolabel.artefacts.atomic import new_folder
+from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.data.images import read_label_png
 from pseudolabel.data.instances import InstanceMasks
 from pseudolabel.data.opening import load_dataset
@@ -155,6 +156,7 @@ def _simulate(
 ) -> dict[str, Any]:
     """Make the marks of every image of a split, and write them and their manifest."""
     dataset = load_dataset(options.model_dump())
+    require_objects(dataset, dataset.records)
     objects = dataset.root / "SegmentationObject"
     truth = Truth(dataset.read_mask, objects if objects.is_dir() else None)
     see = partial(_simulated, truth=truth, marks_of=marks_of, options=options)

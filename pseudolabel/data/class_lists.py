@@ -1,0 +1,92 @@
+"""Class names that come with a data set, as this project and as labelme and CVAT write them.
+
+One name a line, in index order from 1. ``background`` may stand first or be left out, also as ``_background_``, and
+``__ignore__`` before it (labelme). Lines may be numbered (``0 background``), and of CVAT's
+``label:color_rgb:parts:actions`` the label counts. Everything else that is no name a line is refused: it would shift
+the indices.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pseudolabel.data.lists import background_name, checked_classes, read_text
+from pseudolabel.errors import DatasetError
+
+FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
+"""Where a data set's folder may hold its class names: ours, labelme's and CVAT's."""
+
+_LABELMAP = re.compile(r"([^:]+):(?:\d+,\d+,\d+)?:[^:]*:[^:]*")
+_NUMBERED = re.compile(r"(\d+)\s*[\s:,;=.]\s*(\S.*)")
+_WANTED = "wanted one class name a line, in index order"
+_FORMS = (
+    (re.compile(r"[\[{]"), "begins like JSON"),
+    (re.compile(r"- |names:|nc:"), "begins like YAML"),
+    (re.compile(r"#"), "begins with '#'"),
+    (re.compile(r".*[\s,;:=]\d+[\s,]+\d+[\s,]+\d+$"), "ends in a colour"),
+    (re.compile(r".*[,;:=\t]\s*\d+$"), "ends in a number"),
+)
+
+
+def class_file(root: Path) -> Path | None:
+    """The file in a data set's folder that names its classes, if there is one."""
+    return next((root / name for name in FILES if (root / name).is_file()), None)
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Read class names.
+
+    Args:
+        path: UTF-8 text, as the module says.
+
+    Returns:
+        The names in index order, background first.
+
+    Raises:
+        DatasetError: It is no list of names, a name stands twice, or there are none or too many.
+    """
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+    if lines and re.match(r"#\s*label\s*:", lines[0][1]):
+        lines = lines[1:]
+    if lines and all(_LABELMAP.fullmatch(line) for _, line in lines):
+        lines = [(number, line.partition(":")[0].strip()) for number, line in lines]
+    elif len(lines) > 1 and all(_NUMBERED.fullmatch(line) for _, line in lines):
+        lines = _without_numbers(path, lines)
+    for number, line in lines:
+        complaint = next((words for form, words in _FORMS if form.match(line)), None)
+        if complaint is None and len(lines) == 1 and re.search(r"[,;]", line):
+            complaint = "holds several names"
+        if complaint:
+            raise DatasetError(f"{path}, line {number}: {line!r} {complaint}; {_WANTED}")
+    if lines and _is_ignored(lines[0][1]):
+        lines = lines[1:]
+    if lines and (background_name(lines[0][1]) or lines[0][1].casefold() == "bg"):
+        lines = lines[1:]
+    for number, line in lines:
+        if _is_ignored(line):
+            raise DatasetError(
+                f"{path}, line {number}: {line!r} stands behind other names; it is no class: put it first, as labelme "
+                "does, or leave it out"
+            )
+    return checked_classes(path, [line for _, line in lines])
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether a name is labelme's for pixels without a label."""
+    return name.startswith("_") and name.strip("_ ").casefold() == "ignore"
+
+
+def _without_numbers(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Numbered lines without their numbers, once it is sure that these are the indices."""
+    pairs = [(number, _NUMBERED.fullmatch(line)) for number, line in lines]
+    found = [(number, int(match[1]), match[2].strip()) for number, match in pairs if match]
+    start = found[0][1]
+    if [index for _, index, _ in found] != list(range(start, start + len(found))) or start > 1:
+        raise DatasetError(f"{path}: its lines are numbered, but not from 0 or 1 without gaps; {_WANTED}")
+    if start == 0 and not background_name(found[0][2]):
+        raise DatasetError(
+            f"{path}, line {found[0][0]}: class {found[0][2]!r} has number 0, which is that of background; number from "
+            "1, and say with --mask-values what the values in masks mean"
+        )
+    return [(number, name) for number, _, name in found]
