@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pseudolabel.data.faults import passing_on
-from pseudolabel.data.images import read_image
+from pseudolabel.data.ground_truth import foreign_masks
+from pseudolabel.data.images import look_at
 from pseudolabel.data.instances import InstanceMasks
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.records import IGNORE, Dataset, Record
+from pseudolabel.data.samples import Look
+from pseudolabel.data.survey import remarks_on
 from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions
 from pseudolabel.runtime.formatting import either
@@ -51,6 +55,9 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     if dataset is None:
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
     problems += unlabelled(dataset, options, progress)
+    for note in dataset.notes:
+        progress.warn(note)
+    problems += foreign_masks(dataset.records)
     problems += faults_in_files(dataset, options, progress)
     return {
         "root": str(dataset.root),
@@ -117,12 +124,14 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
     check = partial(faults_of, read_mask=dataset.read_mask, classes=dataset.classes)
     problems: list[str] = []
     untrue: list[str] = []
+    looks: list[tuple[Path, Look]] = []
     with (
         progress.track(len(dataset.records), "images") as advance,
         closing(ordered_map(check, dataset.records, workers=options.workers)) as results,
     ):
-        for record, (found, excluded) in zip(dataset.records, results, strict=True):
+        for record, (found, excluded, look) in zip(dataset.records, results, strict=True):
             problems += found
+            looks += [(record.image, look)] if look is not None else []
             if excluded:
                 untrue.append(f"{record.id!r}: {', '.join(dataset.classes[label] for label in excluded)}")
             advance(1)
@@ -131,12 +140,14 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
             f"the masks of {len(untrue)} images have classes that their tags exclude (first: {untrue[0]}); tags "
             f"({dataset.tag_source}) and masks may be of different images, or their classes in another order"
         )
+    for line in remarks_on(looks, dataset.decoding):
+        progress.warn(line)
     return problems
 
 
 def faults_of(
     record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]
-) -> tuple[list[str], list[int]]:
+) -> tuple[list[str], list[int], Look | None]:
     """What is wrong with the files of one image.
 
     Args:
@@ -145,19 +156,21 @@ def faults_of(
         classes: Class names, background first.
 
     Returns:
-        One line for each fault; the class indices of the mask that the image's tags exclude, ascending.
+        One line for each fault; the class indices of the mask that the image's tags exclude, ascending; what
+        was noticed in the photograph, None where it cannot be read.
     """
     found: list[str] = []
     size: tuple[int, int] | None = None
     mask: np.ndarray | None = None
+    look: Look | None = None
     with passing_on(found.append):
-        tall, wide, _ = read_image(record.image).shape
-        size = tall, wide
-    if record.mask is not None or isinstance(read_mask, InstanceMasks):
+        photograph, look = look_at(record.image, record.decoding)
+        size = photograph.shape[0], photograph.shape[1]
+    if (record.mask is not None and record.mask.suffix.lower() == ".png") or isinstance(read_mask, InstanceMasks):
         with passing_on(found.append):
             mask = read_mask(record)
     if size is None:
-        return found, []
+        return found, [], None
     if mask is not None and mask.shape != size:
         name = f"{record.mask}" if record.mask else f"the ground truth of {record.image}"
         found.append(f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
@@ -170,5 +183,5 @@ def faults_of(
             for point in ignored
         ]
     if mask is None or record.tags is None:
-        return found, []
-    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist()
+        return found, [], look
+    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist(), look

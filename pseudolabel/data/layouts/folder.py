@@ -17,19 +17,22 @@ from functools import partial
 from pathlib import Path
 
 from pseudolabel.data.faults import Fault, stop
-from pseudolabel.data.ground_truth import read_mask_file
+from pseudolabel.data.ground_truth import index_masks, read_mask_file
+from pseudolabel.data.image_files import NAMES
 from pseudolabel.data.lists import (
     checked_classes,
     find_list,
     index_images,
     no_image,
     no_list,
+    pictures_left_out,
     read_classes,
     read_ids,
 )
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tags import TABLE, Row, choose_source, mask_tags, read_table, tag_indices
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.runtime.files import stands
 
 _MASKS = "masks"
 _CLASSES = "classes.txt"
@@ -52,26 +55,37 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     folder = _photographs(root)
     images = index_images(folder, fault, skip=(_MASKS,))
     if not images:
-        raise DatasetError(f"{folder} holds no image; wanted JPEG, PNG, WebP or TIFF files")
-    weak = ("csv", "folders") if (root / TABLE).is_file() else ("folders", "csv")
+        raise DatasetError(f"{folder} holds no image; wanted {NAMES} files")
+    weak = ("csv", "folders") if stands(root / TABLE) else ("folders", "csv")
     source, table = choose_source("folder", root, tag_source, tags_file, (*weak, "masks"))
     rows = _rows(images, folder, source, table, fault)
     classes = _classes(root, rows, source)
     tags = {name: tag_indices(row.names, classes, row.where, fault) for name, row in rows.items()}
     ids, split = _ids(root, split, images, fault)
+    masks = index_masks((root / _MASKS,))
     records = []
     for name in ids:
         if name in images:
-            mask = root / _MASKS / f"{name}.png"
-            records.append(Record(name, images[name], tags.get(name), mask if mask.is_file() else None))
+            records.append(Record(name, images[name], tags.get(name), masks.get(name)))
         else:
             fault(no_image(name, folder))
     read_mask = partial(read_mask_file, classes=len(classes) - 1)
     if source == "masks":
         records = [replace(item, tags=mask_tags(item, read_mask, fault)) if item.mask else item for item in records]
     tags_file = tags_file.resolve() if tags_file else None
-    masks = (root / _MASKS,)
-    return Dataset("folder", root, split, classes, tuple(records), source, read_mask, tags_file, mask_folders=masks)
+    notes = pictures_left_out(folder, images, skip=(_MASKS,))
+    return Dataset(
+        "folder",
+        root,
+        split,
+        classes,
+        tuple(records),
+        source,
+        read_mask,
+        tags_file,
+        mask_folders=(root / _MASKS,),
+        notes=notes,
+    )
 
 
 def require_apart(root: Path, scribbles: Path) -> None:
@@ -111,7 +125,7 @@ def _rows(images: Mapping[str, Path], folder: Path, source: str, table: Path | N
 
 
 def _classes(root: Path, rows: Mapping[str, Row], source: str) -> tuple[str, ...]:
-    if (root / _CLASSES).is_file():
+    if stands(root / _CLASSES):
         return read_classes(root / _CLASSES)
     if source == "masks":
         raise InputError(f"--tag-source masks needs {root / _CLASSES}, which names the labels in the masks")

@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.ground_truth import read_mask_file
+from pseudolabel.data.ground_truth import index_masks, read_mask_file
 from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_classes, read_ids
+from pseudolabel.data.names import file_named
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tags import choose_source, csv_tags, mask_tags, tag_indices
 from pseudolabel.data.xml_files import read_annotation
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import stands
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -52,18 +54,18 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         raise DatasetError(f"{root} has no folder JPEGImages{hint}")
     source, table = choose_source("voc", root, tag_source, tags_file, ("xml", "csv", "masks", "none"))
     names = root / "classes.txt"
-    classes = read_classes(names) if names.is_file() else CLASSES
+    classes = read_classes(names) if stands(names) else CLASSES
     folders = tuple(root / folder for folder in _LISTS)
     found = find_list(split, folders)
     if found is None:
         raise no_list(split, folders, sorted({path.stem for folder in folders for path in folder.glob("*.txt")}))
     images = index_images(photographs, fault)
     masks = tuple(root / folder for folder in _MASKS)
+    drawn = index_masks(masks)
     records = []
     for name in read_ids(found[0], fault):
         if name in images:
-            paths = (folder / f"{name}.png" for folder in masks)
-            records.append(Record(name, images[name], None, next((path for path in paths if path.is_file()), None)))
+            records.append(Record(name, images[name], None, drawn.get(name)))
         else:
             fault(no_image(name, photographs))
     read_mask = partial(read_mask_file, classes=len(classes) - 1)
@@ -78,7 +80,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
 
 
 def _xml_tags(root: Path, name: str, classes: tuple[str, ...], fault: Fault) -> tuple[int, ...] | None:
-    path = root / "Annotations" / f"{name}.xml"
+    path = file_named(root / "Annotations", f"{name}.xml")
     names: list[str] | None = None
     with passing_on(fault):
         names = read_object_names(path)
