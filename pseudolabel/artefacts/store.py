@@ -19,6 +19,7 @@ from pseudolabel.artefacts.checks import FORMAT_VERSION, JSON_ATTRIBUTES, PREFIX
 from pseudolabel.artefacts.header import CostMeter, Header, environment, now, package_version
 from pseudolabel.artefacts.journal import MAGIC, WholeFile
 from pseudolabel.errors import ArtefactError, InputError
+from pseudolabel.runtime.files import what_stands
 
 _DIGESTED = ("encoding-type", "encoding-version", "ignore-value", "facts")
 _LIBRARY = ("v110", "v110")  # checksums on all metadata, so that damage is found and not followed
@@ -71,7 +72,7 @@ def open_artefact(path: Path, *kinds: str, serves: str | None = None) -> Iterato
             that lead out of it or filters that not every HDF5 build has. The message names file and HDF5 key.
     """
     if not path.is_file():
-        what = "is a folder, not an artefact" if path.is_dir() else "does not exist"
+        what = "is a folder, not an artefact" if path.is_dir() else what_stands(path)
         raise ArtefactError(f"{path} {what}; wanted {a_kind(kinds, serves)}")
     try:
         file = h5py.File(path, "r", rdcc_nbytes=_CACHE)

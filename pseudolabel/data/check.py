@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pseudolabel.data.faults import Fault, passing_on
-from pseudolabel.data.images import read_image
+from pseudolabel.data.ground_truth import foreign_masks
+from pseudolabel.data.images import look_at
 from pseudolabel.data.instances import InstanceMasks
 from pseudolabel.data.label_counts import LabelCounts, SeenMask
 from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.records import IGNORE, Dataset, Record
+from pseudolabel.data.samples import Look
+from pseudolabel.data.survey import remarks_on
 from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions
 from pseudolabel.runtime.formatting import either
@@ -53,6 +57,7 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
     problems += unlabelled(dataset, options, progress)
     seen = LabelCounts(dataset)
+    problems += foreign_masks(dataset.records)
     problems += faults_in_files(dataset, options, progress, seen)
     problems += seen.problems()
     for warning in seen.warnings():
@@ -113,12 +118,14 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
     check = partial(faults_of, read_mask=dataset.read_mask, classes=dataset.classes)
     problems: list[str] = []
     untrue: list[str] = []
+    looks: list[tuple[Path, Look]] = []
     with (
         progress.track(len(dataset.records), "images") as advance,
         closing(ordered_map(check, dataset.records, workers=options.workers)) as results,
     ):
-        for record, (found, excluded, mask) in zip(dataset.records, results, strict=True):
+        for record, (found, excluded, mask, look) in zip(dataset.records, results, strict=True):
             problems += found
+            looks += [(record.image, look)] if look is not None else []
             if mask is not None:
                 seen.add(record, mask)
             if excluded:
@@ -129,12 +136,14 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
             f"the masks of {len(untrue)} images have classes that their tags exclude (first: {untrue[0]}); tags "
             f"({dataset.tag_source}) and masks may be of different images, or their classes in another order"
         )
+    for line in remarks_on(looks, dataset.decoding):
+        progress.warn(line)
     return problems
 
 
 def faults_of(
     record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]
-) -> tuple[list[str], list[int], SeenMask | None]:
+) -> tuple[list[str], list[int], SeenMask | None, Look | None]:
     """What is wrong with the files of one image.
 
     Args:
@@ -144,16 +153,17 @@ def faults_of(
 
     Returns:
         One line for each fault; the class indices of the mask that the image's tags exclude, ascending; what its ground
-        truth holds, None where it has none.
+        truth holds, None where it has none; what was noticed in the photograph, None where it cannot be read.
     """
     found: list[str] = []
     size: tuple[int, int] | None = None
+    look: Look | None = None
     with passing_on(found.append):
-        tall, wide, _ = read_image(record.image).shape
-        size = tall, wide
+        photograph, look = look_at(record.image, record.decoding)
+        size = photograph.shape[0], photograph.shape[1]
     mask, seen = _mask_of(record, read_mask, size, found.append)
     if size is None:
-        return found, [], seen
+        return found, [], seen, None
     if has_weak_labels(record):
         weak = load_weak_labels(record, size, classes, fault=found.append)
         ignored = [point for point in weak.points if mask is not None and mask[point.y, point.x] == IGNORE]
@@ -162,15 +172,18 @@ def faults_of(
             for point in ignored
         ]
     if mask is None or record.tags is None:
-        return found, [], seen
-    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist(), seen
+        return found, [], seen, look
+    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist(), seen, look
 
 
 def _mask_of(
     record: Record, read_mask: Callable[[Record], np.ndarray], size: tuple[int, int] | None, fault: Fault
 ) -> tuple[np.ndarray | None, SeenMask | None]:
     """The ground truth of one image, None where it cannot be used; and what it holds, None where there is none."""
-    if record.mask is None and not isinstance(read_mask, InstanceMasks):
+    drawn = isinstance(read_mask, InstanceMasks)
+    if record.mask is None and not drawn:
+        return None, None
+    if record.mask is not None and record.mask.suffix.lower() != ".png":  # foreign_masks counts them
         return None, None
     values: np.ndarray | None = None
     mask: np.ndarray | None = None

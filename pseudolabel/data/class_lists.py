@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pseudolabel.data.lists import background_name, checked_classes, read_text
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import stands
 
 FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
 """Where a data set's folder may hold its class names: ours, labelme's and CVAT's."""
@@ -31,7 +32,7 @@ _FORMS = (
 
 def class_file(root: Path) -> Path | None:
     """The file in a data set's folder that names its classes, if there is one."""
-    return next((root / name for name in FILES if (root / name).is_file()), None)
+    return next((root / name for name in FILES if stands(root / name)), None)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

@@ -9,9 +9,44 @@ from pathlib import Path
 import numpy as np
 
 from pseudolabel.artefacts.header import Input
+from pseudolabel.data.image_files import SUFFIXES
+from pseudolabel.data.lists import files_below
 from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.records import IGNORE, Dataset, Record
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import read_regular
+
+_LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
+
+
+def index_masks(folders: Sequence[Path]) -> dict[str, Path]:
+    """Mask files by image id: PNGs of the first folder that has one, else a picture of another format.
+
+    Reading the latter says what is wrong with it. Were they left out, the images would pass for ones without a mask.
+
+    Args:
+        folders: Where to look.
+    """
+    found: dict[str, Path] = {}
+    for endings in ((".png",), tuple(ending for ending in SUFFIXES if ending != ".png")):
+        for folder in folders:
+            for name, path in files_below(folder, endings):
+                found.setdefault(name, path)
+    return found
+
+
+def foreign_masks(records: Sequence[Record]) -> list[str]:
+    """The complaint about masks that are no PNG files by name: one line a format, which counts them."""
+    masks = [record.mask for record in records if record.mask is not None and record.mask.suffix.lower() != ".png"]
+    found = []
+    for ending in sorted({path.suffix.lower() for path in masks}):
+        same = [path for path in masks if path.suffix.lower() == ending]
+        todo = "convert them to"
+        if ending in _LOSSY:
+            todo = "their lossy compression alters class indices: make them anew as"
+        found.append(f"{len(same)} masks are {ending} files (first: {same[0]}); {todo} 8-bit palette or grey PNG")
+    return found
+
 
 _NAMED = 5  # how many of a long list an error names
 
@@ -110,7 +145,7 @@ def ground_truth_input(dataset: Dataset, ids: Collection[str]) -> Input:
 def _mask_bytes(dataset: Dataset, record: Record) -> bytes:
     """The file of a mask, or, where the layout keeps no file an image, its pixels."""
     try:
-        return dataset.read_mask(record).tobytes() if record.mask is None else record.mask.read_bytes()
+        return dataset.read_mask(record).tobytes() if record.mask is None else read_regular(record.mask)
     except (DatasetError, OSError) as error:
         return str(error).encode()
 

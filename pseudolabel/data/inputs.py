@@ -13,14 +13,15 @@ from pseudolabel.data.images import read_image
 from pseudolabel.data.lists import files_below
 from pseudolabel.data.records import Record
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import read_regular
 from pseudolabel.runtime.progress import Progress
 
 
-def read_photograph(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_photograph(record: Record, size: tuple[int, int]) -> np.ndarray:
     """Read a photograph that must have the size its maps were made for.
 
     Args:
-        path: The image file.
+        record: The image.
         size: Height and width, pixels.
 
     Returns:
@@ -29,11 +30,11 @@ def read_photograph(path: Path, size: tuple[int, int]) -> np.ndarray:
     Raises:
         DatasetError: It is unreadable, or of another size.
     """
-    image = read_image(path)
+    image = read_image(record.image, record.decoding)
     if image.shape[:2] != size:
         raise DatasetError(
-            f"{path} is {image.shape[1]} x {image.shape[0]} pixels, but its maps were made for {size[1]} x {size[0]}; "
-            "pass --root with the folder that they were made from, or make them again"
+            f"{record.image} is {image.shape[1]} x {image.shape[0]} pixels, but its maps were made for "
+            f"{size[1]} x {size[0]}; pass --root with the folder that they were made from, or make them again"
         )
     return image
 
@@ -67,7 +68,7 @@ def npy_input(folder: Path) -> Input:
     """
     digest = hashlib.sha256()
     for name, path in files_below(folder, (".npy",)):
-        about = path.stat()
+        about = path.stat() if path.exists() else path.lstat()  # a link to nothing is complained of when it is read
         digest.update(f"{name}\t{about.st_size}\t{about.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return Input("npy", folder.resolve().as_posix(), digest.hexdigest())
 
@@ -76,6 +77,9 @@ def png_input(folder: Path) -> Input:
     """A folder of PNG masks as one input of an artefact; its digest covers their names and bytes."""
     digest = hashlib.sha256()
     for name, path in files_below(folder, (".png",)):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            content = hashlib.sha256(read_regular(path)).hexdigest()
+        except OSError as error:  # complained of when it is read as a mask
+            content = str(error.strerror)
         digest.update(f"{name}\t{content}\n".encode(errors="surrogateescape"))
     return Input("png", folder.resolve().as_posix(), digest.hexdigest())

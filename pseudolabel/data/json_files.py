@@ -8,12 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from pseudolabel.data.faults import Fault
+from pseudolabel.data.names import nfc
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import read_regular
 
 
 def record_id(file_name: str) -> str:
-    """An image's id: COCO's ``file_name`` without its ending."""
-    path = PurePosixPath(file_name)
+    """An image's id: COCO's ``file_name`` without its ending, in NFC."""
+    path = PurePosixPath(nfc(file_name))
     return str(path.with_suffix("")) if path.name else ""
 
 
@@ -32,14 +34,16 @@ def parse_json(path: Path, wanted: str = "COCO's object of images and annotation
         DatasetError: It cannot be read, or holds something else.
     """
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse)
+        content = json.loads(read_regular(path), parse_constant=_refuse)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path} is not JSON (line {error.lineno}: {error.msg}); replace it") from error
-    except (ValueError, RecursionError, OSError) as error:
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path} holds a JSON {type(content).__name__}; wanted {wanted}")
-    return content
+    return {nfc(key): value for key, value in content.items()}
 
 
 def entries(

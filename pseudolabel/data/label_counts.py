@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pseudolabel.data.ground_truth import named, without_objects
-from pseudolabel.data.images import SUFFIXES
+from pseudolabel.data.image_files import SUFFIXES
 from pseudolabel.data.instances import InstanceMasks
 from pseudolabel.data.lists import files_below
 from pseudolabel.data.mask_files import MaskFiles
@@ -141,7 +141,7 @@ class LabelCounts:
             return
         ids = {record.id for record in dataset.records}
         for folder in dataset.mask_folders:
-            files = files_below(folder, (*SUFFIXES, ".bmp", ".npy", ".json"))
+            files = files_below(folder, (*SUFFIXES, ".npy", ".json"))
             if files:
                 first = files[0][1].relative_to(folder)
                 yield f"{folder} holds {len(files)} files, none of them the mask of an image (first: {first}); " + (
@@ -162,7 +162,7 @@ class LabelCounts:
         ids = {record.id for record in dataset.records}
         others = set(_photographs(dataset.records)) - ids
         places = {"masks": dataset.mask_folders} | {kind: (path,) for kind, path in dataset.weak.items()}
-        endings = {"masks": (*SUFFIXES, ".bmp"), "scribbles": (".png", ".xml"), "boxes": (".xml",)}
+        endings = {"masks": SUFFIXES, "scribbles": (".png", ".xml"), "boxes": (".xml",)}
         for kind in endings.keys() & places.keys():
             reasons = found.setdefault(kind, Counter())
             for name, path in (item for folder in places[kind] for item in files_below(folder, endings[kind])):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from pseudolabel.data.faults import Fault, stop
-from pseudolabel.data.images import SUFFIXES
+from pseudolabel.data.image_files import NAMES, OTHER_SUFFIXES, SUFFIXES
+from pseudolabel.data.names import nfc
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.runtime.files import absolute, open_regular, stands
 
 MAX_CLASSES = 254  # object classes that a uint8 label map can hold beside background and 255
 _VOC_FLAGGED = re.compile(r"\S+ (?: 0| 1|-1)")  # a line of VOC's ImageSets/Main/CLASS_SPLIT.txt
@@ -68,9 +70,11 @@ def find_list(split: str, folders: tuple[Path, ...]) -> tuple[Path, str] | None:
         The file, and the split's name for later stages: itself, or the absolute path. None where there is no such file.
     """
     for folder in folders if not unsafe(split) else ():
-        if (folder / f"{split}.txt").is_file():
-            return folder / f"{split}.txt", split
-    return (Path(split), Path(split).resolve().as_posix()) if Path(split).is_file() else None
+        if stands(path := folder / f"{split}.txt"):
+            return path, split
+    if not stands(Path(split)) or Path(split).is_dir():
+        return None
+    return Path(split), absolute(Path(split)).as_posix()
 
 
 def no_list(split: str, folders: tuple[Path, ...], known: list[str]) -> InputError:
@@ -97,7 +101,7 @@ def checked_classes(source: Path, names: Iterable[str]) -> tuple[str, ...]:
     Raises:
         DatasetError: They are not.
     """
-    names = [unicodedata.normalize("NFC", name) for name in names]
+    names = [nfc(name) for name in names]
     twice = {name for name in names if names.count(name) > 1 and not background_name(name)}
     if twice:
         raise DatasetError(f"{source}: class {min(twice)!r} stands twice; every class needs a name of its own")
@@ -113,13 +117,14 @@ def checked_classes(source: Path, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file's text, less a byte order mark.
+    """A UTF-8 file's text, less a byte order mark, in the normal form NFC.
 
     Raises:
         DatasetError: It is missing, unreadable or no UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with open_regular(path) as file:
+            return nfc(io.TextIOWrapper(file, encoding="utf-8-sig").read())
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
@@ -147,6 +152,23 @@ def index_images(folder: Path, fault: Fault = stop, skip: tuple[str, ...] = ()) 
     return found
 
 
+def pictures_left_out(folder: Path, images: Container[str], skip: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """A line about pictures in formats that are not read, which would else be passed over in silence.
+
+    Args:
+        folder: Where photographs are.
+        images: Ids of those that are read; of a picture that lies there as a photograph, too, nothing is said.
+        skip: Names of folders.
+    """
+    others = [path for name, path in files_below(folder, OTHER_SUFFIXES, skip) if name not in images]
+    if not others:
+        return ()
+    return (
+        f"{len(others)} files of {folder} are pictures in formats that are not read (first: {others[0]}), and are left "
+        f"out; convert them to one of {NAMES}",
+    )
+
+
 def no_image(name: str, folder: Path) -> str:
     """The fault of an id without a photograph."""
     ending = Path(name).suffix.lower()
@@ -155,7 +177,7 @@ def no_image(name: str, folder: Path) -> str:
 
 
 def files_below(folder: Path, endings: tuple[str, ...], skip: tuple[str, ...] = ()) -> list[tuple[str, Path]]:
-    """All files below a folder with one of these endings: (path inside the folder less the ending, path), sorted.
+    """All files below a folder with one of these endings: (path inside it less the ending, in NFC; path), sorted.
 
     Hidden files are left out, and so are the folders named in ``skip`` directly below it. It handles strings as far as
     it can: taking paths apart would be most of what opening a large data set costs.
@@ -172,5 +194,5 @@ def files_below(folder: Path, endings: tuple[str, ...], skip: tuple[str, ...] = 
         folders[:] = [name for name in folders if not name.startswith(".") and not (top and name in skip)]
         prefix = "" if top else here.relative_to(folder).as_posix() + "/"
         wanted = [name for name in files if name.lower().endswith(endings) and not name.startswith(".")]
-        found += [(prefix + name[: name.rindex(".")], here / name) for name in wanted]
+        found += [(nfc(prefix + name[: name.rindex(".")]), here / name) for name in wanted]
     return sorted(found)

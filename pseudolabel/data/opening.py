@@ -12,15 +12,17 @@ from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.data.layouts import coco, folder, synthetic, voc
 from pseudolabel.data.records import WEAK, Dataset, MaskValues
+from pseudolabel.data.samples import Decoding
 from pseudolabel.data.weak.labels import attach
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DatasetOptions
+from pseudolabel.runtime.files import absolute
 
 LAYOUTS: Mapping[str, ModuleType] = {"voc": voc, "coco": coco, "folder": folder, "synthetic": synthetic}
 """The module that reads each layout."""
 
 _VALUES = ("mask_values", "ignore_value")
-_SPEC = ("dataset", "root", "split", "tag_source", "tags_file", *WEAK, *_VALUES)
+_SPEC = ("dataset", "root", "split", "tag_source", "tags_file", "alpha", "photo_range", *WEAK, *_VALUES)
 
 
 def open_dataset(options: DatasetOptions) -> Dataset:
@@ -51,7 +53,7 @@ def folder_of(spec: Mapping[str, Any], root: Path | None = None) -> Path:
     """
     if not (root or spec.get("root")):
         raise InputError(f"--root is required for --dataset {spec['dataset']}: the folder that holds the data set")
-    place = Path(root or spec["root"]).resolve()
+    place = absolute(Path(root or spec["root"]))
     if spec["dataset"] != "synthetic" and not place.is_dir():
         raise DatasetError(f"data set folder {place} does not exist; pass --root with the folder's place now")
     return place
@@ -64,7 +66,8 @@ def load_dataset(
 
     Args:
         spec: ``dataset``, ``root``, ``split``, ``tag_source``, ``tags_file``, ``scribbles``, ``points``, ``boxes``,
-            ``mask_values``, ``ignore_value``.
+            ``mask_values``, ``ignore_value``, and ``alpha`` and ``photo_range`` where photographs are not read as
+            usual.
         split: List to use instead of the spec's.
         root: Folder to use instead of the spec's, also for weak labels and the CSV of tags that lie inside it.
         fault: Told of everything wrong with single images, which are then left out. The default raises the first.
@@ -99,10 +102,13 @@ def _load(
         folder.require_apart(place, places["scribbles"])
     # Without need of tags there is none of weak labels either: evaluation should not fail where they are gone.
     tags_only = "none" if source == "weak" else source
-    values = _mask_values(spec)
+    values, decoding = _mask_values(spec), Decoding.of(spec)
     stated = {} if values is None else {"values": values}
     dataset: Dataset = LAYOUTS[name].load(place, split or spec["split"], tags_only, tags_file, fault, **stated)
     dataset = replace(dataset, mask_values=values)
+    if decoding != dataset.decoding:
+        records = tuple(replace(record, decoding=decoding) for record in dataset.records)
+        dataset = replace(dataset, records=records, decoding=decoding)
     if dataset.tag_source == "masks" and not any(record.tags for record in dataset.records):
         with passing_on(fault):
             require_objects(dataset, [record for record in dataset.records if record.tags is not None])
@@ -133,7 +139,7 @@ def reopen_dataset(
     """
     weak, table = _weak_places(spec, root), _table_of(spec, root)
     if boxes is not None:
-        weak["boxes"] = boxes.resolve()
+        weak["boxes"] = absolute(boxes)
     gone = {kind: path for kind, path in weak.items() if not path.exists()}
     if table is not None and not table.exists():
         gone["tags_file"] = table
@@ -173,7 +179,7 @@ def _mask_values(spec: Mapping[str, Any]) -> MaskValues | None:
 
 def _weak_places(spec: Mapping[str, Any], root: Path | None) -> dict[str, Path]:
     """Where weak labels are."""
-    return {kind: _moved(Path(spec[kind]).resolve(), spec, root) for kind in WEAK if spec.get(kind)}
+    return {kind: _moved(absolute(Path(spec[kind])), spec, root) for kind in WEAK if spec.get(kind)}
 
 
 def _table_of(spec: Mapping[str, Any], root: Path | None) -> Path | None:
@@ -185,5 +191,5 @@ def _moved(path: Path, spec: Mapping[str, Any], root: Path | None) -> Path:
     """Where a path is now: what lies inside the data set's folder has moved with it."""
     if not (root and spec.get("root")):
         return path
-    before = Path(spec["root"]).resolve()
-    return root.resolve() / path.relative_to(before) if path.is_relative_to(before) else path
+    before = absolute(Path(spec["root"]))
+    return absolute(root) / path.relative_to(before) if path.is_relative_to(before) else path

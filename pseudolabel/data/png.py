@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from zlib_ng import zlib_ng
 
+from pseudolabel.runtime.files import read_regular
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bit depth, colour type, compression, filter, interlace
 _GREY, _PALETTE = 0, 3
@@ -29,7 +31,7 @@ def read_plain_png(path: Path) -> np.ndarray | None:
         uint8 (H, W), the stored values; None where the file is anything else, broken, or larger than Pillow's limit.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError:
         return None
     header, pixels = _chunks(content)

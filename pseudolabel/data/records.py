@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from pseudolabel.artefacts.header import Input
+from pseudolabel.data.names import nfc
+from pseudolabel.data.samples import AS_USUAL, Decoding
 from pseudolabel.data.shapes import Box, Point
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import read_regular
 
 IGNORE = 255
 """The label of a pixel that nothing is said about."""
@@ -34,6 +37,7 @@ class Record:
         scribbles: Path of its scribbles, a PNG or XML file, which ``load_weak_labels`` reads.
         points: Its labelled points.
         boxes: Its objects' boxes, as ``load_weak_labels`` has yet to check them.
+        decoding: How the photograph's alpha and 16-bit samples are taken.
     """
 
     id: str
@@ -43,6 +47,7 @@ class Record:
     scribbles: Path | None = None
     points: tuple[Point, ...] = ()
     boxes: tuple[Box, ...] = ()
+    decoding: Decoding = AS_USUAL
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,9 @@ class Dataset:
         gone: Weak labels, and the CSV of tags, that an artefact names and that are no longer there.
         mask_folders: Where the layout keeps ground truth, if one file an image.
         mask_values: What the user says that the values in these files mean.
-        notes: What was left out in reading the labels that is no fault, one line each; ``data check`` shows them.
+        decoding: How the photographs' alpha and 16-bit samples are taken, as their records say, too.
+        notes: What was left out in reading images and labels that is no fault, one line each; ``data check`` shows
+            them.
     """
 
     name: str
@@ -101,6 +108,7 @@ class Dataset:
     gone: tuple[Path, ...] = ()
     mask_folders: tuple[Path, ...] = ()
     mask_values: MaskValues | None = None
+    decoding: Decoding = AS_USUAL
     notes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -120,7 +128,7 @@ class Dataset:
             DatasetError: Some are not in this split.
         """
         known = {record.id: record for record in self.records}
-        wanted = list(ids)
+        wanted = [nfc(name) for name in ids]
         absent = [name for name in wanted if name not in known]
         if absent:
             raise DatasetError(
@@ -160,7 +168,7 @@ class Dataset:
         Raises:
             DatasetError: The classes differ, or their order.
         """
-        if self.classes == wanted or (len(self.classes) == 1 and not masks):
+        if self.classes == tuple(map(nfc, wanted)) or (len(self.classes) == 1 and not masks):
             return
         pairs = enumerate(zip_longest(wanted, self.classes, fillvalue="none"))
         index, (was, now) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
@@ -187,19 +195,21 @@ class Dataset:
             ignored = self.mask_values.ignored
             spec["mask_values"] = list(self.mask_values.named) or None
             spec["ignore_value"] = None if ignored is None else list(ignored)
-        return spec
+        return spec | self.decoding.spec()
 
     def as_input(self) -> Input:
         """This data set as one input of an artefact.
 
-        Its digest covers ids, tags, the image files' sizes, and weak labels.
+        Its digest covers ids, tags, the image files' sizes, how they are decoded, and weak labels.
         """
         digest = hashlib.sha256("\n".join(self.classes).encode())
+        if self.decoding != AS_USUAL:
+            digest.update(f"{self.decoding}\n".encode())
         for record in self.records:
             size = record.image.stat().st_size if record.image.exists() else -1
             digest.update(f"{record.id}\t{record.tags}\t{size}\n".encode())
             for mark in (*record.points, *record.boxes):
                 digest.update(f"{mark[:-1]}\n".encode())
-            if record.scribbles is not None and record.scribbles.exists():
-                digest.update(record.scribbles.read_bytes())
+            if record.scribbles is not None and record.scribbles.is_file():
+                digest.update(read_regular(record.scribbles))
         return Input("dataset", self.root.as_posix(), digest.hexdigest())

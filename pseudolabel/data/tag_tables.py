@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pseudolabel.data.faults import Fault, stop
 from pseudolabel.data.lists import background_name, read_text, unsafe
+from pseudolabel.data.names import nfc
 from pseudolabel.errors import DatasetError
 
 _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")
@@ -80,12 +81,12 @@ def read_table(path: Path, fault: Fault = stop) -> TagTable:
             words = (word.strip() for cell in cells[1:] for word in cell.split(";"))
             if columns:
                 words = (column for column, cell in zip(columns, cells[1:], strict=False) if cell.casefold() in _YES)
-            names = [unicodedata.normalize("NFC", word) for word in words if word]
+            names = [nfc(word) for word in words if word]
             kept = [word for word in names if not background_name(word)]
             background += len(kept) < len(names)
             table[name] = Row(where, tuple(kept))
     notes = (f"{path}: 'background' is no tag, and is left out of {background} rows",) if background else ()
-    classes = [unicodedata.normalize("NFC", name) for name in columns if not background_name(name)]
+    classes = [nfc(name) for name in columns if not background_name(name)]
     return TagTable(table, tuple(classes), notes)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,12 @@ import numpy as np
 from pseudolabel.artefacts.atomic import partial_path, writing
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.lists import background_name
+from pseudolabel.data.names import nfc
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tag_tables import read_table, strange_name
 from pseudolabel.errors import InputError
 from pseudolabel.options.fields import nearest
+from pseudolabel.runtime.files import stands
 
 TABLE = "tags.csv"
 """Name of the tag table in a data set's own folder."""
@@ -51,7 +52,7 @@ def choose_source(
         if tags_file:
             raise InputError(f"--tags-file is not read with --tag-source {source}; leave one of them out")
         return source, None
-    if tags_file is None and not (root / TABLE).is_file():
+    if tags_file is None and not stands(root / TABLE):
         raise InputError(f"--tag-source csv needs --tags-file, or a {TABLE} in {root}")
     return source, tags_file or root / TABLE
 
@@ -67,7 +68,7 @@ def tag_indices(names: Iterable[str], classes: Sequence[str], where: str, fault:
     """
     index = {name: number for number, name in enumerate(classes) if number}
     found = set()
-    for name in dict.fromkeys(unicodedata.normalize("NFC", name) for name in names):
+    for name in dict.fromkeys(map(nfc, names)):
         if name in index:
             found.add(index[name])
         else:

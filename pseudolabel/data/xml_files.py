@@ -10,6 +10,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import open_regular
 
 
 def read_annotation(path: Path) -> Any:
@@ -19,7 +20,8 @@ def read_annotation(path: Path) -> Any:
         DatasetError: The file is no annotation, or declares XML entities, which can expand without end.
     """
     try:
-        tree = ElementTree.parse(path)
+        with open_regular(path) as file:
+            tree = ElementTree.parse(file)
     except FileNotFoundError:
         return None
     except DefusedXmlException as error:

@@ -37,14 +37,14 @@ class Drawing:
 
     Attributes:
         item: The image's maps.
-        photograph: Where it lies.
+        record: The image.
         png: Where its mask lies.
         truth: Its ground truth uint8 (H, W), if there is any.
         place: Where the picture goes.
     """
 
     item: MapsTask
-    photograph: Path
+    record: Record
     png: Path
     truth: np.ndarray | None
     place: Path
@@ -111,7 +111,7 @@ class Gallery:
             truth = None
         if truth is not None and truth.shape != item.size:
             truth = None
-        return Drawing(item, record.image, self.staging.find(self.pngs[index]), truth, self.staging.place(path))
+        return Drawing(item, record, self.staging.find(self.pngs[index]), truth, self.staging.place(path))
 
     def sheet(self, chosen: Sequence[int], path: Path) -> None:
         """Draw the contact sheet, in the order of the images."""
@@ -119,7 +119,7 @@ class Gallery:
         def pictures() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             for index in chosen:
                 labels = read_label_png(self.staging.find(self.pngs[index]))
-                photograph = read_photograph(self.records[index].image, self.source.reader.size(index))
+                photograph = read_photograph(self.records[index], self.source.reader.size(index))
                 yield self.records[index].id, photograph, labels
 
         write_png(path, contact_sheet(pictures(), len(chosen), self.dataset.classes))
@@ -168,7 +168,7 @@ def draw_overlay(drawing: Drawing, *, kind: str, classes: tuple[str, ...]) -> No
     if kind != "masks":
         labels, maps = at_size(item.maps, item.size)
         heat = maps.max(axis=0, initial=0) if kind == "cams" else 1 - maps[labels == 0].sum(axis=0)
-    image = read_photograph(drawing.photograph, item.size)
+    image = read_photograph(drawing.record, item.size)
     picture = overlay(image, read_label_png(drawing.png), classes, heat=heat, truth=drawing.truth)
     write_png(drawing.place, picture)
 

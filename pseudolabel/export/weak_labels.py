@@ -51,7 +51,7 @@ def show_labels(options: DataShowOptions, progress: Progress = Progress()) -> di
     records = _chosen(dataset, options)
     with new_folder(options.out) as folder, progress.track(len(records), "images") as advance:
         for record in records:
-            photograph = read_image(record.image)
+            photograph = read_image(record.image, record.decoding)
             tall, wide, _ = photograph.shape
             weak = load_weak_labels(record, (tall, wide), dataset.classes)
             title = f"{record.id} (simulated)" if dataset.simulated else record.id

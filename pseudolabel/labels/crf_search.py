@@ -118,7 +118,7 @@ def judge(
         DatasetError: The photograph is unreadable, of another size or too large.
     """
     item, record = task
-    image = read_photograph(record.image, item.size)
+    image = read_photograph(record, item.size)
     require_memory(record.image, memory_needed(item.size[0] * item.size[1], len(item.maps) + 1), memory_free())
     labels, scores = at_size(item.maps, item.size)
     if thresholds is None:

@@ -215,7 +215,8 @@ class _Decoder:
         found: list[np.ndarray | str] = []
         for index in self._plan.batches[number]:
             try:
-                found.append(resized(read_image(self._records[index].image), self._plan.sizes[number]))
+                record = self._records[index]
+                found.append(resized(read_image(record.image, record.decoding), self._plan.sizes[number]))
             except DatasetError as error:
                 found.append(str(error))
         return number, found

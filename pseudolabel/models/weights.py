@@ -21,6 +21,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from pseudolabel.artefacts import Input, open_artefact, read_header
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.timm_models import loading, parse_name, pretrained_file
+from pseudolabel.runtime.files import open_regular, what_stands
 
 TIMM_PREFIXES = ("backbone.model.", "network.encoder.model.")
 """Where the networks of this package keep their timm model among their weights."""
@@ -148,7 +149,9 @@ def require_file(path: Path) -> None:
         InputError: It does not exist.
     """
     if not path.is_file():
-        raise InputError(f"weights file {path} does not exist; pass --weights FILE.safetensors or a checkpoint .h5")
+        raise InputError(
+            f"weights file {path} {what_stands(path)}; pass --weights FILE.safetensors or a checkpoint .h5"
+        )
 
 
 def weights_inputs(name: str, weights: Weights) -> tuple[Input, ...]:
@@ -168,7 +171,7 @@ def weights_inputs(name: str, weights: Weights) -> tuple[Input, ...]:
     require_file(weights)
     if weights.suffix == ".h5":
         return (Input("checkpoint", weights.resolve().as_posix(), read_header(weights, "checkpoint").digest),)
-    with weights.open("rb") as handle:
+    with open_regular(weights) as handle:
         return (Input("weights", weights.resolve().as_posix(), hashlib.file_digest(handle, "sha256").hexdigest()),)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -60,10 +61,10 @@ class StageOptions(BaseModel):
     @model_validator(mode="after")
     def _inputs_stay(self) -> StageOptions:
         """No stage may replace what it reads, not even with --overwrite."""
-        target = self.artefact.resolve()
+        target = os.path.realpath(self.artefact)  # Path.resolve may raise at a loop of links
         for name in type(self).model_fields:
             path = getattr(self, name) if role_of(type(self), name) == "input" else None
-            if path is not None and target in (path.resolve(), (path / "masks.h5").resolve()):
+            if path is not None and target in (os.path.realpath(path), os.path.realpath(path / "masks.h5")):
                 raise ValueError(f"--out would replace the input {path}; choose another place")
         return self
 
@@ -122,6 +123,23 @@ class DataOptions(MaskValueOptions):
     )
 
 
+class PhotographOptions(DataOptions):
+    """How photographs are read: asked for once, where the data set enters the chain."""
+
+    alpha: Literal["composite", "drop"] = option(
+        "composite",
+        "Alpha of photographs. composite: transparent pixels are seen on white; drop: the colours count as stored, for "
+        "alpha that is data, such as near infrared.",
+    )
+    photo_range: int | None = option(
+        None,
+        "Value of 16-bit photographs that is white, such as 4095 for 12 bits. none: 65535, of which the high byte is "
+        "kept.",
+        ge=1,
+        le=65535,
+    )
+
+
 class WeakLabelOptions(DataOptions):
     """Weak labels beside the tags, in any mixture: asked for once, where the data set enters the chain."""
 
@@ -136,7 +154,7 @@ class WeakLabelOptions(DataOptions):
     )
 
 
-class DatasetOptions(DataOptions, StageOptions):
+class DatasetOptions(PhotographOptions, StageOptions):
     """Where a data set enters the chain. Later stages read it from their input artefact."""
 
     on_error: Literal["stop", "skip"] = option(

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pseudolabel.options.base import DataOptions, WeakLabelOptions
+from pseudolabel.options.base import DataOptions, PhotographOptions, WeakLabelOptions
 from pseudolabel.options.fields import Names, Share, option
 
 
-class DataCheckOptions(WeakLabelOptions):
+class DataCheckOptions(WeakLabelOptions, PhotographOptions):
     """Settings of ``data check``."""
 
     mask_list: Path | None = option(
@@ -28,7 +28,7 @@ class DataTagsOptions(WeakLabelOptions):
     out: Path | None = option(None, "CSV file to write. none: print to stdout.", role="execution", panel="input")
 
 
-class DataShowOptions(WeakLabelOptions):
+class DataShowOptions(WeakLabelOptions, PhotographOptions):
     """Settings of ``data show``."""
 
     out: Path = option(..., "Folder to write to; it must be missing or empty.", role="execution", panel="input")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: It is missing, no YAML, no mapping, or a key is no word or stands twice.
     """
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
+        found = "is a folder" if path.is_dir() else "is no regular file" if os.path.lexists(path) else "does not exist"
         raise InputError(f"{path} {found}; wanted a YAML file of settings")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)

@@ -24,6 +24,7 @@ from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.options import DatasetOptions, StageOptions, TrainScribbleOptions, command_line
 from pseudolabel.options.fields import artefact_of, nearest
 from pseudolabel.runs.pipeline import Pipeline, Step, input_fields
+from pseudolabel.runtime.files import open_regular
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.runtime.subprocesses import in_own_process
 
@@ -230,7 +231,7 @@ def known_digest(path: Path, known: Collection[str]) -> str | None:
         return None
     if path.suffix == ".h5" and (digest := read_header(path).digest) in known:
         return digest
-    with path.open("rb") as handle:
+    with open_regular(path) as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return digest if digest in known else None
 

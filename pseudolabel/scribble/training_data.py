@@ -172,7 +172,7 @@ class LabelledCrops:
         Raises:
             DatasetError: The photograph is unreadable, or a label is at fault.
         """
-        photograph = read_image(record.image)
+        photograph = read_image(record.image, record.decoding)
         size = (photograph.shape[0], photograph.shape[1])
         nothing, count = np.full(size, IGNORE, np.uint8), len(self._classes) - 1
         if record.id in self.masked:

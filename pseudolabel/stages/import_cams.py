@@ -18,10 +18,13 @@ from pseudolabel.artefacts import Images, MapsWriter, child_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, image_size, open_dataset
 from pseudolabel.data.inputs import npy_input
+from pseudolabel.data.names import file_named
+from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import ImportCamsOptions
 from pseudolabel.runtime.progress import Progress
 
+_ROUNDING = 1e-3  # by which values may leave [0, 1]
 _ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -62,6 +65,7 @@ def import_cams(options: ImportCamsOptions, progress: Progress = Progress()) -> 
     if not options.cams.is_dir():
         raise InputError(f"{options.cams} is not a folder of ID.npy files")
     dataset = open_dataset(options)
+    warn_of_photographs(dataset, progress)
     sizes = np.asarray([image_size(record.image) for record in dataset.records], dtype=np.int32).reshape(-1, 2)
     images = Images(tuple(record.id for record in dataset.records), sizes[:, 0], sizes[:, 1])
     header = child_header(
@@ -81,7 +85,8 @@ def import_cams(options: ImportCamsOptions, progress: Progress = Progress()) -> 
         with progress.track(len(images.ids), "images", done=writer.done) as advance:
             for index in range(writer.done, len(images.ids)):
                 try:
-                    maps = read_cam_file(options.cams, dataset.records[index], dataset, options)
+                    size = int(sizes[index, 0]), int(sizes[index, 1])
+                    maps = read_cam_file(options.cams, dataset.records[index], size, dataset, options)
                 except DatasetError as error:
                     if options.on_error == "stop":
                         raise
@@ -94,16 +99,25 @@ def import_cams(options: ImportCamsOptions, progress: Progress = Progress()) -> 
     return {"out": str(options.out), "images": len(images.ids) - skipped, "maps": written, "skipped": skipped}
 
 
-def read_cam_file(folder: Path, record: Record, dataset: Dataset, options: ImportCamsOptions) -> dict[int, np.ndarray]:
+def read_cam_file(
+    folder: Path, record: Record, size: tuple[int, int], dataset: Dataset, options: ImportCamsOptions
+) -> dict[int, np.ndarray]:
     """The maps of one image.
 
+    Args:
+        folder: Where they lie.
+        record: The image.
+        size: Its height and width, pixels.
+        dataset: Its data set.
+        options: Which entries of the dictionaries to read, and how large the maps may stay.
+
     Returns:
-        Class index from 1 to float32 (h, w), clipped to [0, 1], reduced to ``grid``.
+        Class index from 1 to float32 (h, w) in [0, 1], reduced to ``grid``.
 
     Raises:
         DatasetError: In one line that names the file and what is wrong with it.
     """
-    path = folder / f"{record.id}.npy"
+    path = file_named(folder, f"{record.id}.npy")
     found = read_arrays(path)
     absent = [key for key in (options.array, options.keys) if key not in found]
     if absent:
@@ -115,10 +129,34 @@ def read_cam_file(folder: Path, record: Record, dataset: Dataset, options: Impor
         raise DatasetError(
             f"{path}: {options.array!r} has shape {maps.shape} for {len(keys)} keys; wanted finite (P, H, W)"
         )
+    if not fits(maps.shape[1:], size):
+        turned = " (they look transposed)" if fits(maps.shape[:0:-1], size) else ""
+        raise DatasetError(
+            f"{path}: maps {maps.shape[1]} high and {maps.shape[2]} wide are not of the shape of {record.image}, which "
+            f"is {size[0]} high and {size[1]} wide{turned}; wanted maps of the whole photograph, (P, H, W)"
+        )
+    outside = int(((maps < -_ROUNDING) | (maps > 1 + _ROUNDING)).sum())
+    if outside:
+        raise DatasetError(
+            f"{path}: {outside} of {maps.size} values of {options.array!r} are outside [0, 1] (they go from "
+            f"{maps.min():.4g} to {maps.max():.4g}); normalise the maps first: logits by a sigmoid, CAMs by setting "
+            "negative values to 0 and dividing each map by its largest"
+        )
     classes = len(dataset.classes) - 1
     if any(not 0 <= int(key) < classes for key in keys):
         raise DatasetError(f"{path}: keys {keys.tolist()} are not within 0 to {classes - 1}, the object classes from 0")
     return {int(key) + 1: reduced(np.clip(array, 0, 1), options.grid) for key, array in zip(keys, maps, strict=True)}
+
+
+def fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether a grid covers a photograph with square cells, but for a cell too many or too few at a side.
+
+    Args:
+        shape: Height and width of the grid, cells.
+        size: Of the photograph, pixels.
+    """
+    (high, wide), (tall, broad) = shape, size  # some number of cells a pixel must suit both sides
+    return max((high - 1) / tall, (wide - 1) / broad) <= min((high + 1) / tall, (wide + 1) / broad)
 
 
 def read_arrays(path: Path) -> dict[str, Any]:

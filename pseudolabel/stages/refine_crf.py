@@ -179,7 +179,7 @@ def refine(
     if item.skipped is not None:
         return item.skipped
     try:
-        image = read_photograph(photograph, item.size)
+        image = read_photograph(record, item.size)
         if not all(np.isfinite(array).all() for array in item.maps.values()):
             raise DatasetError(f"{photograph}: its maps hold NaN or infinity; make them again")
     except DatasetError as error:

@@ -15,6 +15,7 @@ from pseudolabel.artefacts import check_output
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.augmentation import random_crop
+from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.models.timm_models import describe_backbone
@@ -52,7 +53,7 @@ class TagCrops:
         epoch, index = key
         record, options = self._records[index], self._options
         view, _ = random_crop(
-            read_image(record.image),
+            read_image(record.image, record.decoding),
             None,
             sample_rng(options.seed, epoch, index),
             crop=options.crop,
@@ -80,8 +81,9 @@ def train_cam(options: TrainCamOptions, progress: Progress = Progress()) -> dict
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
     dataset = open_dataset(options)
+    warn_of_photographs(dataset, progress)
     require_tags(dataset)
-    records, skipped = usable(dataset, lambda record: read_image(record.image), options, progress)
+    records, skipped = usable(dataset, lambda record: read_image(record.image, record.decoding), options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
     with joined(options.device) as (group, device):
         run = make_run(options, dataset, kept, held_out, group, device)

@@ -24,6 +24,7 @@ from pseudolabel.cosa.teacher import teacher_forward
 from pseudolabel.cosa.thresholds import DynamicThreshold
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.augmentation import blurred, random_crop, recoloured, scaled_crop
+from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import require_attention
 from pseudolabel.models.backbone import freeze, require_multiple
@@ -66,7 +67,7 @@ class CosaCrops:
         epoch, index = key
         record, options = self._records[index], self._options
         rng = sample_rng(options.seed, epoch, index)
-        image, crop, jitter = read_image(record.image), options.crop, options.jitter
+        image, crop, jitter = read_image(record.image, record.decoding), options.crop, options.jitter
         if options.crop_scale is None:
             view, _ = random_crop(image, None, rng, crop=crop, area=options.crop_area, jitter=jitter)
             inside = np.ones((crop, crop), bool)
@@ -102,8 +103,9 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
     dataset = open_dataset(options)
+    warn_of_photographs(dataset, progress)
     require_tags(dataset)
-    records, skipped = usable(dataset, lambda record: read_image(record.image), options, progress)
+    records, skipped = usable(dataset, lambda record: read_image(record.image, record.decoding), options, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
     scored = validation_records(options, dataset, held_out, tagged=True)
     with joined(options.device) as (group, device):

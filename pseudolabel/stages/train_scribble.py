@@ -19,6 +19,7 @@ from pseudolabel.artefacts import Header, Input, check_output
 from pseudolabel.artefacts.header import CostMeter, path_from
 from pseudolabel.data import Dataset, Record, open_dataset
 from pseudolabel.data.ground_truth import ground_truth_input, require_objects
+from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.data.weak.labels import check_size
 from pseudolabel.data.weak.supervision import (
     annotation_hours,
@@ -76,6 +77,7 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
     dataset = open_dataset(options)
+    warn_of_photographs(dataset, progress)
     masked = masked_ids(options, dataset)
     require_labels(dataset, masked)
     require_objects(dataset, [record for record in dataset.records if record.id in masked and record.tags != ()])

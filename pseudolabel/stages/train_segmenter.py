@@ -86,7 +86,7 @@ class MaskCrops:
         if self._reader is None:
             self._context = open_artefact(self._masks, "masks")
             self._reader = MapsReader(self._context.__enter__())
-        image, labels = read_image(record.image), self._reader.labels(self._rows[record.id])
+        image, labels = read_image(record.image, record.decoding), self._reader.labels(self._rows[record.id])
         if image.shape[:2] != labels.shape:
             raise DatasetError(
                 f"{record.image} is {image.shape[0]} x {image.shape[1]} pixels, its mask in {self._masks} "

@@ -64,7 +64,9 @@ def tag_map(
 
     scores: list[np.ndarray] = []
     for start in range(0, len(records), batch):
-        pixels = np.stack([resized(read_image(r.image), (crop, crop)) for r in records[start : start + batch]])
+        pixels = np.stack(
+            [resized(read_image(r.image, r.decoding), (crop, crop)) for r in records[start : start + batch]]
+        )
         with autocast(device, dtype):
             logits = network(prepare(torch.from_numpy(pixels).to(device))).logits
         scores.append(logits.float().cpu().numpy())

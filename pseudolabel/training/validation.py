@@ -93,7 +93,7 @@ def quick_scores(
     tables: dict[str, np.ndarray] = {}
     for start in range(0, len(records), _BATCH):
         part = records[start : start + _BATCH]
-        pixels = np.stack([resized(read_image(record.image), (crop, crop)) for record in part])
+        pixels = np.stack([resized(read_image(record.image, record.decoding), (crop, crop)) for record in part])
         tags = np.stack([tag_vector(record, len(classes) - 1) for record in part])
         found = predict(torch.from_numpy(pixels).to(device), torch.from_numpy(tags).to(device))
         truths = [read_ground_truth(record) for record in part]

@@ -14,6 +14,7 @@ from PIL import Image
 from pseudolabel.cli.app import main
 from pseudolabel.data import load_dataset
 from pseudolabel.data.check import check_dataset
+from pseudolabel.data.image_files import NAMES, SUFFIXES
 from pseudolabel.errors import InputError
 from pseudolabel.options import DataCheckOptions
 
@@ -59,14 +60,13 @@ def spoil(root: Path) -> list[str]:
         "JPEGImages/scene_00000.png and scene_00000.jpg have the same id 'scene_00000'; keep one of them",
         f"{path}, line 9: id '../secret' could lead out of the data set; wanted a plain name",
         f"{path}, line 10: id 'scene_00000' stands already on line 1; remove one of them",
-        "id 'absent' has no image in JPEGImages (looked for .jpg, .jpeg, .png, .webp, .tif, .tiff)",
+        f"id 'absent' has no image in JPEGImages (looked for {', '.join(SUFFIXES)})",
         "Annotations/scene_00001.xml declares XML entities, which are refused as unsafe; remove its DOCTYPE",
         "Annotations/scene_00002.xml: unknown class 'fihs' (did you mean 'fish'?)",
         "ROOT: id 'scene_00001' has no tags in xml, but others have",
         "ROOT: id 'scene_00003' has no tags in xml, but others have",
         "JPEGImages/scene_00004.jpg is truncated; replace or remove it",
-        "JPEGImages/scene_00005.jpg is no JPEG, PNG, WebP or TIFF image (it begins with b'a text'); "
-        "replace or remove it",
+        f"JPEGImages/scene_00005.jpg is no {NAMES} image (it begins with b'a text'); replace or remove it",
         f"SegmentationClass/scene_00006.png is 7 x 5 pixels, its image {size}",
         "SegmentationClass/scene_00007.png holds label 77; wanted 0 to 5, or 255 for ignore; "
         "--mask-values and --ignore-value say what other values mean",

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.data.image_files import NAMES, SUFFIXES
 from pseudolabel.errors import InputError
 
 
@@ -59,7 +60,7 @@ def test_a_table(table: Path) -> None:
 
 def test_a_table_that_names_no_image_is_refused(table: Path) -> None:
     (table / "tags.csv").write_text("id,tags\na,dog\nd,cat\n")
-    looked = "(looked for .jpg, .jpeg, .png, .webp, .tif, .tiff)"
+    looked = f"(looked for {', '.join(SUFFIXES)})"
     assert refusal(table) == f"tags.csv, line 3: id 'd' has no image in ROOT {looked}"
 
 
@@ -116,13 +117,13 @@ def test_splits(table: Path) -> None:
         == "--split classes: no such list in ROOT, and no file of that name; known here: val, all"
     )
     (table / "val.txt").write_text("b\nbb\n")
-    looked = "(looked for .jpg, .jpeg, .png, .webp, .tif, .tiff)"
+    looked = f"(looked for {', '.join(SUFFIXES)})"
     assert refusal(table, split="val") == f"id 'bb' has no image in ROOT {looked}"
 
 
 def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    assert refusal(tmp_path) == "ROOT holds no image; wanted JPEG, PNG, WebP or TIFF files"
+    assert refusal(tmp_path) == f"ROOT holds no image; wanted {NAMES} files"
     picture(tmp_path / "a.png")
     assert (
         refusal(tmp_path, tag_source="xml")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pseudolabel.data.image_files import NAMES
 from pseudolabel.data.images import image_size, read_image, read_label_png
 from pseudolabel.errors import DatasetError
 
@@ -176,7 +177,7 @@ def test_bad_files_are_named_with_their_cause(tmp_path: Path) -> None:
     expected = {
         "none.jpg": "does not exist",
         "empty.jpg": "is empty (0 bytes); replace or remove it",
-        "text.jpg": "is no JPEG, PNG, WebP or TIFF image (it begins with b'not a pi'); replace or remove it",
+        "text.jpg": f"is no {NAMES} image (it begins with b'not a pi'); replace or remove it",
         "folder.jpg": "cannot be opened: Is a directory",
         "loop.png": "cannot be opened: Too many levels of symbolic links",
         "head.png": "is corrupt: its header cannot be read; replace or remove it",
@@ -234,4 +235,7 @@ def test_label_png_refuses_colours_and_other_depths(tmp_path: Path) -> None:
         "empty.png": "is empty (0 bytes); replace or remove it",
     }
     assert {name: refused(read_label_png, tmp_path / name) for name in expected} == expected
-    assert refused(read_label_png, tmp_path / "photo.jpg").startswith("is no PNG (it begins with b'\\xff\\xd8")
+    assert refused(read_label_png, tmp_path / "photo.jpg") == (
+        "is a JPEG, whose lossy compression alters class indices; make the labels anew as 8-bit PNG, since converting "
+        "this file does not bring them back"
+    )

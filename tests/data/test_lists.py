@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.data.class_lists import read_classes
+from pseudolabel.data.image_files import SUFFIXES
 from pseudolabel.data.lists import find_list, index_images, no_image, read_ids, unsafe
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tag_tables import read_table
@@ -108,7 +109,7 @@ def test_images_are_indexed_by_path_without_ending(tmp_path: Path) -> None:
 
 
 def test_an_id_with_an_ending_is_explained(tmp_path: Path) -> None:
-    looked = "(looked for .jpg, .jpeg, .png, .webp, .tif, .tiff)"
+    looked = f"(looked for {', '.join(SUFFIXES)})"
     assert no_image("a", tmp_path) == f"id 'a' has no image in {tmp_path} {looked}"
     assert no_image("a.JPG", tmp_path).endswith(f"{looked}; ids are written without '.jpg'")
 

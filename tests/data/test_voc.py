@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.data.image_files import SUFFIXES
 from pseudolabel.data.layouts.voc import CLASSES
 from pseudolabel.errors import DatasetError, InputError
 
@@ -203,7 +204,7 @@ def test_ids_may_hold_folders_and_unicode(root: Path) -> None:
 
 def test_bad_lists(root: Path) -> None:
     name = "ImageSets/Segmentation/train.txt"
-    looked = "has no image in JPEGImages (looked for .jpg, .jpeg, .png, .webp, .tif, .tiff)"
+    looked = f"has no image in JPEGImages (looked for {', '.join(SUFFIXES)})"
     for text, wanted in {
         "a\nnone\n": f"id 'none' {looked}",
         "a.jpg\n": f"id 'a.jpg' {looked}; ids are written without '.jpg'",

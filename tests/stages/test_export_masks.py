@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.data import Dataset, load_dataset, read_image
+from pseudolabel.data.image_files import NAMES
 from pseudolabel.data.images import read_label_png
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels.assignment import assign, from_soft
@@ -162,7 +163,7 @@ def test_an_error_leaves_an_earlier_export_as_it_was(
     moved = Path(shutil.copytree(synthetic_root, tmp_path / "moved"))
     for record in dataset.records:
         (moved / record.image.relative_to(dataset.root)).write_bytes(b"no image")
-    with pytest.raises(DatasetError, match="is no JPEG, PNG, WebP or TIFF image"):
+    with pytest.raises(DatasetError, match=f"is no {NAMES} image"):
         export_masks(options(soft, out, overwrite=True, overlays=2, root=moved))
     after = files(out)
     assert {name: data for name, data in after.items() if ".partial" not in name} == before

@@ -24,9 +24,11 @@ from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.instances import Instance, InstanceMasks, read_shape
 from pseudolabel.data.json_files import entries, parse_json, record_id
 from pseudolabel.data.lists import background_name, checked_classes, find_list, no_list, read_ids, unsafe
+from pseudolabel.data.names import file_named
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tags import choose_source, csv_tags, mask_tags
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.runtime.files import stands
 
 _PREFIX = "instances_"
 
@@ -181,8 +183,8 @@ def _index_photographs(
             names.add(name)
             if missing is not None:
                 missing.remove(name)
-            places = [folder / item["file_name"] for folder in folders]
-            image = next((place for place in places if place.is_file()), None)
+            places = [file_named(folder, item["file_name"]) for folder in folders]
+            image = next((place for place in places if stands(place)), None)
             if image is None:
                 fault(f"{path}: image {item['file_name']!r} is in none of {', '.join(map(str, folders))}")
             else:

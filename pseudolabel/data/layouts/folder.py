@@ -12,13 +12,14 @@ where there are neither lists nor such folders.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from pseudolabel.data.class_lists import FILES, class_file, read_classes
 from pseudolabel.data.faults import Fault, stop
+from pseudolabel.data.ground_truth import index_masks
+from pseudolabel.data.image_files import NAMES
 from pseudolabel.data.layouts.folder_names import Folders, label_maps, read_folders
 from pseudolabel.data.lists import (
     background_name,
@@ -27,13 +28,16 @@ from pseudolabel.data.lists import (
     index_images,
     no_image,
     no_list,
+    pictures_left_out,
     read_ids,
 )
 from pseudolabel.data.mask_files import mask_reader
+from pseudolabel.data.names import nfc
 from pseudolabel.data.records import Dataset, MaskValues, Record
 from pseudolabel.data.tag_tables import Row, TagTable, plain_names, read_table
 from pseudolabel.data.tags import TABLE, choose_source, mask_tags, tag_indices
 from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.runtime.files import stands
 
 _MASKS = "masks"
 
@@ -63,8 +67,8 @@ def load(
     folder = _photographs(root)
     images = index_images(folder, fault, skip=(_MASKS,))
     if not images:
-        raise DatasetError(f"{folder} holds no image; wanted JPEG, PNG, WebP or TIFF files")
-    weak = ("csv", "folders") if (root / TABLE).is_file() else ("folders", "csv")
+        raise DatasetError(f"{folder} holds no image; wanted {NAMES} files")
+    weak = ("csv", "folders") if stands(root / TABLE) else ("folders", "csv")
     source, table = choose_source("folder", root, tag_source, tags_file, (*weak, "masks"))
     images = _without_label_maps(images, root, folder, fault)
     names = class_file(root)
@@ -76,17 +80,18 @@ def load(
     classes = listed or _classes(root, found, source)
     tags = {name: tag_indices(row.names, classes, row.where, fault) for name, row in found.rows.items()}
     ids, split = _ids(root, split, images, folders.splits, fault)
+    masks = index_masks((root / _MASKS,))
     records = []
     for name in ids:
         if name in images:
-            mask = root / _MASKS / f"{name}.png"
-            records.append(Record(name, images[name], tags.get(name), mask if mask.is_file() else None))
+            records.append(Record(name, images[name], tags.get(name), masks.get(name)))
         else:
             fault(no_image(name, folder))
     read_mask = mask_reader(classes, values)
     if source == "masks":
         records = [replace(item, tags=mask_tags(item, read_mask, fault)) if item.mask else item for item in records]
     tags_file = tags_file.resolve() if tags_file else None
+    notes = (*found.notes, *pictures_left_out(folder, images, skip=(_MASKS,)))
     return Dataset(
         "folder",
         root,
@@ -97,7 +102,7 @@ def load(
         read_mask,
         tags_file,
         mask_folders=(root / _MASKS,),
-        notes=found.notes,
+        notes=notes,
     )
 
 
@@ -163,7 +168,7 @@ def _classes(root: Path, table: TagTable, source: str) -> tuple[str, ...]:
     if source == "masks":
         raise InputError(f"--tag-source masks needs {root / FILES[0]}, which names the labels in the masks")
     words = {name for row in table.rows.values() for name in row.names}.union(table.columns)
-    names = sorted({unicodedata.normalize("NFC", word) for word in words})  # as some systems do not write file names
+    names = sorted({nfc(word) for word in words})  # as some systems do not write file names
     return checked_classes(root, names) if names else ("background",)
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from pseudolabel.data.class_lists import class_file, read_classes
 from pseudolabel.data.faults import Fault, passing_on, stop
+from pseudolabel.data.ground_truth import index_masks
 from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_ids
 from pseudolabel.data.mask_files import mask_reader
+from pseudolabel.data.names import file_named
 from pseudolabel.data.records import Dataset, MaskValues, Record
 from pseudolabel.data.tags import choose_source, csv_tags, mask_tags, tag_indices
 from pseudolabel.data.xml_files import read_annotation
@@ -68,11 +70,11 @@ def load(
         raise no_list(split, folders, sorted({path.stem for folder in folders for path in folder.glob("*.txt")}))
     images = index_images(photographs, fault)
     masks = tuple(root / folder for folder in _MASKS)
+    drawn = index_masks(masks)
     records = []
     for name in read_ids(found[0], fault):
         if name in images:
-            paths = (folder / f"{name}.png" for folder in masks)
-            records.append(Record(name, images[name], None, next((path for path in paths if path.is_file()), None)))
+            records.append(Record(name, images[name], None, drawn.get(name)))
         else:
             fault(no_image(name, photographs))
     read_mask = mask_reader(classes, values)
@@ -87,7 +89,7 @@ def load(
 
 
 def _xml_tags(root: Path, name: str, classes: tuple[str, ...], fault: Fault) -> tuple[int, ...] | None:
-    path = root / "Annotations" / f"{name}.xml"
+    path = file_named(root / "Annotations", f"{name}.xml")
     names: list[str] | None = None
     with passing_on(fault):
         names = read_object_names(path)

@@ -42,7 +42,7 @@ def read_boxes(
     Raises:
         DatasetError: The folder holds no XML file, or the file is not COCO's JSON.
     """
-    if path.is_file():
+    if not path.is_dir():
         if path.suffix.lower() == ".xml":
             raise DatasetError(f"--boxes {path} is one image's annotation; wanted the folder that holds it")
         return _coco_boxes(path, wanted, classes, fault)

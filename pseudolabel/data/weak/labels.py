@@ -14,8 +14,10 @@ from typing import TypeVar
 import numpy as np
 
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.images import SUFFIXES, image_size
+from pseudolabel.data.image_files import SUFFIXES
+from pseudolabel.data.images import image_size
 from pseudolabel.data.lists import read_ids
+from pseudolabel.data.names import file_named
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.shapes import Box, Point, Polyline
 from pseudolabel.data.weak.boxes import check_box, read_boxes
@@ -30,6 +32,7 @@ from pseudolabel.data.weak.scribbles import (
     read_strokes,
 )
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import absolute, stands, what_stands
 
 Mark = TypeVar("Mark", Point, Box)
 
@@ -101,8 +104,7 @@ def listed_ids(path: Path, dataset: Dataset) -> frozenset[str]:
         DatasetError: The list cannot be read, or names an image that is not in the split.
     """
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise DatasetError(f"--mask-list {path} {found}; wanted a text file of image ids, one a line")
+        raise DatasetError(f"--mask-list {path} {what_stands(path)}; wanted a text file of image ids, one a line")
     wanted = read_ids(path)
     strange = sorted(set(wanted) - {record.id for record in dataset.records})
     if strange:
@@ -125,7 +127,7 @@ def attach(dataset: Dataset, places: Mapping[str, Path], fault: Fault) -> Datase
         DatasetError: A folder or file is missing or not what it should be, or ``fault`` raised.
     """
     require_places(places)
-    drawn = places["scribbles"].resolve() if "scribbles" in places else None
+    drawn = absolute(places["scribbles"]) if "scribbles" in places else None
     if drawn is not None and any(drawn.is_relative_to(folder.resolve()) for folder in dataset.mask_folders):
         raise DatasetError(
             f"--scribbles {places['scribbles']} is the data set's own folder of pixel masks; simulate scribbles "
@@ -189,7 +191,7 @@ def _strays(dataset: Dataset, path: Path, entries: Mapping[str, str]) -> list[st
 
     What lies in the data set's own folder serves all of its lists: there only a label without a photograph is wrong.
     """
-    if path.resolve().is_relative_to(dataset.root):
+    if absolute(path).is_relative_to(dataset.root):
         known = _photographs(dataset, entries)
         entries = {name: where for name, where in entries.items() if name not in known}
     return [
@@ -200,10 +202,12 @@ def _strays(dataset: Dataset, path: Path, entries: Mapping[str, str]) -> list[st
 
 def _photographs(dataset: Dataset, names: Collection[str]) -> set[str]:
     """Those names that have a photograph where the data set's own photographs lie."""
-    folders = {str(record.image).removesuffix(record.id + record.image.suffix) for record in dataset.records}
+    folders = {record.image.parents[record.id.count("/")] for record in dataset.records}
     endings = {record.image.suffix for record in dataset.records} | set(SUFFIXES)
     return {
-        name for name in names if any(Path(folder, name + ending).is_file() for folder in folders for ending in endings)
+        name
+        for name in names
+        if any(stands(file_named(folder, name + ending)) for folder in folders for ending in endings)
     }
 
 

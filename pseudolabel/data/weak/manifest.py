@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.data.json_files import parse_json
+from pseudolabel.runtime.files import stands
 
 MANIFEST = "simulated.json"
 
@@ -30,5 +31,5 @@ def read_manifest(path: Path, kind: str) -> dict[str, Any] | None:
         DatasetError: There is one, and it is not JSON.
     """
     file = (path if path.is_dir() else path.parent) / MANIFEST
-    facts = parse_json(file, "what 'pseudolabel data' writes beside simulated labels") if file.is_file() else {}
+    facts = parse_json(file, "what 'pseudolabel data' writes beside simulated labels") if stands(file) else {}
     return facts if facts.pop("simulated", None) == kind else None

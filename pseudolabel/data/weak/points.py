@@ -19,6 +19,7 @@ from pseudolabel.data.lists import read_text, unsafe
 from pseudolabel.data.shapes import Point
 from pseudolabel.data.tags import label_of
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import stands
 from pseudolabel.runtime.formatting import counted
 
 TABLE = "points.csv"
@@ -46,7 +47,7 @@ def read_points(
         DatasetError: The file is unreadable, or neither of the two; or the folder has no table.
     """
     file = path / TABLE if path.is_dir() else path
-    if not file.is_file():
+    if not stands(file):
         raise DatasetError(
             f"{path} holds no {TABLE}; wanted one with lines of {','.join(HEADING)}, "
             "or the path of a JSON of What's the Point"

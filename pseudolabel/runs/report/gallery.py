@@ -201,7 +201,7 @@ def example(
         DatasetError: Its photograph or its ground truth cannot be read.
     """
     truth = dataset.read_mask(record)
-    photograph = read_photograph(record.image, (truth.shape[0], truth.shape[1]))
+    photograph = read_photograph(record, (truth.shape[0], truth.shape[1]))
     seen = [truth]
 
     def labelled(title: str, labels: np.ndarray) -> Panel:
