@@ -143,7 +143,7 @@ def _combined(names: Iterable[str]) -> set[str]:
     """Names that consist of others, or, where signs such as ``/`` part them, share each part with some other."""
     pieces = {name: [part for part in re.split(r"[\s/+&:]+", name.casefold()) if part] for name in names}
     known = {name.casefold() for name in pieces}
-    signs = {name: {part.strip() for part in re.split(r"[/+&:]", name.casefold()) if part.strip()} for name in pieces}
+    signs = {name: {part.strip() for part in re.split(r"[/+&]", name.casefold()) if part.strip()} for name in pieces}
     shared = Counter(part for parts in signs.values() for part in parts)
     return {
         name

@@ -74,6 +74,12 @@ def test_a_vehicle_called_train_is_a_class(tmp_path: Path) -> None:
     assert tags(load(root)) == {"car/1": ("car",), "train/1": ("train",)}
 
 
+def test_a_folder_that_holds_everything_is_told(tmp_path: Path) -> None:
+    dataset = load(write(tmp_path, ["mydata/a.jpg", "mydata/b.jpg"]))
+    assert dataset.classes == ("background", "mydata")
+    assert dataset.notes == (f"{tmp_path}: folder mydata, which holds every image, is taken for the only class",)
+
+
 def test_splits_inside_of_classes_are_told(tmp_path: Path) -> None:
     dataset = load(write(tmp_path, ["cat/train/a.jpg", "cat/val/b.jpg"]))
     assert tags(dataset) == {"cat/train/a": ("cat",), "cat/val/b": ("cat",)}
@@ -101,6 +107,8 @@ def test_a_folder_called_background_has_images_without_a_class(tmp_path: Path) -
         (["a.jpg", "a_mask.png", "b.jpg", "b_mask.png"], 2, "a_mask.png"),
         (["images/a.jpg", "images/a_labelIds.png"], 1, "a_labelIds.png"),
         (["cat/a.jpg", "cat/a_mask.png"], 1, "cat/a_mask.png"),
+        (["train_images/a.jpg", "train_masks/a.png"], 1, "train_masks/a.png"),
+        (["img/a.jpg", "masks_machine/a.png"], 1, "masks_machine/a.png"),
     ],
 )
 def test_label_maps_among_photographs_are_refused(tmp_path: Path, names: list[str], count: int, first: str) -> None:
@@ -131,6 +139,8 @@ def test_voc_is_offered(tmp_path: Path) -> None:
         ["cat/1.jpg", "dog/1.jpg", "label/1.jpg"],  # labels on bottles, say
         ["1.jpg", "1_mask.jpg"],  # a face with and without a mask
         ["cat_mask.png", "dog.png"],
+        ["mask_on/1.png", "mask_off/1.png"],
+        ["with_mask/1.png", "without_mask/1.png"],
     ],
 )
 def test_photographs_stay_photographs(tmp_path: Path, names: list[str]) -> None:

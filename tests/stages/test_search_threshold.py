@@ -21,7 +21,7 @@ from pseudolabel.metrics.sweep import THRESHOLDS
 from pseudolabel.options import SearchThresholdOptions
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.search_threshold import search_threshold
-from tests.helpers.voc import CLASSES, array, random_labels, write_artefact_of_maps, write_voc
+from tests.helpers.voc import CLASSES, array, random_labels, save, write_artefact_of_maps, write_voc
 
 SHAPE = (24, 30)
 GRID = (6, 8)
@@ -291,6 +291,18 @@ def test_masks_that_do_not_fit_the_maps_are_errors(cams: Path, root: Path) -> No
     assert "5 images of" in refusal(cams, method="sweep")
     (root / "classes.txt").write_text("cat\ndog\ncow")
     assert "was made with other classes than" in refusal(cams, method="sweep")
+
+
+def test_masks_of_other_values_are_read_as_the_data_set_or_the_options_say(cams: Path, root: Path) -> None:
+    plain = search(cams, method="sweep")
+    for name, labels in TRUTH.items():
+        values = np.array([0, 101, 102, *[255] * 253], dtype=np.uint8)[labels]
+        save(root / f"SegmentationClass/{name}.png", np.where(labels == 255, np.uint8(254), values))
+    meant = {"mask_values": ("101=cat", "102=dog"), "ignore_value": (254,)}
+    assert search(cams, method="sweep", **meant) == plain
+    spec = {"dataset": "voc", "root": root, "split": "train"}
+    stored = write(cams.with_name("stored.h5"), root, dataset=load_dataset(spec | meant).spec())
+    assert search(stored, method="sweep") == plain
 
 
 def test_masks_without_a_pixel_that_counts_are_an_error(tmp_path: Path) -> None:

@@ -11,25 +11,12 @@ from PIL import Image
 
 _PART = r"train|training|val|valid|validation|test|testing|trainval|dev|eval"
 _SPLIT = re.compile(rf"({_PART})[_-]?\d*", re.IGNORECASE)
-_LABEL = (
-    r"(annot(ation)?s?|labels?|masks?|gts?|gtfine|ground[_ ]?truth|seg|segmentations?|segmentation(class|object)\w*)"
-)
-_LABELS = re.compile(rf"(({_PART})[_-]?)?{_LABEL}", re.IGNORECASE)
-_PHOTOGRAPHS = re.compile(rf"images?|imgs?|photos?|pictures?|jpegimages|leftimg8bit|rgb|({_PART})", re.IGNORECASE)
-_ROLES = re.compile(rf"images?|imgs?|photos?|pictures?|jpegimages|leftimg8bit|rgb|{_LABEL}", re.IGNORECASE)
-_ENDINGS = (
-    "mask",
-    "masks",
-    "label",
-    "labels",
-    "gt",
-    "seg",
-    "segmentation",
-    "annot",
-    "annotation",
-    "labelids",
-    "trainids",
-)
+_LABEL = r"(annot(ation)?s?|labels?|masks?|gts?|gtfine|ground[_ ]?truth|seg|segmentation(s|(class|object)\w*)?)"
+_PHOTOGRAPH = r"(images?|imgs?|photos?|pictures?|jpegimages|leftimg8bit|rgb)"
+_LABELS = re.compile(rf"(({_PART})[_-]?)?{_LABEL}([_-]\w+)?", re.IGNORECASE)
+_PHOTOGRAPHS = re.compile(rf"(({_PART})[_-]?)?{_PHOTOGRAPH}([_-]?({_PART}))?|({_PART})", re.IGNORECASE)
+_ROLES = re.compile(rf"(({_PART})[_-]?)?({_LABEL}|{_PHOTOGRAPH})([_-]?({_PART}))?", re.IGNORECASE)
+_ENDINGS = ("mask", "masks", "label", "labels", "gt", "seg", "segmentation", "annot", "annotation", "ids")
 _SUFFIX = re.compile(r"(.+)[_.-](masks?|labels?|gt|seg(mentation)?|annot(ation)?|label(train)?ids)", re.IGNORECASE)
 _INDEXED = ("P", "L", "1", "I", "I;16")  # Pillow's modes of label maps: no colours but a palette's
 
@@ -57,17 +44,18 @@ def read_folders(ids: Collection[str], listed: Collection[str]) -> Folders:
         ids: Of all images, with ``/`` between folders.
         listed: Classes that a list names, which are classes whatever they are called.
     """
-    first = {name: name.partition("/")[0] for name in ids if "/" in name}
-    tops = set(first.values())
+    way_of = {name: name.rpartition("/")[0] for name in ids}
+    ways = set(way_of.values())
+    tops = {way.partition("/")[0] for way in ways if way}
     parts = {top for top in tops if _SPLIT.fullmatch(top)} if not tops.intersection(listed) else set()
-    splits = parts if parts == tops and len(first) == len(ids) else set()
-    rest = {name: name.partition("/")[2] for name in ids} if splits else dict(zip(ids, ids, strict=True))
-    classes = {name: inner.partition("/")[0] for name, inner in rest.items() if "/" in inner}
+    splits = parts if parts == tops and "" not in ways else set()
+    label_of = {way: way.split("/")[bool(splits) :][:1] for way in ways if way}
+    classes = {name: label[0] for name, way in way_of.items() if (label := label_of.get(way))}
     found = set(classes.values())
     if found and not found.intersection(listed) and all(_ROLES.fullmatch(name) for name in found):
         note = f"folders {', '.join(sorted(found))} are not taken for classes; to make them some, name them in a list"
         return Folders(tuple(sorted(splits)), {}, None, note)
-    inner = {way[1] for name in ids if len(way := name.split("/")) > 2 and _SPLIT.fullmatch(way[1])}
+    inner = {second for way in ways if _SPLIT.fullmatch(second := way.partition("/")[2].partition("/")[0])}
     note = f"folders {' and '.join(sorted(inner))} inside those of the classes are not read as splits"
     complaint = None
     if not splits and len(parts) > 1:
@@ -76,7 +64,10 @@ def read_folders(ids: Collection[str], listed: Collection[str]) -> Folders:
             f"{', '.join(sorted(tops - parts)[:3]) or 'images'}; put every image into one of them, or name all folders "
             "in classes.txt if they are classes"
         )
-    return Folders(tuple(sorted(splits)), classes, complaint, note if len(inner) > 1 and not splits else None)
+    if len(inner) < 2 or splits:
+        lone = len(found) == 1 and len(classes) == len(ids) and not found.intersection(listed)
+        note = f"folder {min(found)}, which holds every image, is taken for the only class" if lone else ""
+    return Folders(tuple(sorted(splits)), classes, complaint, note or None)
 
 
 def label_maps(images: Mapping[str, Path]) -> list[str]:
