@@ -153,7 +153,12 @@ def losses(
 def _regularised(
     regulariser: Regulariser, photographs: Tensor, shares: Tensor, known: Known, embedding: Tensor | None, images: int
 ) -> Tensor:
-    """The regulariser on those images that are not labelled throughout; the others have all that it could teach."""
+    """The regulariser on those images that are not labelled throughout; the others have all that it could teach.
+
+    NaN where the embedding is not finite, of which no kernel can be built: the training stops by its loss.
+    """
+    if embedding is not None and not embedding.isfinite().all():
+        return shares.sum() * torch.nan
     unlabelled = known.labels == IGNORE
     if known.inside is not None:
         unlabelled &= known.inside

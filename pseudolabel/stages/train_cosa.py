@@ -98,7 +98,7 @@ def train_cosa(options: TrainCosaOptions, progress: Progress = Progress()) -> di
 
     Raises:
         InputError: The data set, the backbone or the weights are not what the options promise.
-        PseudolabelError: The loss is no longer finite.
+        PseudolabelError: The loss or the weights are no longer finite.
     """
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)

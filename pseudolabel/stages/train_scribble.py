@@ -72,7 +72,7 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
 
     Raises:
         InputError: The data set, its labels, the backbone or the weights are not what the options promise.
-        PseudolabelError: The loss is no longer finite.
+        PseudolabelError: The loss or the weights are no longer finite.
     """
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)

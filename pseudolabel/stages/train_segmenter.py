@@ -112,7 +112,7 @@ def train_segmenter(
 
     Raises:
         InputError: The masks, the photographs, the backbone or the weights are not what the options promise.
-        PseudolabelError: The loss is no longer finite.
+        PseudolabelError: The loss or the weights are no longer finite.
     """
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)

@@ -6,9 +6,9 @@ whether the training was interrupted: a resumed training ends with the same weig
 
 from pseudolabel.training.group import Group, joined
 from pseudolabel.training.loop import train
-from pseudolabel.training.run import Batch, Losses, Mean, Objective, Run, Step
+from pseudolabel.training.run import Batch, Losses, Mean, Objective, Run, Step, state_path
 from pseudolabel.training.samples import Samples, sample_rng, split_records, total_steps
-from pseudolabel.training.state import save_checkpoint, state_path
+from pseudolabel.training.state import save_checkpoint
 
 __all__ = [
     "Batch",

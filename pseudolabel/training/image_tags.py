@@ -13,12 +13,13 @@ from pseudolabel.artefacts.header import environment
 from pseudolabel.data import Dataset, Record, read_image
 from pseudolabel.data.augmentation import resized
 from pseudolabel.data.inputs import unreadable
-from pseudolabel.errors import InputError
+from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.weights import choose_weights, network_facts, weights_inputs, weights_oracle
 from pseudolabel.options import BackboneOptions, ClassifierOptions, DatasetOptions
 from pseudolabel.runtime.devices import autocast
+from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.progress import Progress
 
 
@@ -59,7 +60,11 @@ def tag_map(
     dtype: torch.dtype,
     batch: int = 32,
 ) -> float:
-    """Mean average precision of the tags over the classes that occur among the records, main head, whole images."""
+    """Mean average precision of the tags over the classes that occur among the records, main head, whole images.
+
+    Raises:
+        PseudolabelError: A logit is not finite: the training has diverged.
+    """
     from sklearn.metrics import average_precision_score
 
     scores: list[np.ndarray] = []
@@ -71,6 +76,12 @@ def tag_map(
             logits = network(prepare(torch.from_numpy(pixels).to(device))).logits
         scores.append(logits.float().cpu().numpy())
     predicted = np.concatenate(scores)
+    spoilt = [record.id for record, found in zip(records, predicted, strict=True) if not np.isfinite(found).all()]
+    if spoilt:
+        raise PseudolabelError(
+            f"the logits of {counted(len(spoilt), 'held-out image')} are not finite (first: {spoilt[0]}): "
+            "lower --learning-rate or pass --precision float32"
+        )
     truth = np.stack([tag_vector(record, predicted.shape[1]) for record in records])
     present = truth.any(axis=0)
     return float(average_precision_score(truth[:, present], predicted[:, present], average="macro"))

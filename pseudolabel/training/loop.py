@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.errors import InputError, PseudolabelError
+from pseudolabel.errors import InputError
 from pseudolabel.runtime.devices import autocast, pins_memory, seed_everything
 from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.training.curves import Curves, CurveWriter, log_folder
+from pseudolabel.training.finite import diverged, names_of, require_finite, require_finite_weights
 from pseudolabel.training.group import accumulating, apart
-from pseudolabel.training.run import Arrays, Batch, Best, Losses, Run, Step
+from pseudolabel.training.run import Arrays, Batch, Best, Losses, Run, Step, state_path
 from pseudolabel.training.samples import load_batches
 from pseudolabel.training.schedule import make_optimiser, rate_factor
-from pseudolabel.training.state import restore_state, share_cost, state_arrays, state_path, write_state
+from pseudolabel.training.state import restore_state, share_cost, state_arrays, write_state
 
 
 def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> None:
@@ -38,7 +39,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
             set rates by.
         StalePartialError: The state to resume from was made with other options or inputs.
         DatasetError: A photograph cannot be read.
-        PseudolabelError: The loss is no longer finite; the last saved state is kept.
+        PseudolabelError: The loss is no longer finite, or weights are not after the last step or before a validation;
+            the last saved state is kept.
     """
     options, state = run.options, state_path(run.options.out)
     _announce(run, progress)
@@ -79,13 +81,17 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
             run.step += 1
             _record(run, curves, values | run.objective.after_step(run.network, run.step))
             advance(1)
-            if run.step % run.steps_per_epoch == 0 or run.step == run.total_steps:
+            ends = run.step == run.total_steps
+            if ends or (run.validate is not None and run.step % run.steps_per_epoch == 0):
+                require_finite(run, batches)
+            if ends or run.step % run.steps_per_epoch == 0:
                 rate = (run.step - first) * run.images_per_step / (time.perf_counter() - started)
                 _end_epoch(run, progress, curves, rate)
             if run.step % options.save_every == 0 and run.step < run.total_steps:
                 share_cost(run, cost)
                 if run.group.leads:
                     waiting = state_arrays(run, optimiser)  # it is good once a step from it has a finite loss
+                    require_finite_weights(run, waiting)
     if run.validate is not None and run.group.leads and not run.measured:  # gone on with from its last step
         _validate(run)
     share_cost(run, cost)
@@ -155,12 +161,7 @@ def _step(run: Run, module: nn.Module, optimiser: torch.optim.AdamW, batches: li
     summed = run.group.total(torch.stack([value.float() for value in sums.values()]))
     values = dict(zip(sums, summed.tolist(), strict=True))
     if not math.isfinite(values["loss"]):
-        ids, state = ", ".join(str(name) for batch in batches for name in batch["id"]), state_path(options.out)
-        kept = f"the last good state is {state}" if state.exists() else "no state was saved yet"
-        raise PseudolabelError(
-            f"the loss is {values['loss']} at step {run.step + 1} (images {ids}); {kept}: "
-            "lower --learning-rate or pass --precision float32"
-        )
+        raise diverged(run, f"the loss is {values['loss']} at step {run.step + 1} (images {names_of(batches)})")
     if options.clip_gradients is not None:  # of the whole batch: parts and processes are summed by now
         norm = nn.utils.clip_grad_norm_(run.network.parameters(), options.clip_gradients)
         values["gradient_norm"] = float(norm)
@@ -171,13 +172,8 @@ def _step(run: Run, module: nn.Module, optimiser: torch.optim.AdamW, batches: li
 
 def _parts(run: Run, batches: list[Batch]) -> Iterator[Losses]:
     """The losses of each micro batch, to be computed in mixed precision."""
-    early = pins_memory(run.device)
-    moved = [
-        {k: v.to(run.device, non_blocking=early) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        for batch in batches
-    ]
     drawn = run.options.log and run.group.leads and run.picture_every and (run.step + 1) % run.picture_every == 0
-    return run.objective.losses(run.network, moved, Step(run.step, run.images_per_step, bool(drawn)))
+    return run.objective.losses(run.network, run.moved(batches), Step(run.step, run.images_per_step, bool(drawn)))
 
 
 def _record(run: Run, curves: Curves, values: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from pseudolabel.artefacts import Header
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.options import TrainingOptions
+from pseudolabel.runtime.devices import pins_memory
 from pseudolabel.training.ema import update_ema
 from pseudolabel.training.group import Group
 from pseudolabel.training.samples import Samples, steps_per_epoch, total_steps
@@ -224,6 +226,19 @@ class Run:
     def images_per_step(self) -> int:
         """Of the whole batch, over all processes."""
         return min(self.options.batch_size, len(self.samples))
+
+    def moved(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Micro batches on the device."""
+        early = pins_memory(self.device)
+        return [
+            {k: v.to(self.device, non_blocking=early) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            for batch in batches
+        ]
+
+
+def state_path(out: Path) -> Path:
+    """Where a training keeps the state it can resume from, until its checkpoint is written."""
+    return out.with_name(out.name + ".training")
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

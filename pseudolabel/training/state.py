@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,8 @@ from pseudolabel.data import Record
 from pseudolabel.errors import ArtefactError
 from pseudolabel.models.checkpoint import read_weights, weight_arrays
 from pseudolabel.runtime.devices import random_state, set_random_state, wide_dtype
-from pseudolabel.training.run import Arrays, Best, Run
-
-
-def state_path(out: Path) -> Path:
-    """Where a training keeps the state it can resume from, until its checkpoint is written."""
-    return out.with_name(out.name + ".training")
+from pseudolabel.training.finite import not_finite, require_finite_weights
+from pseudolabel.training.run import Arrays, Best, Run, state_path
 
 
 def save_checkpoint(
@@ -46,6 +41,9 @@ def save_checkpoint(
 
     Returns:
         ``out``, ``loss`` (mean of the last epoch), ``images`` and ``steps``: how every training's result begins.
+
+    Raises:
+        PseudolabelError: Weights are not finite, or the file cannot be written; the state is kept.
     """
     recent = run.curves["loss"][-run.steps_per_epoch :]
     result = {
@@ -57,6 +55,7 @@ def save_checkpoint(
     if not run.group.leads:
         return result
     arrays = {**run.more, **(run.best.arrays if run.choose else run.objective.checkpoint(run.network))}
+    require_finite_weights(run, arrays)
     arrays |= {f"curves/{name}": np.asarray(values, dtype=np.float32) for name, values in run.curves.items()}
     arrays["images/id"] = np.array([record.id for record in kept], dtype=object)
     if skipped:
@@ -112,7 +111,8 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
 
     Raises:
         StalePartialError: The state was made with other options or inputs, or has other parameters frozen.
-        ArtefactError: It is of a longer training, or of another network or optimiser.
+        ArtefactError: It is of a longer training, or of another network or optimiser, or has weights that are not
+            finite.
     """
     state = state_path(run.options.out)
     with open_artefact(state, "training-state") as artefact:
@@ -128,6 +128,10 @@ def restore_state(run: Run, optimiser: torch.optim.AdamW) -> Mapping[str, Any]:
                 "pass --overwrite to start anew, another --out, or the --freeze that it was begun with"
             )
         file = artefact.file
+        stored = _arrays({name: file[name] for name in ("weights", "objective", "best") if name in file})
+        spoilt = not_finite(stored)
+        if spoilt is not None:
+            raise ArtefactError(f"{state} has weights that are not finite ({spoilt}); pass --overwrite to start anew")
         _note(run, artefact.header, [f"{change} from step {int(file['step'][()])}" for change in changed])
         try:
             run.network.load_state_dict(read_weights(artefact))
