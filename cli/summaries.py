@@ -68,6 +68,9 @@ def show_artefact(described: Mapping[str, Any]) -> None:
         made.add(_line(key, described[key]))
     if described.get("verified"):
         made.add(Text("the digest was recomputed and is right", style="green"))
+    if not described["sealed"]:
+        words = "format version 1: nothing covers its attributes, such as oracle, protocol, inputs and options"
+        made.add(Text(words, style="yellow"))
     facts = ("facts",) if described["kind"] != "scores" else ()  # these are shown as a table, below
     for key in ("options", "protocol", "network", "dataset", *facts, "environment"):
         if described[key]:

@@ -13,12 +13,14 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from pseudolabel.artefacts.schema import KINDS
 from pseudolabel.cli.app import app
 from pseudolabel.cli.help import PANELS
 from pseudolabel.pairwise.crf import PRESETS
@@ -152,7 +154,25 @@ def pipelines() -> str:
     return table(("name", "what it is"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"crf-presets": crf_presets, "pipelines": pipelines}
+def datasets(kind: str) -> str:
+    """The table of the datasets that artefacts of a kind have."""
+    rows = []
+    for array in KINDS[kind]:
+        shape = {None: "any shape", (): "one value"}.get(array.shape) or " x ".join(map(str, array.shape or ()))
+        bounds = [f"at least {array.low:g}"] if array.low is not None and array.high is None else []
+        bounds += [f"{array.low:g} to {array.high:,.0f}"] if array.high is not None and not array.lazy else []
+        bounds += ["or NaN"] if array.nan else []
+        need = "MUST" if array.required else "MAY"
+        name = code("/" + array.name.replace("*", "NAME"))
+        rows.append((name, need, " or ".join(array.types), shape, " ".join(bounds), array.meaning))
+    return table(("dataset", "be there", "type", "length", "values", "meaning"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "crf-presets": crf_presets,
+    "pipelines": pipelines,
+    **{f"datasets of {kind}": partial(datasets, kind) for kind in KINDS},
+}
 """What is generated besides the commands."""
 
 

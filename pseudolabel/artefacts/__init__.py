@@ -13,6 +13,7 @@ from pseudolabel.artefacts.store import (
     open_artefact,
     read_header,
     read_input,
+    require_unaltered,
     write_artefact,
 )
 from pseudolabel.artefacts.writer import MapsWriter, StalePartialError
@@ -32,5 +33,6 @@ __all__ = [
     "partial_path",
     "read_header",
     "read_input",
+    "require_unaltered",
     "write_artefact",
 ]

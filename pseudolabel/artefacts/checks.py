@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import h5py
 
-from pseudolabel.artefacts.header import Header, Input
+from pseudolabel.artefacts.attributes import attribute, check_network_facts, read_attributes, seal
+from pseudolabel.artefacts.conformity import check_arrays, check_classes
+from pseudolabel.artefacts.header import Header
+from pseudolabel.artefacts.schema import KINDS, required
 from pseudolabel.errors import ArtefactError
 from pseudolabel.runtime.formatting import either
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+VERSIONS = (1, 2)
+"""Those that are read; the newest is written."""
 PREFIX = "pseudolabel/"
 
-_MAPS = (
-    "images/id",
-    "images/height",
-    "images/width",
-    "maps/values",
-    "maps/offset",
-    "maps/image",
-    "maps/height",
-    "maps/width",
-)
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "cams": (*_MAPS, "maps/class"),
-    "soft-labels": (*_MAPS, "maps/class"),
-    "masks": _MAPS,
-    "thresholds": ("thresholds/value", "thresholds/low", "thresholds/high"),
-    "crf-search": ("trials/name", "trials/criterion", "images/id"),
-    "scores": ("confusion",),
-    "checkpoint": ("weights",),
-    "training-state": ("weights", "optimiser"),
-}
+REQUIRED: dict[str, tuple[str, ...]] = {kind: required(kind) for kind in KINDS}
 """Every kind of artefact and what it must hold."""
 
 MAKERS: dict[str, tuple[str, ...]] = {
@@ -50,12 +34,12 @@ MAKERS: dict[str, tuple[str, ...]] = {
 SERVES: dict[str, tuple[str, ...]] = {"cam": ("cam", "cosa"), "segmenter": ("segmenter", "scribble", "cosa")}
 """The types of network that can be had from a checkpoint as each kind; ``train-TYPE`` trains them."""
 
-JSON_ATTRIBUTES = ("options", "inputs", "dataset", "network", "protocol", "oracle", "facts", "environment", "cost")
 _FILTERS = {
     "gzip": h5py.h5z.FILTER_DEFLATE,
     "shuffle": h5py.h5z.FILTER_SHUFFLE,
     "fletcher32": h5py.h5z.FILTER_FLETCHER32,
 }
+_PLAIN = "biufS"  # NumPy's kinds of types that a dataset may have
 _DEEPEST = 16  # groups within groups; a file whose groups contain themselves has no bottom
 
 
@@ -67,78 +51,56 @@ def checked_header(path: Path, file: h5py.File, kinds: tuple[str, ...] = (), ser
     """
     try:
         kind = _checked_kind(path, file, kinds, serves)
-        _check_links(path, file)
-        header = _read_header(path, file, kind)
-        for name in REQUIRED[kind]:
+        _check_links(path, file, set())
+        for name in (*REQUIRED[kind], "classes/name"):
             if name not in file:
                 raise ArtefactError(f"{path}: {name!r} is missing from this {kind} artefact; make it again")
-        if "images/id" in file and h5py.check_string_dtype(file["images/id"].dtype) is None:
-            raise ArtefactError(f"{path}: 'images/id' holds {file['images/id'].dtype}, wanted strings; make it again")
-        if "maps" in file:
-            _check_maps(path, file)
+        header = read_attributes(path, file, kind, check_classes(path, file))
         if serves:
             _check_network(path, header, kinds, serves)
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # bytes that are not HDF5
-        raise ArtefactError(f"{path} is damaged ({error}); make it again") from error
+        check_arrays(path, file, kind, len(header.classes), header.ignore_value, header.stage)
+        if attribute(file, "encoding-version") > 1 and attribute(file, "seal") != seal(file):
+            raise ArtefactError(f"{path} was altered: its attributes do not match their seal; make it again")
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ArtefactError(f"{path} is damaged ({_first_line(error)}); make it again") from error
     return header
 
 
 def _checked_kind(path: Path, file: h5py.File, kinds: tuple[str, ...], serves: str | None) -> str:
     wanted = a_kind(kinds, serves)
-    encoding = file.attrs.get("encoding-type")
+    encoding = attribute(file, "encoding-type")
     if not isinstance(encoding, str) or not encoding.startswith(PREFIX):
         raise ArtefactError(f"{path} is an HDF5 file of another program (no encoding-type); wanted {wanted}")
-    version = int(file.attrs.get("encoding-version", 0))
-    if version != FORMAT_VERSION:
+    found = attribute(file, "encoding-version")
+    version = int(0 if found is None else found)
+    if version not in VERSIONS:
         newer = "newer than this pseudolabel reads: upgrade it" if version > FORMAT_VERSION else "not supported"
-        raise ArtefactError(f"{path} has format version {version}, {newer} (supported: {FORMAT_VERSION})")
+        supported = ", ".join(map(str, VERSIONS))
+        raise ArtefactError(f"{path} has format version {version}, {newer} (supported: {supported})")
     kind = encoding.removeprefix(PREFIX)
     if kind not in REQUIRED:
         raise ArtefactError(f"{path} holds {kind!r}, which is no known kind; known: {', '.join(REQUIRED)}")
-    stage = file.attrs.get("stage")
+    stage = attribute(file, "stage")
     if kinds and kind not in kinds:
         raise ArtefactError(f"{path} holds {kind} (made by {stage}); wanted {wanted}")
-    if not file.attrs.get("digest"):
+    if not attribute(file, "digest"):
         raise ArtefactError(f"{path} was never finished (it has no digest); run '{stage}' again")
     return kind
-
-
-def _read_header(path: Path, file: h5py.File, kind: str) -> Header:
-    values: dict[str, Any] = {}
-    for name in JSON_ATTRIBUTES:
-        try:
-            values[name] = json.loads(file.attrs[name])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path}: attribute {name!r} is missing or not JSON; make it again") from error
-        wanted = list if name in ("inputs", "oracle") else dict
-        if not isinstance(values[name], wanted):
-            what = "list" if wanted is list else "object"
-            raise ArtefactError(f"{path}: attribute {name!r} is no JSON {what}; make it again")
-    if "classes/name" not in file:
-        raise ArtefactError(f"{path}: 'classes/name' is missing from this {kind} artefact; make it again")
-    values["inputs"] = tuple(Input(**item) for item in values["inputs"])
-    values["oracle"] = tuple(values["oracle"])
-    return Header(
-        kind=kind,
-        stage=str(file.attrs["stage"]),
-        seed=int(file.attrs["seed"]),
-        classes=tuple(file["classes/name"].asstr()[:]),
-        ignore_value=int(file.attrs["ignore-value"]),
-        digest=str(file.attrs["digest"]),
-        created=str(file.attrs["created"]),
-        version=str(file.attrs["pseudolabel-version"]),
-        **values,
-    )
 
 
 def _check_network(path: Path, header: Header, kinds: tuple[str, ...], serves: str) -> None:
     found = header.facts.get("architecture", {}).get("type", "unknown")
     if found not in SERVES[serves]:
         raise ArtefactError(f"{path} holds a {found} network (made by {header.stage}); wanted {a_kind(kinds, serves)}")
+    check_network_facts(path, header)
 
 
-def _check_links(path: Path, group: h5py.Group, prefix: str = "") -> None:
-    """Refuse links that could lead out of the file, and data that lie elsewhere or need a filter of one's own."""
+def _check_links(path: Path, group: h5py.Group, seen: set[int], prefix: str = "") -> None:
+    """Refuse links that could lead out of the file or in circles, and data that lie elsewhere or need other filters."""
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
+        raise ArtefactError(f"{path}: {prefix[:40]!r} is a second link to a group; such files are refused")
+    seen.add(address)
     for name in group:
         key = f"{prefix}{name}"
         link = group.get(name, getlink=True)
@@ -151,7 +113,7 @@ def _check_links(path: Path, group: h5py.Group, prefix: str = "") -> None:
             )
         item = group[name]
         if isinstance(item, h5py.Group):
-            _check_links(path, item, key + "/")
+            _check_links(path, item, seen, key + "/")
         elif isinstance(item, h5py.Dataset):
             _check_storage(path, key, item)
 
@@ -161,31 +123,15 @@ def _check_storage(path: Path, name: str, dataset: h5py.Dataset) -> None:
         raise ArtefactError(f"{path}: the data of {name!r} lie in another file; such files are refused")
     if dataset.shape is None:
         raise ArtefactError(f"{path}: {name!r} holds nothing; make it again")
+    if dataset.dtype.kind not in _PLAIN:
+        raise ArtefactError(f"{path}: {name!r} holds neither numbers nor strings of fixed length; make it again")
     properties = dataset.id.get_create_plist()
-    for index in range(properties.get_nfilters()):
-        code = properties.get_filter(index)[0]
+    codes = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
+    for code in codes:
         if code not in _FILTERS.values():
             raise ArtefactError(f"{path}: {name!r} uses HDF5 filter {code}; only {', '.join(_FILTERS)} are read")
-
-
-def _check_maps(path: Path, file: h5py.File) -> None:
-    shapes = {name: item.shape for name, item in file["maps"].items()}
-    flat = [name for name, shape in shapes.items() if len(shape) != 1]
-    if flat:
-        raise ArtefactError(
-            f"{path}: 'maps/{flat[0]}' has shape {shapes[flat[0]]}, wanted one dimension; make it again"
-        )
-    count = shapes["image"][0]
-    for name, wanted in {"offset": count + 1, "height": count, "width": count, "class": count}.items():
-        if name in shapes and shapes[name][0] != wanted:
-            raise ArtefactError(
-                f"{path}: 'maps/{name}' has {shapes[name][0]} entries for {count} maps, wanted {wanted}; make it again"
-            )
-    end = int(file["maps/offset"][-1])
-    if end != shapes["values"][0]:
-        raise ArtefactError(
-            f"{path}: 'maps/values' has {shapes['values'][0]} values, 'maps/offset' says {end}; make it again"
-        )
+    if len(set(codes)) < len(codes):
+        raise ArtefactError(f"{path}: {name!r} uses a filter twice; such files are refused")
 
 
 def a_kind(kinds: tuple[str, ...], serves: str | None = None) -> str:
@@ -196,3 +142,7 @@ def a_kind(kinds: tuple[str, ...], serves: str | None = None) -> str:
         return f"a checkpoint of {either(f'train-{name}' for name in SERVES[serves])}"
     stages = dict.fromkeys(stage for kind in kinds for stage in MAKERS.get(kind, ()))
     return f"{either(kinds)} artefact" + (f" (made by {either(stages)})" if stages else "")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

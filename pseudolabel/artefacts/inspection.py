@@ -8,7 +8,8 @@ from typing import Any
 
 import h5py
 
-from pseudolabel.artefacts import Header, data_digest, open_artefact, read_header
+from pseudolabel.artefacts import Header, open_artefact, read_header, require_unaltered
+from pseudolabel.artefacts.attributes import attribute
 from pseudolabel.errors import ArtefactError
 
 
@@ -19,8 +20,9 @@ def describe_artefact(path: Path) -> dict[str, Any]:
         path: The file.
 
     Returns:
-        ``path``, ``bytes``, every field of its Header, ``images`` and ``maps`` (counts, where it has any), ``skipped``
-        (id to reason) and ``arrays``: for each dataset ``name``, ``shape``, ``type``, ``bytes`` and ``stored_bytes``.
+        ``path``, ``bytes``, ``format_version``, ``sealed`` (whether its attributes are under a seal, which opening
+        checks), every field of its Header, ``images`` and ``maps`` (counts, where it has any), ``skipped`` (id to
+        reason) and ``arrays``: for each dataset ``name``, ``shape``, ``type``, ``bytes`` and ``stored_bytes``.
 
     Raises:
         ArtefactError: As ``open_artefact``.
@@ -39,6 +41,8 @@ def describe_artefact(path: Path) -> dict[str, Any]:
         return {
             "path": str(path),
             "bytes": path.stat().st_size,
+            "format_version": int(attribute(file, "encoding-version")),
+            "sealed": bool(attribute(file, "encoding-version") > 1),
             **header_data(artefact.header),
             **counts,
             "skipped": skipped,
@@ -66,12 +70,7 @@ def verify(path: Path) -> str:
         ArtefactError: The data are not those that were written.
     """
     with open_artefact(path) as artefact:
-        found, stated = data_digest(artefact.file), artefact.header.digest
-    if found != stated:
-        raise ArtefactError(
-            f"{path} was altered: its data have digest {found[:12]}, it states {stated[:12]}; make it again"
-        )
-    return found
+        return require_unaltered(artefact)
 
 
 def lineage(path: Path) -> dict[str, Any]:

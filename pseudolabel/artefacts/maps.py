@@ -71,26 +71,16 @@ class MapsReader:
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
-        """Offset, class, height and width of every map, checked against each other."""
+        """Offset, class, height and width of every map."""
         group = self._file["maps"]
-        columns = {name: group[name][:] for name in ("offset", "class", "height", "width") if name in group}
-        areas = columns["height"].astype(np.int64) * columns["width"]
-        wrong = np.flatnonzero((np.diff(columns["offset"]) != areas) | (areas < 0))
-        if len(wrong) or columns["offset"][0] != 0:
-            row = int(wrong[0]) if len(wrong) else 0
-            size = f"{columns['height'][row]} x {columns['width'][row]}"
-            count = columns["offset"][row + 1] - columns["offset"][row]
-            raise ArtefactError(
-                f"{self.path}: map {row} has {count} values by 'maps/offset' but is {size}; make it again"
-            )
-        return columns
+        return {name: group[name][:] for name in ("offset", "class", "height", "width") if name in group}
 
     def maps(self, image: int) -> dict[int, np.ndarray]:
         """Class index to stored map (h, w) of one image, in the stored dtype; masks stand under 0.
 
         Raises:
-            ArtefactError: The maps' sizes and their shares of the values disagree, the values cannot be read, or soft
-                labels of an image that was not skipped name no class.
+            ArtefactError: The values cannot be read or are out of range, or soft labels of an image that was not
+                skipped name no class.
         """
         order, begin = self._rows
         columns = self._columns
@@ -103,12 +93,25 @@ class MapsReader:
                 raise ArtefactError(
                     f"{self.path}: map {row} in 'maps/values' is damaged ({error}); make it again"
                 ) from error
+            if wrong := self._out_of_range(values):
+                raise ArtefactError(f"{self.path}: map {row} in 'maps/values' holds {wrong}; make it again")
             found[label] = values.reshape(int(columns["height"][row]), int(columns["width"][row]))
         if self.header.kind == "soft-labels" and not found.keys() - {self.header.ignore_value}:
             name = self.images.ids[image]
             if name not in self.skipped:
                 raise ArtefactError(f"{self.path}: image {name!r} has no soft label of any class; make it again")
         return found
+
+    def _out_of_range(self, values: np.ndarray) -> str:
+        """The first value that cannot be there and what was wanted, in words, or nothing."""
+        if self.header.kind == "masks":
+            fine = (values < len(self.header.classes)) | (values == self.header.ignore_value)
+            wanted = f"a class below {len(self.header.classes)} or {self.header.ignore_value}"
+        elif values.dtype.kind == "f":
+            fine, wanted = _are_shares(values), "0 to 1"
+        else:
+            return ""
+        return "" if fine.all() else f"{values[np.flatnonzero(~fine)[0]]}, wanted {wanted}"
 
     def labels(self, image: int) -> np.ndarray:
         """The label map of one image of a ``masks`` artefact: uint8 (H, W)."""
@@ -150,6 +153,17 @@ def enlarge(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return np.asarray(array, dtype=np.float32)
     image = Image.fromarray(np.ascontiguousarray(array, dtype=np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def _are_shares(values: np.ndarray) -> np.ndarray:
+    """Whether each float is in [0, 1]."""
+    if values.dtype == np.float16:  # NumPy compares these slowly; as integers they have the same order up to infinity
+        bits = values.view(np.uint16)
+        return np.asarray((bits <= _ONE) | (bits == _MINUS_ZERO))
+    return np.asarray((values >= 0) & (values <= 1))
+
+
+_ONE, _MINUS_ZERO = np.float16(1).view(np.uint16), np.float16(-0.0).view(np.uint16)
 
 
 def _as_share(array: np.ndarray) -> np.ndarray:

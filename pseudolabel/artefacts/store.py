@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +16,19 @@ import h5py
 import numpy as np
 
 from pseudolabel.artefacts.atomic import writing
-from pseudolabel.artefacts.checks import FORMAT_VERSION, JSON_ATTRIBUTES, PREFIX, a_kind, checked_header
+from pseudolabel.artefacts.attributes import JSON_ATTRIBUTES, attribute, has_loose_text, put_attribute, seal
+from pseudolabel.artefacts.checks import FORMAT_VERSION, PREFIX, a_kind, checked_header
 from pseudolabel.artefacts.header import CostMeter, Header, environment, now, package_version
 from pseudolabel.artefacts.journal import MAGIC, WholeFile
+from pseudolabel.artefacts.probe import ends_elsewhere, heaps_add_up, is_unprotected
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.runtime.files import what_stands
 
 _DIGESTED = ("encoding-type", "encoding-version", "ignore-value", "facts")
 _LIBRARY = ("v110", "v110")  # checksums on all metadata, so that damage is found and not followed
 _READ_FAILURES = ("synchronously read", "visitation failed", "checksum")
+_SMALL = 1 << 20  # bytes of data whose digest is checked whenever the file is opened
+_COMPACT = 1 << 12  # bytes of data that are stored beside their description, under its checksum
 _SLAB = 1 << 24  # bytes read at a time while digesting
 _CACHE = 1 << 20  # bytes of chunks kept: images are read in their order, and HDF5 2's 8 MiB would fill up with the past
 
@@ -74,20 +79,54 @@ def open_artefact(path: Path, *kinds: str, serves: str | None = None) -> Iterato
     if not path.is_file():
         what = "is a folder, not an artefact" if path.is_dir() else what_stands(path)
         raise ArtefactError(f"{path} {what}; wanted {a_kind(kinds, serves)}")
-    try:
-        file = h5py.File(path, "r", rdcc_nbytes=_CACHE)
-    except PermissionError as error:
-        raise ArtefactError(f"{path} may not be read: permission denied") from error
-    except (OSError, RuntimeError) as error:
-        raise ArtefactError(f"{path} {_what_it_is(path, error)}; wanted {a_kind(kinds, serves)}") from error
-    with file:
+    with _open(path, a_kind(kinds, serves)) as file:
         artefact = Artefact(path, file, checked_header(path, file, kinds, serves))
+        if _data_bytes(file) <= _SMALL:
+            require_unaltered(artefact)
         try:
             yield artefact
         except (OSError, RuntimeError) as error:
             if not any(text in str(error) for text in _READ_FAILURES):
                 raise
             raise ArtefactError(f"{path} is damaged ({error}); make it again") from error
+
+
+def _open(path: Path, wanted: str) -> h5py.File:
+    """Open a file that HDF5 can be trusted to read to its end."""
+    try:
+        if is_unprotected(path) and not ends_elsewhere(path):
+            raise ArtefactError(f"{path} is damaged (HDF5 cannot read its structure); make it again")
+        file = h5py.File(path, "r", rdcc_nbytes=_CACHE)
+    except PermissionError as error:
+        raise ArtefactError(f"{path} may not be read: permission denied") from error
+    except (OSError, RuntimeError) as error:
+        raise ArtefactError(f"{path} {_what_it_is(path, error)}; wanted {wanted}") from error
+    try:
+        loose = has_loose_text(file)
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        file.close()
+        raise ArtefactError(f"{path} is damaged ({error}); make it again") from error
+    if loose and not heaps_add_up(path) and not ends_elsewhere(path):
+        file.close()
+        raise ArtefactError(f"{path} is damaged (HDF5 cannot read its attributes); make it again")
+    return file
+
+
+def require_unaltered(artefact: Artefact) -> str:
+    """Recompute an artefact's digest, for which all of its data are read, and return it.
+
+    Raises:
+        ArtefactError: The data are not those that were written.
+    """
+    try:
+        found, stated = data_digest(artefact.file), artefact.header.digest
+    except (OSError, RuntimeError) as error:
+        raise ArtefactError(f"{artefact.path} is damaged ({error}); make it again") from error
+    if found != stated:
+        raise ArtefactError(
+            f"{artefact.path} was altered: its data have digest {found[:12]}, it states {stated[:12]}; make it again"
+        )
+    return found
 
 
 def read_header(path: Path, *kinds: str, serves: str | None = None) -> Header:
@@ -183,40 +222,56 @@ class _Sink(WholeFile):
 
 def write_header(file: h5py.File, header: Header) -> None:
     """Write the root attributes and the class names."""
-    file.attrs["encoding-type"] = PREFIX + header.kind
-    file.attrs["encoding-version"] = FORMAT_VERSION
-    file.attrs["pseudolabel-version"] = package_version()
-    file.attrs["stage"] = header.stage
-    file.attrs["seed"] = header.seed
-    file.attrs["ignore-value"] = header.ignore_value
+    put_attribute(file, "encoding-type", PREFIX + header.kind)
+    put_attribute(file, "encoding-version", FORMAT_VERSION)
+    put_attribute(file, "pseudolabel-version", package_version())
+    put_attribute(file, "stage", header.stage)
+    put_attribute(file, "seed", header.seed)
+    put_attribute(file, "ignore-value", header.ignore_value)
     values = {name: getattr(header, name) for name in JSON_ATTRIBUTES}
     values["inputs"] = [vars(item) for item in header.inputs]
     for name, value in values.items():
-        file.attrs[name] = json.dumps(value)
+        put_attribute(file, name, json.dumps(value))
     if "classes" not in file:
         write_array(file, "classes/name", np.asarray(header.classes, dtype=object))
 
 
 def write_array(file: h5py.File, name: str, array: np.ndarray) -> None:
-    """Create one dataset, compressed where that can pay."""
-    if array.dtype.kind in "OU":
+    """Create one dataset, where HDF5 has a checksum of it, and compressed where that can pay."""
+    kind = array.dtype
+    if kind.kind in "OU":
         raw = [str(item).encode() for item in array.ravel()]
         kind = h5py.string_dtype("utf-8", max([1, *map(len, raw)]))
         array = np.asarray(raw, dtype=kind).reshape(array.shape)
-        file.create_dataset(name, data=array, dtype=kind)
-    elif array.nbytes > 4096 and array.dtype.kind != "f":  # weights take long to compress and hardly shrink
-        file.create_dataset(name, data=array, compression="gzip", compression_opts=4, shuffle=True)
+    if array.nbytes <= _COMPACT:
+        _write_compact(file, name, array, kind)
+    elif kind.kind == "f":  # weights take long to compress and hardly shrink
+        chunks = array.shape if array.nbytes <= _SLAB else True
+        file.create_dataset(name, data=array, dtype=kind, chunks=chunks, fletcher32=True)
     else:
-        file.create_dataset(name, data=array)
+        file.create_dataset(name, data=array, dtype=kind, compression="gzip", compression_opts=4, shuffle=True)
+
+
+def _write_compact(file: h5py.File, name: str, array: np.ndarray, kind: np.dtype) -> None:
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.COMPACT)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    type_ = h5py.h5t.py_create(kind, logical=True)
+    space = h5py.h5s.create_simple(array.shape) if array.shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    made = h5py.h5d.create(file.id, name.encode(), type_, space, properties, links)
+    if array.size:
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(array))
 
 
 def stamp(file: h5py.File, header: Header, cost: Mapping[str, Any]) -> None:
-    """Write what is known only at the end: environment, cost, digest, time."""
+    """Write what is known only at the end: environment, cost, digest, time, seal."""
     known = dict(header.environment) or environment()
-    file.attrs["environment"] = json.dumps(known)
-    file.attrs["cost"] = json.dumps(cost)
-    file.attrs["created"] = now()
-    file.attrs["digest"] = data_digest(file)
+    put_attribute(file, "environment", json.dumps(known))
+    put_attribute(file, "cost", json.dumps(cost))
+    put_attribute(file, "created", now())
+    put_attribute(file, "digest", data_digest(file))
+    put_attribute(file, "seal", seal(file))
 
 
 def _publish(unfinished: Path, out: Path) -> None:
@@ -238,7 +293,7 @@ def data_digest(file: h5py.File) -> str:
     """
     digest = hashlib.sha256()
     for name in _DIGESTED:
-        digest.update(f"{name}={file.attrs.get(name)}\n".encode(errors="surrogateescape"))
+        digest.update(f"{name}={attribute(file, name)}\n".encode(errors="surrogateescape"))
     for name, dataset in sorted(_datasets(file)):
         digest.update(f"{name}:{dataset.dtype.str}:{dataset.shape}\n".encode())
         if dataset.shape == ():
@@ -249,6 +304,10 @@ def data_digest(file: h5py.File) -> str:
         for start in range(0, dataset.shape[0], step):
             digest.update(np.ascontiguousarray(dataset[start : start + step]).tobytes())
     return digest.hexdigest()
+
+
+def _data_bytes(file: h5py.File) -> int:
+    return sum(math.prod(dataset.shape) * dataset.dtype.itemsize for _, dataset in _datasets(file))
 
 
 def _datasets(file: h5py.File) -> list[tuple[str, h5py.Dataset]]:

@@ -14,7 +14,7 @@ from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.data.ground_truth import complain, require_objects
 from pseudolabel.data.opening import restated
-from pseudolabel.errors import ArtefactError, DatasetError, InputError
+from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels.assignment import Thresholds, assign
 from pseudolabel.labels.inputs import MapsTask
 from pseudolabel.labels.mixture import BINS, Cut, UnfitError, as_histogram, count_values, cut_by_three, cut_by_two
@@ -124,11 +124,6 @@ def count_maps(options: SearchThresholdOptions, reader: MapsReader, progress: Pr
             stored = {label: array.astype(np.float32) for label, array in reader.maps(index).items()}
             if stored:
                 strongest = np.max(list(stored.values()), axis=0)
-                if not (strongest <= 1).all() or any(not (array >= 0).all() for array in stored.values()):
-                    name = reader.images.ids[index]
-                    raise ArtefactError(
-                        f"{options.cams}: a map of image {name!r} leaves the range 0 to 1; make it again"
-                    )
                 counts[0] += count_values(strongest, options.minimum)
                 for label, array in stored.items() if options.per_class else ():
                     counts[label] += count_values(array, options.minimum)

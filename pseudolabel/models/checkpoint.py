@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pseudolabel.artefacts import Artefact, Header, open_artefact
+from pseudolabel.artefacts import Artefact, Header, open_artefact, require_unaltered
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.cam import build_cam_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
@@ -40,13 +41,26 @@ def read_weights(artefact: Artefact, group: str = "weights") -> dict[str, Tensor
     """A state dictionary from the datasets of an artefact.
 
     Raises:
-        ArtefactError: It has no such group.
+        ArtefactError: It has no such group, or its data are not those that were written, or no finite numbers.
     """
+    require_unaltered(artefact)
     if group not in artefact.file:
         raise ArtefactError(
             f"{artefact.path}: {group!r} is missing from this {artefact.header.kind} artefact; make it again"
         )
-    return {name: torch.from_numpy(np.asarray(dataset[()])) for name, dataset in artefact.file[group].items()}
+    return {name: torch.from_numpy(finite(artefact, dataset)) for name, dataset in artefact.file[group].items()}
+
+
+def finite(artefact: Artefact, dataset: h5py.Dataset) -> np.ndarray:
+    """One tensor of a network.
+
+    Raises:
+        ArtefactError: It has a value that is NaN or infinite.
+    """
+    values = np.asarray(dataset[()])
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ArtefactError(f"{artefact.path}: {dataset.name[1:]!r} holds NaN or infinity; train it again")
+    return values
 
 
 def load_network(path: Path, kind: Kind, which: Which | None = None) -> tuple[nn.Module, Header]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from pseudolabel.artefacts import Input, open_artefact, read_header
+from pseudolabel.artefacts import Input, open_artefact, read_header, require_unaltered
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.timm_models import loading, parse_name, pretrained_file
 from pseudolabel.runtime.files import open_regular, what_stands
@@ -99,6 +99,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         ArtefactError: The file lacks parameters of this model or has them in other shapes.
     """
     with open_artefact(path, "checkpoint") as artefact:
+        require_unaltered(artefact)
         group = artefact.file["weights"]
         found = [(name, prefix) for name in group for prefix in TIMM_PREFIXES if name.startswith(prefix)]
         stored = {name.removeprefix(prefix): torch.from_numpy(np.asarray(group[name][()])) for name, prefix in found}

@@ -171,7 +171,7 @@ def refine(
         Class index to uint8 (H, W), 0-255; the mean-field steps of each CRF that was run.
 
     Raises:
-        DatasetError: The photograph is unreadable or of another size, or its maps hold NaN, and ``skip`` is false.
+        DatasetError: The photograph is unreadable or of another size, and ``skip`` is false.
         PseudolabelError: It is too large for the memory that is free, whatever ``skip`` says: with more, it is not.
     """
     item, record = task
@@ -180,8 +180,6 @@ def refine(
         return item.skipped
     try:
         image = read_photograph(record, item.size)
-        if not all(np.isfinite(array).all() for array in item.maps.values()):
-            raise DatasetError(f"{photograph}: its maps hold NaN or infinity; make them again")
     except DatasetError as error:
         if skip:
             return str(error)

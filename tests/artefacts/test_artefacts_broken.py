@@ -79,11 +79,11 @@ def edit(path: Path, attribute: str, value: object) -> None:
 
 
 def test_a_newer_and_an_older_version(cams: Path) -> None:
-    edit(cams, "encoding-version", 2)
-    newer = "cams.h5 has format version 2, newer than this pseudolabel reads: upgrade it (supported: 1)"
+    edit(cams, "encoding-version", 3)
+    newer = "cams.h5 has format version 3, newer than this pseudolabel reads: upgrade it (supported: 1, 2)"
     assert complaint(cams) == newer
     edit(cams, "encoding-version", 0)
-    assert complaint(cams) == "cams.h5 has format version 0, not supported (supported: 1)"
+    assert complaint(cams) == "cams.h5 has format version 0, not supported (supported: 1, 2)"
 
 
 def test_another_kind(cams: Path) -> None:
@@ -122,12 +122,36 @@ def test_an_attribute_that_is_missing_or_no_json(attribute: str, cams: Path) -> 
     assert complaint(cams) == f"cams.h5: attribute {attribute!r} is missing or not JSON; make it again"
 
 
-@pytest.mark.parametrize(
-    ("attribute", "value"),
-    [("seed", "three"), ("encoding-version", "one"), ("inputs", "[3]"), ("inputs", '[{"a": 1}]')],
-)
-def test_an_attribute_of_the_wrong_type(attribute: str, value: str, cams: Path) -> None:
-    edit(cams, attribute, value)
+NO_INPUT = "attribute 'inputs' has an entry other than kind, path and digest"
+WRONG: list[tuple[str, object, str]] = [
+    ("seed", "three", "attribute 'seed' is missing or no integer from 0 to 9223372036854775807"),
+    ("seed", -1, "attribute 'seed' is missing or no integer from 0 to 9223372036854775807"),
+    ("ignore-value", 256, "attribute 'ignore-value' is missing or no integer from 0 to 255"),
+    ("ignore-value", 2, "attribute 'ignore-value' is 2, which is a class"),
+    ("inputs", "[3]", NO_INPUT),
+    ("inputs", '[{"a": 1}]', NO_INPUT),
+    ("inputs", '[{"kind": 1, "path": "x", "digest": "y"}]', NO_INPUT),
+    ("oracle", "[1]", "attribute 'oracle' has an entry that is no text"),
+    ("created", "yesterday", "attribute 'created' is no time of ISO 8601"),
+    ("stage", 3, "attribute 'stage' is missing or no text"),
+    ("facts", "[" * 100_000, "attribute 'facts' is missing or not JSON"),
+    ("network", '{"std": [0.5, 0]}', "'std' in attribute 'network' is [0.5, 0], wanted positive numbers"),
+    ("network", '{"mean": [NaN]}', "'mean' in attribute 'network' is [NaN], wanted numbers"),
+    ("network", '{"crop": true}', "'crop' in attribute 'network' is true, wanted count"),
+    ("dataset", '{"root": 3}', "'root' in attribute 'dataset' is 3, wanted string or null"),
+    ("cost", '{"images": -1}', "'images' in attribute 'cost' is -1, wanted amount or null"),
+]
+
+
+@pytest.mark.parametrize(("attribute", "value", "said"), WRONG)
+def test_an_attribute_of_the_wrong_type(attribute: str, value: object, said: str, cams: Path) -> None:
+    with kinds.edited(cams) as file:
+        file.attrs[attribute] = value
+    assert complaint(cams) == f"cams.h5: {said}; make it again"
+
+
+def test_a_version_that_is_no_number(cams: Path) -> None:
+    edit(cams, "encoding-version", "one")
     assert complaint(cams).startswith("cams.h5 is damaged (")
 
 
@@ -193,6 +217,13 @@ def test_a_filter_that_not_every_build_has_is_refused(cams: Path) -> None:
 def test_groups_that_contain_themselves_are_refused(cams: Path) -> None:
     with h5py.File(cams, "r+") as file:
         file["maps/loop"] = file["maps"]
+        file["maps/other"] = file["maps"]
+    assert complaint(cams) == "cams.h5: 'maps/loop/' is a second link to a group; such files are refused"
+
+
+def test_groups_may_not_be_too_deep(cams: Path) -> None:
+    with h5py.File(cams, "r+") as file:
+        file.create_group("/".join("abcdefghijklmnopqrst"))
     assert "lies more than 16 groups deep; such files are refused" in complaint(cams)
 
 
@@ -220,20 +251,24 @@ def test_ids_that_are_no_text_are_refused(cams: Path) -> None:
     assert complaint(cams) == "cams.h5: 'images/id' holds int64, wanted strings; make it again"
 
 
-@pytest.mark.parametrize("offset", [[0, 5, 10, 19], [1, 4, 10, 19], [0, -2, 10, 19]])
-def test_offsets_that_do_not_fit_the_sizes_are_refused_at_reading(offset: list[int], cams: Path) -> None:
-    with h5py.File(cams, "r+") as file:
+@pytest.mark.parametrize(
+    ("offset", "said"),
+    [
+        ([0, 5, 10, 19], "gives map 0 5 values but it is 2 x 2"),
+        ([1, 4, 10, 19], "does not ascend from 0"),
+        ([0, 5, 4, 19], "does not ascend from 0"),
+        ([0, -2, 10, 19], "holds -2, wanted at least 0"),
+    ],
+)
+def test_offsets_that_do_not_fit_the_sizes_are_refused(offset: list[int], said: str, cams: Path) -> None:
+    with kinds.edited(cams) as file:
         file["maps/offset"][:] = offset
-    with (
-        open_artefact(cams) as artefact,
-        pytest.raises(ArtefactError, match=r"map 0 has .* values by 'maps/offset' but is 2 x 2"),
-    ):
-        MapsReader(artefact).maps(0)
+    assert complaint(cams) == f"cams.h5: 'maps/offset' {said}; make it again"
 
 
 def test_values_that_were_overwritten_on_disk_are_named(tmp_path: Path) -> None:
-    sizes = np.array([300], np.int32)
-    path, noise = tmp_path / "x.h5", np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)
+    sizes = np.array([3000], np.int32)
+    path, noise = tmp_path / "x.h5", np.random.default_rng(0).integers(0, 3, (3000, 3000), dtype=np.uint8)
     with MapsWriter(path, kinds.header("masks"), Images(("a",), sizes, sizes), dtype="uint8") as writer:
         writer.add(0, noise)
     with h5py.File(path) as file:

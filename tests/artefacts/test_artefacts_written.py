@@ -161,7 +161,7 @@ with MapsWriter(Path(sys.argv[1]), kinds.header("cams", options=options), images
     print(writer.done, flush=True)
     for index in range(writer.done, 3000):
         rng = np.random.default_rng(index)
-        writer.add(index, {{1: rng.random((30, 30)), 2: rng.random((20, 40)) > 0.5}})
+        writer.add(index, {{1: rng.random((30, 30)), 2: rng.random((20, 21)) > 0.5}})
 """
 
 

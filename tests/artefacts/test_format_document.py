@@ -47,8 +47,9 @@ def test_the_document_describes_every_attribute(cams: Path) -> None:
         assert re.findall(r"^\| `([a-z-]+)` \| (?:string|integer|JSON)", FORMAT, re.MULTILINE) == [
             "encoding-type", "encoding-version", "pseudolabel-version", "stage", "seed", "ignore-value", "options",
             "inputs", "dataset", "network", "protocol", "oracle", "facts", "environment", "cost", "created", "digest",
+            "seal",
         ]  # fmt: skip
-        assert len(file.attrs) == 17
+        assert len(file.attrs) == 18
 
 
 def test_the_digest_is_what_the_document_says(cams: Path) -> None:
@@ -56,7 +57,8 @@ def test_the_digest_is_what_the_document_says(cams: Path) -> None:
     digest = hashlib.sha256()
     with h5py.File(cams) as file:
         for name in ("encoding-type", "encoding-version", "ignore-value", "facts"):
-            digest.update(f"{name}={file.attrs[name]}\n".encode())
+            value = file.attrs[name]
+            digest.update(name.encode() + b"=" + (value if isinstance(value, bytes) else str(value).encode()) + b"\n")
         found = {}
         file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
         for name in sorted(found):
@@ -64,7 +66,16 @@ def test_the_digest_is_what_the_document_says(cams: Path) -> None:
             digest.update(
                 f"{name}:{values.dtype.str}:{values.shape}\n".encode() + np.ascontiguousarray(values).tobytes()
             )
-        assert digest.hexdigest() == file.attrs["digest"]
+        assert digest.hexdigest().encode() == file.attrs["digest"]
+
+
+def test_the_seal_is_what_the_document_says(cams: Path) -> None:
+    sealed = hashlib.sha256()
+    with h5py.File(cams) as file:
+        for name in sorted(set(file.attrs) - {"seal"}):
+            value = file.attrs[name]
+            sealed.update(name.encode() + b"=" + (value if isinstance(value, bytes) else str(value).encode()) + b"\n")
+        assert sealed.hexdigest().encode() == file.attrs["seal"]
 
 
 def test_the_dumps_are_made_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

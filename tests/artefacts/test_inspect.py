@@ -186,13 +186,12 @@ def test_json_is_one_document(chain: Path, capsys: pytest.CaptureFixture[str]) -
 def test_an_altered_file_is_exit_code_2_and_one_line(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File(chain, "r+") as file:
         file["maps/values"][3] = 2
-    assert main(["inspect", str(chain)]) == 0
-    capsys.readouterr()
-    assert main(["inspect", str(chain), "--verify"]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith(f"error: {chain} was altered")
-    assert len(shown.err.splitlines()) == 1
+    for words in ([], ["--verify"]):  # of small files the digest is always recomputed
+        assert main(["inspect", str(chain), *words]) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith(f"error: {chain} was altered")
+        assert len(shown.err.splitlines()) == 1
 
 
 def test_no_torch_is_imported(chain: Path) -> None:

@@ -63,7 +63,8 @@ def write_thresholds(
         f"thresholds/{name}": np.full(len(classes), np.nan if number is None else number)
         for name, number in (("value", value), ("low", low), ("high", high))
     }
-    header = Header("thresholds", "search-threshold", {}, tuple(classes), protocol={"threshold": value})
+    facts = {"method": "fixed", "fitted_on": "nothing"}
+    header = Header("thresholds", "search-threshold", {}, tuple(classes), protocol={"threshold": value}, facts=facts)
     return write_artefact(path, header, arrays, CostMeter())
 
 

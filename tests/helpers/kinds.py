@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from pseudolabel.artefacts import Header, Images, Input, MapsWriter, write_artefact
+from pseudolabel.artefacts import Header, Images, Input, MapsWriter, data_digest, write_artefact
+from pseudolabel.artefacts.attributes import attribute, put_attribute, seal
 from pseudolabel.artefacts.header import CostMeter
 
 CLASSES = ("background", "cat", "dog")
@@ -45,9 +49,9 @@ ARRAYS: dict[str, dict[str, np.ndarray]] = {
         "thresholds/high": np.full(3, np.nan),
     },
     "crf-search": {
-        "trials/name": np.array([b"irn", b"random 1"]),
+        "trials/name": np.array(["irn", "random 1"], dtype=object),
         "trials/criterion": np.array([0.5, 0.4]),
-        "images/id": np.array([b"a", b"b/c", "ü".encode()]),
+        "images/id": np.array(["a", "b/c", "ü"], dtype=object),
     },
     "scores": {"confusion": np.arange(9, dtype=np.int64).reshape(3, 3)},
     "checkpoint": {
@@ -62,6 +66,28 @@ ARRAYS: dict[str, dict[str, np.ndarray]] = {
     },
 }
 
+FACTS: dict[str, dict[str, object]] = {
+    "thresholds": {"method": "fixed", "fitted_on": "nothing: given by hand"},
+    "crf-search": {
+        "method": "edges",
+        "fitted_on": "edges and tags of 3 images",
+        "crf": "irn",
+        "settings": {
+            "iterations": 10,
+            "spatial_xy": 3.0,
+            "spatial_weight": 3.0,
+            "bilateral_xy": 50.0,
+            "bilateral_rgb": 5.0,
+            "bilateral_weight": 10.0,
+            "unary": "hard",
+            "gt_prob": 0.7,
+        },
+    },
+    "scores": {"miou": 0.5},
+    "checkpoint": {"architecture": {"type": "cam", "backbone": "resnet18", "classes": 2}},
+    "training-state": {"architecture": {"type": "cam", "backbone": "resnet18", "classes": 2}},
+}
+
 
 def header(kind: str, **changes: object) -> Header:
     about: dict[str, object] = {
@@ -72,12 +98,25 @@ def header(kind: str, **changes: object) -> Header:
         "seed": 3,
         "inputs": (Input("dataset", "/data/voc", "ab" * 32),),
         "dataset": {"dataset": "voc", "root": "/data/voc", "split": "train"},
-        "network": {"backbone": "resnet18", "mean": [0.5, 0.5, 0.5]},
+        "network": {"backbone": "resnet18", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "crop": 32},
         "protocol": {"tag_filter": "image tags", "flip": True},
         "oracle": ("image tags read from pixel masks",),
-        "facts": {"note": "ü"},
+        "facts": {"note": "ü"} | FACTS.get(kind, {}),
     }
     return Header(**(about | changes))  # type: ignore[arg-type]
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[h5py.File]:
+    """An artefact to change as a forger would: its digest and its seal are those of what it holds in the end."""
+    with h5py.File(path, "r+") as file:
+        yield file
+        for name in file.attrs:
+            value = attribute(file, name)
+            if isinstance(value, str):
+                put_attribute(file, name, value)
+        put_attribute(file, "digest", data_digest(file))
+        put_attribute(file, "seal", seal(file))
 
 
 def make(kind: str, path: Path, **changes: object) -> Path:

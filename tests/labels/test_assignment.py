@@ -76,10 +76,13 @@ def test_sure_labels_agree_with_both_thresholds(maps, first, second):
     assert np.array_equal(assign(LABELS, maps, one(high))[labelled], found[labelled])
 
 
+FITTED = {"method": "fixed", "fitted_on": "nothing"}
+
+
 def test_thresholds_survive_the_file(tmp_path):
     path = tmp_path / "t.h5"
     stored = Thresholds(one(0.4), high=one(0.7))
-    header = Header("thresholds", "search-threshold", {}, ("background", *"abcdef"))
+    header = Header("thresholds", "search-threshold", {}, ("background", *"abcdef"), facts=FITTED)
     write_artefact(path, header, stored.arrays(), CostMeter())
     found, read = read_thresholds(path)
     assert found.value.tolist() == stored.value.tolist()

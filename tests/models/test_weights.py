@@ -65,7 +65,9 @@ def test_weights_travel_by_safetensors_by_pth_and_by_checkpoint(tmp_path):
     save_file(source.backbone.model.state_dict(), tmp_path / "weights.safetensors")
     torch.save(source.backbone.model.state_dict(), tmp_path / "weights.pth")
     torch.save({"model": source.backbone.model.state_dict(), "epoch": 3}, tmp_path / "training.pth")
-    header = Header("checkpoint", "train-cam", {}, ("background", "a", "b", "c"), facts={"architecture": CAM})
+    network = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop": 32}
+    about = {"facts": {"architecture": CAM}, "network": network}
+    header = Header("checkpoint", "train-cam", {}, ("background", "a", "b", "c"), **about)
     write_artefact(tmp_path / "cam.h5", header, weight_arrays(source.state_dict()), CostMeter())
     for name in ("weights.safetensors", "weights.pth", "training.pth", "cam.h5"):
         assert_same(Backbone("test_vit", weights=tmp_path / name).model, source.backbone.model.state_dict())

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import pytest
 
 from pseudolabel.artefacts import read_header
+from pseudolabel.artefacts.attributes import attribute
 from pseudolabel.cli.app import main
 from pseudolabel.runs.comparison import HEADLINES, compare_runs
 from pseudolabel.runs.report import tables
+from tests.helpers import kinds
 from tests.helpers.runs import compared, multi_stage, stage, write_data
 
 
@@ -53,8 +54,8 @@ def test_inputs_outside_the_folder_belong_to_the_run(multi: Path) -> None:
     for name in ("six.h5", "seven", "eight.h5", "nine.h5", "ten", "eleven.h5"):
         shutil.move(multi / name, multi / "run" / name)
     for name, place in (("six.h5", "two.h5"), ("six.h5", "three.h5"), ("nine.h5", "one.h5")):
-        with h5py.File(multi / "run" / name, "r+") as file:
-            file.attrs["inputs"] = file.attrs["inputs"].replace(f'"{place}"', f'"../{place}"')
+        with kinds.edited(multi / "run" / name) as file:
+            file.attrs["inputs"] = attribute(file, "inputs").replace(f'"{place}"', f'"../{place}"')
     run = compared(multi / "run")
     outside = [row["artefact"] for row in run["cost"]["stages"] if row["outside"]]
     assert outside == ["../one.h5", "../two.h5", "../three.h5"]
@@ -84,7 +85,7 @@ def test_what_was_not_measured_alike_is_named(made: Path, tmp_path: Path) -> Non
     }
     notes = tables.difference_notes(compare_runs([made / "multi", again]))
     assert "crf of pseudo labels: multi = irn; again = toco-labels" in notes
-    with h5py.File(again / "one.h5", "r+") as file:
+    with kinds.edited(again / "one.h5") as file:
         file.attrs["environment"] = json.dumps({"machine": "other", "cores": 64, "device": "cuda:0"})
     found = {row["key"]: row["values"] for row in compare_runs([made / "multi", again])["differences"]}
     assert found["device"] == {"multi": ["cpu"], "again": ["cpu", "cuda:0"]}
@@ -114,13 +115,13 @@ def test_files_that_are_no_artefacts_are_named(multi: Path) -> None:
 
 
 def test_headers_that_are_not_what_they_should_be_are_named(multi: Path) -> None:
-    for name, attribute, value, what in (("five.h5", "facts", [1], "object"), ("eight.h5", "oracle", {}, "list")):
-        with h5py.File(multi / name, "r+") as file:
-            file.attrs[attribute] = json.dumps(value)
+    for name, key, value, what in (("five.h5", "facts", [1], "object"), ("eight.h5", "oracle", {}, "list")):
+        with kinds.edited(multi / name) as file:
+            file.attrs[key] = json.dumps(value)
         assert compared(multi)["unreadable"][name] == (
-            f"{multi / name}: attribute {attribute!r} is no JSON {what}; make it again"
+            f"{multi / name}: attribute {key!r} is no JSON {what}; make it again"
         )
-    with h5py.File(multi / "one.h5", "r+") as file:
+    with kinds.edited(multi / "one.h5") as file:
         file.attrs["cost"] = "{}"
     run = compared(multi)
     assert run["cost"]["total"]["unstated"] == 1
@@ -130,10 +131,10 @@ def test_headers_that_are_not_what_they_should_be_are_named(multi: Path) -> None
 def test_artefacts_that_name_each_other_end_the_search(multi: Path) -> None:
     """No stage makes such files; forged ones must not make the program run for ever."""
     digest = read_header(multi / "ten" / "masks.h5").digest
-    with h5py.File(multi / "ten" / "soft.h5", "r+") as file:
+    with kinds.edited(multi / "ten" / "soft.h5") as file:
         file.attrs["inputs"] = json.dumps([{"kind": "masks", "path": "masks.h5", "digest": digest}])
-    with h5py.File(multi / "ten" / "masks.h5", "r+") as file:
-        file.attrs["inputs"] = json.dumps(json.loads(file.attrs["inputs"])[1:])
+    with kinds.edited(multi / "ten" / "masks.h5") as file:
+        file.attrs["inputs"] = json.dumps(json.loads(attribute(file, "inputs"))[1:])
     assert compared(multi)["unplaced_scores"] == {
         "eleven.h5": "what ten/masks.h5 was made from is not there any more, or not recorded"
     }

@@ -6,15 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
-import h5py
 import pytest
 
 from pseudolabel.artefacts import read_header
+from pseudolabel.artefacts.attributes import attribute
 from pseudolabel.cli.app import main
 from pseudolabel.data import load_dataset
 from pseudolabel.runs.comparison import HEADLINES, MEASURES, compare_runs
 from pseudolabel.runs.report import tables
-from tests.helpers import runs
+from tests.helpers import kinds, runs
 from tests.helpers.runs import compared, stage, write_network
 
 
@@ -127,8 +127,8 @@ def test_where_nobody_knows_what_a_network_has_learnt_a_note_says_so(multi: Path
     scores = multi / compared(multi)["headline_scores"]["segmenter"]["scores"]
     said = "multi: segmenter, segmenter with tags: whether its network was trained on these images is not known"
     assert said not in tables.gap_notes(compare_runs([multi]))
-    with h5py.File(scores, "r+") as file:
-        facts = json.loads(file.attrs["facts"])
+    with kinds.edited(scores) as file:
+        facts = json.loads(attribute(file, "facts"))
         assert facts["trained_on"] == 0
         file.attrs["facts"] = json.dumps({**facts, "trained_on": None})
     assert said in tables.gap_notes(compare_runs([multi]))
@@ -291,7 +291,7 @@ def test_scores_of_masks_that_are_gone_or_others_are_not_guessed_about(multi: Pa
 def test_the_newest_of_several_counts_never_the_best(multi: Path) -> None:
     stage("evaluate-masks", multi / "ten", "--out", multi / "zz.h5", "--ignored", "miss",
           "--boundary", "none")  # fmt: skip
-    with h5py.File(multi / "zz.h5", "r+") as file:
+    with kinds.edited(multi / "zz.h5") as file:
         file.attrs["created"] = "2999-01-01T00:00:00+00:00"
     figure = compared(multi)["headline_scores"]["segmenter"]
     assert (figure["scores"], figure["others"], figure["ignored"]) == ("zz.h5", ["eleven.h5"], "miss")

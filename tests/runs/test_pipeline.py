@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import yaml
 
 from pseudolabel.artefacts import read_header
+from pseudolabel.artefacts.attributes import attribute
 from pseudolabel.cli.app import main
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.options import build_options, command_line
@@ -28,6 +28,7 @@ from pseudolabel.runs.pipeline import Pipeline, find_config, read_pipeline
 from pseudolabel.runs.runner import half_finished, plan, run_pipeline
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.runtime.subprocesses import in_own_process
+from tests.helpers import kinds
 from tests.helpers.artefacts import blurred_truth, synthetic
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -565,8 +566,8 @@ def test_the_command_line_of_a_step_means_the_same_options(step: str, made: Path
 
 
 def test_an_artefact_of_an_earlier_version_without_an_option_is_made_again(folder: Path) -> None:
-    with h5py.File(folder / "work" / "soft.h5", "r+") as file:
-        options = json.loads(file.attrs["options"])
+    with kinds.edited(folder / "work" / "soft.h5") as file:
+        options = json.loads(attribute(file, "options"))
         del options["unary"], options["confidence"]
         file.attrs["options"] = json.dumps(options)
     rows = plan(read(folder))

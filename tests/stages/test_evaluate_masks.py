@@ -318,7 +318,8 @@ def test_masks_of_which_every_image_was_skipped(tmp_path: Path, root: Path) -> N
     names, nothing = np.array(list(PREDICTION), dtype=object), np.zeros(0, dtype=np.int32)
     arrays = {"images/id": names, "skipped/id": names, "skipped/reason": np.array(["gone"] * 3, dtype=object)}
     arrays |= {f"images/{side}": np.zeros(3, dtype=np.int32) for side in ("height", "width")}
-    arrays |= {f"maps/{column}": nothing for column in ("values", "image", "height", "width")}
+    arrays |= {f"maps/{column}": nothing for column in ("image", "height", "width")}
+    arrays["maps/values"] = np.zeros(0, dtype=np.uint8)
     none = write_artefact(tmp_path / "none.h5", header, arrays | {"maps/offset": np.zeros(1, np.int64)}, CostMeter())
     assert refusal(none) == f"{none} has no image to score: earlier stages have skipped all 3"
 

@@ -198,7 +198,7 @@ def test_ids_with_folders_make_folders(dataset: Dataset, tmp_path: Path) -> None
 def test_ids_never_lead_out_of_the_folder(name: str, dataset: Dataset, tmp_path: Path) -> None:
     mask = dataset.read_mask(dataset.records[0])
     masks = write_maps(tmp_path / "in.h5", "masks", dataset, [mask], names=[name])
-    with pytest.raises(InputError, match=rf"no file of that name is written into {tmp_path / 'out'}$"):
+    with pytest.raises(InputError, match=r"no file of that name is written|is no name of an image in a folder"):
         export_masks(options(masks, tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["in.h5"]
 

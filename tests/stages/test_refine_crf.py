@@ -18,7 +18,7 @@ from PIL import Image
 
 from pseudolabel.artefacts import MapsReader, StalePartialError, open_artefact, partial_path, read_header
 from pseudolabel.data import Dataset, read_image
-from pseudolabel.errors import DatasetError, InputError, MissingExtraError
+from pseudolabel.errors import ArtefactError, DatasetError, InputError, MissingExtraError
 from pseudolabel.labels.assignment import Thresholds, assign_confident, from_soft, probabilities, quantise
 from pseudolabel.options import RefineCrfOptions
 from pseudolabel.pairwise import PRESETS, CrfSettings, dense_crf
@@ -374,17 +374,14 @@ def test_the_result_says_how_many_steps_the_labels_took(inputs: dict[str, Path],
     assert again["mean_field_steps"] == found["mean_field_steps"]
 
 
-def test_maps_that_are_no_numbers_stop_or_are_recorded(
-    dataset: Dataset, inputs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_maps_that_are_no_numbers_stop_it(dataset: Dataset, inputs: dict[str, Path], tmp_path: Path) -> None:
     maps = blurred_truth(dataset, 2)
     maps[1] = {label: np.full_like(array, np.nan) for label, array in maps[1].items()}
     cams = write_maps(tmp_path / "nan.h5", "cams", dataset, maps, protocol={"split": "train", "scales": [1.0]})
-    words = f"{dataset.records[1].image}: its maps hold NaN or infinity; make them again"
-    with pytest.raises(DatasetError, match=re.escape(words)):
-        refine_crf(options(inputs, tmp_path / "soft.h5", cams=cams))
-    found = refine_crf(options(inputs, tmp_path / "skipped.h5", cams=cams, on_error="skip"))
-    assert found["skipped"] == 1
+    words = f"{cams}: map {len(maps[0])} in 'maps/values' holds nan, wanted 0 to 1; make it again"
+    for on_error in ("stop", "skip"):
+        with pytest.raises(ArtefactError, match=re.escape(words)):
+            refine_crf(options(inputs, tmp_path / "soft.h5", cams=cams, on_error=on_error))
 
 
 def test_an_existing_output_is_kept(inputs: dict[str, Path], tmp_path: Path) -> None:

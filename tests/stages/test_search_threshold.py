@@ -275,7 +275,7 @@ def test_maps_out_of_range_are_an_error(tmp_path: Path, root: Path, wrong: float
     maps = some_maps()
     maps["image 3"][2][1, 1] = wrong
     cams = write(tmp_path / "cams.h5", root, maps)
-    with pytest.raises(ArtefactError, match="a map of image 'image 3' leaves the range 0 to 1; make it again"):
+    with pytest.raises(ArtefactError, match=rf"map \d in 'maps/values' holds {wrong}, wanted 0 to 1; make it again"):
         search(cams)
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact, read_header
+from pseudolabel.artefacts.attributes import attribute
 from pseudolabel.artefacts.inspection import describe_artefact
 from pseudolabel.data import load_dataset
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
@@ -20,6 +20,7 @@ from pseudolabel.models.segmenter import timm_model
 from pseudolabel.options import PredictMasksOptions, TrainSegmenterOptions
 from pseudolabel.stages.predict_masks import class_probabilities, predict_masks, restricted
 from pseudolabel.stages.train_segmenter import labelled_rows, segmentation_loss, train_segmenter
+from tests.helpers import kinds
 
 
 @pytest.fixture(scope="module")
@@ -328,8 +329,8 @@ def test_bfloat16_trains_and_predicts_a_plain_vit(masks, tmp_path):
 def test_grey_is_passed_on_from_the_network_behind_the_masks(masks, tmp_path, given, channels):
     grey, out = tmp_path / "grey.h5", tmp_path / "seg.h5"
     shutil.copy(masks, grey)
-    with h5py.File(grey, "r+") as file:
-        file.attrs["network"] = json.dumps({**json.loads(file.attrs["network"]), "mean": [0.5], "std": [0.5]})
+    with kinds.edited(grey) as file:
+        file.attrs["network"] = json.dumps({**json.loads(attribute(file, "network")), "mean": [0.5], "std": [0.5]})
     train_segmenter(seg_options(grey, out, epochs=1, **given))
     network, header = load_network(out, "segmenter")
     first = next(weight for weight in timm_model(network).parameters() if weight.ndim == 4)
@@ -342,9 +343,9 @@ def test_a_segmenter_of_ones_own_backbone_needs_its_folder_for_weights_alone(mas
     settings = {"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "std": [0.5] * 3, "classifier": "head"}
     config = {"architecture": "test_vit", "model_args": {"img_size": 96}, "pretrained_cfg": settings}
     shutil.copy(masks, own)
-    with h5py.File(own, "r+") as file:
+    with kinds.edited(own) as file:
         about = {"backbone": gone, "backbone_config": config, "pretrained": True}
-        file.attrs["network"] = json.dumps({**json.loads(file.attrs["network"]), **about})
+        file.attrs["network"] = json.dumps({**json.loads(attribute(file, "network")), **about})
     train_segmenter(seg_options(own, tmp_path / "seg.h5", epochs=1))
     network, header = load_network(tmp_path / "seg.h5", "segmenter")
     assert timm_model(network).pos_embed.shape[1] == 1 + 6 * 6

@@ -18,7 +18,7 @@ from pseudolabel.artefacts import MapsReader, open_artefact
 from pseudolabel.data import Dataset, Record, load_dataset
 from pseudolabel.data.inputs import read_photograph
 from pseudolabel.data.palette import PALETTE
-from pseudolabel.errors import ArtefactError, DatasetError, InputError
+from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.export.pictures import paint_heat, paint_labels
 from pseudolabel.labels.assignment import from_soft
 from pseudolabel.runs.headline_scores import HeadlineScores, Score, origin
@@ -112,8 +112,6 @@ def image_scores(score: Score) -> dict[str, float]:
             )
         names = artefact.file["images/id"].asstr()[:].tolist()
         values = artefact.file["images/miou"][:].tolist()
-    if len(names) != len(values):
-        raise ArtefactError(f"{score.node.path}: 'images/id' and 'images/miou' differ in length; make it again")
     return {name: value for name, value in zip(names, values, strict=True) if not math.isnan(value)}
 
 
