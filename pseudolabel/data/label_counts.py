@@ -15,20 +15,9 @@ from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.records import IGNORE, Dataset, Record
 
 _NOTHING = (
-    "void",
-    "unlabeled",
-    "unlabelled",
-    "unknown",
-    "undefined",
-    "ignore",
-    "ignored",
-    "none",
-    "nothing",
-    "nan",
-    "null",
-    "n/a",
+    "void", "unlabeled", "unlabelled", "unknown", "undefined", "ignore", "ignored", "none", "nothing", "nan", "null", "n/a",
     "no finding",
-)
+)  # fmt: skip
 _LABEL_FOLDERS = ("mask", "labels", "label", "annotations", "gt", "ground_truth", "SegmentationClass", "segmentation")
 
 
@@ -119,7 +108,7 @@ class LabelCounts:
             if name.strip("_ ").casefold() in _NOTHING:
                 yield (
                     f"class {name!r} (index {label}) counts as an object; if it stands for background or for no object, "
-                    "leave it out of tags and call it background in lists; if its pixels are ignored, use --ignore-value"
+                    "leave it out of tags and call it background in lists; for pixels to be ignored, use --ignore-value"
                 )
         words = [name.casefold().split() for name in names]
         between = {line[0] for line in words if len(line) > 1} & {line[-1] for line in words if len(line) > 1}
