@@ -15,8 +15,8 @@ from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.records import IGNORE, Dataset, Record
 
 _NOTHING = (
-    "void", "unlabeled", "unlabelled", "unknown", "undefined", "ignore", "ignored", "none", "nothing", "nan", "null", "n/a",
-    "no finding",
+    "void", "unlabeled", "unlabelled", "unknown", "undefined", "ignore", "ignored", "none", "nothing", "nan", "null",
+    "n/a", "no finding",
 )  # fmt: skip
 _LABEL_FOLDERS = ("mask", "labels", "label", "annotations", "gt", "ground_truth", "SegmentationClass", "segmentation")
 
@@ -107,7 +107,7 @@ class LabelCounts:
         for label, name in enumerate(names, start=1):
             if name.strip("_ ").casefold() in _NOTHING:
                 yield (
-                    f"class {name!r} (index {label}) counts as an object; if it stands for background or for no object, "
+                    f"class {name!r} (index {label}) counts as an object; if it stands for background or no object, "
                     "leave it out of tags and call it background in lists; for pixels to be ignored, use --ignore-value"
                 )
         words = [name.casefold().split() for name in names]

@@ -95,7 +95,7 @@ def test_class_names_that_look_wrong(tmp_path: Path) -> None:
     assert check(root)[1] == ["classes cat dog, dog bird share words; names are separated by ';', not by blanks"]
     (root / "classes.txt").write_text("void\n3\n5\n")
     assert check(root)[1] == [
-        "class 'void' (index 1) counts as an object; if it stands for background or for no object, "
+        "class 'void' (index 1) counts as an object; if it stands for background or no object, "
         "leave it out of tags and call it background in lists; for pixels to be ignored, use --ignore-value"
     ]
     (root / "classes.txt").write_text("cat\nCat\n3\n5\n")
