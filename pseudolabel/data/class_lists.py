@@ -20,11 +20,19 @@ FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
 
 _LABELMAP = re.compile(r"([^:]+):(?:\d+,\d+,\d+)?:[^:]*:[^:]*")
 _NUMBERED = re.compile(r"(\d+)\s*[\s:,;=.]\s*(\S.*)")
+_HEADING = re.compile(
+    r"(id|index|class(es)?|class[_ ]?(name|id)s?|names?|labels?|categor(y|ies))([,; ]+(names?|class|labels?|r|g|b))*",
+    re.IGNORECASE,
+)
+_ENDING = re.compile(r"(.+)\s(\d+)")
 _WANTED = "wanted one class name a line, in index order"
 _FORMS = (
     (re.compile(r"[\[{]"), "begins like JSON"),
     (re.compile(r"- |names:|nc:"), "begins like YAML"),
+    (re.compile(r"<\w"), "begins like XML"),
     (re.compile(r"#"), "begins with '#'"),
+    (re.compile(r".*\t"), "holds several columns"),
+    (re.compile(r"[^:]*:\d+,\d+,\d+:"), "holds a colour"),
     (re.compile(r".*[\s,;:=]\d+[\s,]+\d+[\s,]+\d+$"), "ends in a colour"),
     (re.compile(r".*[,;:=\t]\s*\d+$"), "ends in a number"),
 )
@@ -56,10 +64,14 @@ def read_classes(path: Path) -> tuple[str, ...]:
         lines = _without_numbers(path, lines)
     for number, line in lines:
         complaint = next((words for form, words in _FORMS if form.match(line)), None)
+        if complaint is None and len(lines) > 1 and number == lines[0][0] and _HEADING.fullmatch(line):
+            complaint = "looks like a heading"
         if complaint is None and len(lines) == 1 and re.search(r"[,;]", line):
             complaint = "holds several names"
         if complaint:
             raise DatasetError(f"{path}, line {number}: {line!r} {complaint}; {_WANTED}")
+    if complaint := _numbered_at_the_end([line for _, line in lines]):
+        raise DatasetError(f"{path}: {complaint}; {_WANTED}")
     if lines and _is_ignored(lines[0][1]):
         lines = lines[1:]
     if lines and (background_name(lines[0][1]) or lines[0][1].casefold() == "bg"):
@@ -76,6 +88,15 @@ def read_classes(path: Path) -> tuple[str, ...]:
 def _is_ignored(name: str) -> bool:
     """Whether a name is labelme's for pixels without a label."""
     return name.startswith("_") and name.strip("_ ").casefold() == "ignore"
+
+
+def _numbered_at_the_end(lines: list[str]) -> str | None:
+    """Why lines such as ``cat 1``, ``dog 2`` are no names; names that differ by the number alone are."""
+    found = [match for line in lines if (match := _ENDING.fullmatch(line))]
+    numbers = [int(match[2]) for match in found]
+    if len(found) < max(len(lines), 2) or numbers not in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+        return None
+    return f"its lines end in their numbers ({lines[0]!r})" if len({match[1] for match in found}) > 1 else None
 
 
 def _without_numbers(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:

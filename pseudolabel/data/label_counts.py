@@ -14,7 +14,10 @@ from pseudolabel.data.lists import files_below
 from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.records import IGNORE, Dataset, Record
 
-_NOTHING = ("void", "unlabeled", "unlabelled", "unknown", "undefined", "ignore", "ignored", "none", "nothing")
+_NOTHING = (
+    "void", "unlabeled", "unlabelled", "unknown", "undefined", "ignore", "ignored", "none", "nothing", "nan", "null",
+    "n/a", "no finding",
+)  # fmt: skip
 _LABEL_FOLDERS = ("mask", "labels", "label", "annotations", "gt", "ground_truth", "SegmentationClass", "segmentation")
 
 
@@ -104,9 +107,14 @@ class LabelCounts:
         for label, name in enumerate(names, start=1):
             if name.strip("_ ").casefold() in _NOTHING:
                 yield (
-                    f"class {name!r} (index {label}) counts as an object; if it stands for the background, call it so, "
-                    "and if its pixels are to be ignored, pass --ignore-value and leave it out of the classes"
+                    f"class {name!r} (index {label}) counts as an object; if it stands for background or no object, "
+                    "leave it out of tags and call it background in lists; for pixels to be ignored, use --ignore-value"
                 )
+        words = [name.casefold().split() for name in names]
+        between = {line[0] for line in words if len(line) > 1} & {line[-1] for line in words if len(line) > 1}
+        if between:
+            joined = [name for name, line in zip(names, words, strict=True) if between.intersection(line)]
+            yield f"classes {named(joined)} share words; names are separated by ';', not by blanks"
         folded: dict[str, list[str]] = {}
         for name in names:
             folded.setdefault(" ".join(name.casefold().split()), []).append(name)

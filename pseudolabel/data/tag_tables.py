@@ -64,7 +64,8 @@ def read_table(path: Path, fault: Fault = stop) -> TagTable:
     heading = _heading(lines)
     columns: list[str] = []
     if heading:
-        lines = lines[1:]
+        heading = _shortened(heading, 1)
+        lines = [(number, _shortened(cells, len(heading))) for number, cells in lines[1:]]
         columns = _one_hot_columns(path, heading, lines)
     elif lines and all(len(cells) > 2 and set(cells[1:]) <= {*_YES, *_NO} for _, cells in lines):
         raise DatasetError(f"{path} holds cells of 0 and 1 only, and no heading that names their classes; {_ONE_HOT}")
@@ -96,6 +97,8 @@ def strange_name(name: str) -> str | None:
         return f"{name!r} is no class name; {_FORM}, without brackets and quotes"
     if found := re.search(r"[|,]", name):
         return f"{name!r} holds {found[0]!r}; {_FORM}"
+    if re.search(r"[:=]\s*\d*\.?\d+$", name):
+        return f"{name!r} ends in a number; {_FORM}"
     return None
 
 
@@ -141,7 +144,7 @@ def _alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _combined(names: Iterable[str]) -> set[str]:
     """Names that consist of others, or, where signs such as ``/`` part them, share each part with some other."""
-    pieces = {name: [part for part in re.split(r"[\s/+&:]+", name.casefold()) if part] for name in names}
+    pieces = {name: [part for part in re.split(r"\s+and\s+|[\s/+&:]+", name.casefold()) if part] for name in names}
     known = {name.casefold() for name in pieces}
     signs = {name: {part.strip() for part in re.split(r"[/+&]", name.casefold()) if part.strip()} for name in pieces}
     shared = Counter(part for parts in signs.values() for part in parts)
@@ -162,6 +165,13 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+
+
+def _shortened(cells: list[str], least: int) -> list[str]:
+    """The cells without empty ones at their end, as spreadsheets write them; at least so many stay."""
+    while len(cells) > least and not cells[-1]:
+        cells = cells[:-1]
+    return cells
 
 
 def _heading(lines: Sequence[tuple[int, list[str]]]) -> list[str]:
@@ -189,7 +199,11 @@ def _one_hot_columns(path: Path, heading: Sequence[str], lines: Sequence[tuple[i
     cells = {place: [(number, row[place]) for number, row in lines if len(row) > place] for place in others}
     given = {place: [cell for _, cell in column if cell] for place, column in cells.items()}
     marks = {*_YES, *_NO}
-    if len(others) == len(columns) and all(_is_mark(cell) for column in given.values() for cell in column):
+    if (
+        len(others) == len(columns)
+        and any(given.values())
+        and all(_is_mark(cell) for column in given.values() for cell in column)
+    ):
         for number, row in lines:
             if len(row) != len(heading):
                 raise DatasetError(
@@ -205,7 +219,9 @@ def _one_hot_columns(path: Path, heading: Sequence[str], lines: Sequence[tuple[i
         return columns
     for place in others:
         pivoted = all(cell == heading[place] for cell in given[place])
-        if not pivoted and (len(others) < len(columns) or all(_is_mark(cell) for cell in given[place])):
+        if not pivoted and (
+            len(others) < len(columns) or (given[place] and all(_is_mark(cell) for cell in given[place]))
+        ):
             raise DatasetError(
                 f"{path}: column {heading[place]!r} holds neither class names nor cells of 0 and 1 of a class; remove "
                 f"it ({_FORM}; {_ONE_HOT})"

@@ -43,6 +43,7 @@ def test_lists_that_mean_the_same(tmp_path: Path, text: str) -> None:
 def test_names_stay_as_they_are(tmp_path: Path) -> None:
     names = ("tench, Tinca tinca", "7 up", "stop sign", "class 3", "bg", "ignore me", "a-b")
     assert read(tmp_path, "\n".join(names))[1:] == names
+    assert read(tmp_path, "grade 1\ngrade 2\n") == ("background", "grade 1", "grade 2")
     assert read(tmp_path, "cafe\u0301\n") == ("background", "caf\u00e9")
 
 
@@ -63,6 +64,12 @@ def test_names_stay_as_they_are(tmp_path: Path) -> None:
         ("cat,1\ndog,2\n", f", line 1: 'cat,1' ends in a number; {WANTED}"),
         ("background 0 0 0\ncat 128 0 0\n", f", line 1: 'background 0 0 0' ends in a colour; {WANTED}"),
         ("0 cat\n1 dog\n", ", line 1: class 'cat' has number 0, which is that of background; number from 1, and say "),
+        ("cat 1\ndog 2\n", f": its lines end in their numbers ('cat 1'); {WANTED}"),
+        ("cat\tdog\n", f", line 1: 'cat\\tdog' holds several columns; {WANTED}"),
+        ("id,name\n1,cat\n", f", line 1: 'id,name' looks like a heading; {WANTED}"),
+        ("class_name\ncat\n", f", line 1: 'class_name' looks like a heading; {WANTED}"),
+        ("cat\ndog:1,1,1::\n", f", line 2: 'dog:1,1,1::' holds a colour; {WANTED}"),
+        ("<class>cat</class>\n", f", line 1: '<class>cat</class>' begins like XML; {WANTED}"),
         ("1 cat\n3 dog\n", f": its lines are numbered, but not from 0 or 1 without gaps; {WANTED}"),
         ("caf\u00e9\ncafe\u0301\n", ": class 'caf\u00e9' stands twice; every class needs a name of its own"),
     ],

@@ -91,10 +91,12 @@ def test_classes_in_tags_that_no_mask_holds(tmp_path: Path) -> None:
 def test_class_names_that_look_wrong(tmp_path: Path) -> None:
     root = data(tmp_path, {"a": "3;5"}, {})
     assert check(root)[1] == ["all class names are numbers (3, 5); if they are indices or counts, write names instead"]
+    (root / "classes.txt").write_text("cat dog\nfox\ndog bird\n3\n5\n")
+    assert check(root)[1] == ["classes cat dog, dog bird share words; names are separated by ';', not by blanks"]
     (root / "classes.txt").write_text("void\n3\n5\n")
     assert check(root)[1] == [
-        "class 'void' (index 1) counts as an object; if it stands for the background, call it so, and if its pixels "
-        "are to be ignored, pass --ignore-value and leave it out of the classes"
+        "class 'void' (index 1) counts as an object; if it stands for background or no object, "
+        "leave it out of tags and call it background in lists; for pixels to be ignored, use --ignore-value"
     ]
     (root / "classes.txt").write_text("cat\nCat\n3\n5\n")
     assert check(root)[1] == ["classes 'cat' and 'Cat' differ by case or blanks only; are they two classes?"]

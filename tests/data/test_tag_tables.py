@@ -41,6 +41,7 @@ def refusal(root: Path, table: str, classes: str = "") -> str:
         "filename,cat,dog\nim1,1,0\nim2,0,1\n",
         "image,dog,cat\nim1,False,True\nim2,True,False\n",
         "id,cat,dog\nim1,1.0,0.0\nim2,0.0,1.0\n",
+        "id,cat,dog,,\nim1,1,0,\nim2,0,1\n",
         "id,cat,dog,background\nim1,1,0,1\nim2,0,1,1\n",
         "id,tags\nim1,cat\nim2,dog\n",
         "image_name,labels\nim1,cat\nim2,dog\n",
@@ -90,6 +91,8 @@ def test_names_that_look_the_same_are_the_same(tmp_path: Path) -> None:
         ("im1,dog\nim2,['dog']\n", f"line 2: \"['dog']\" is no class name; {FORM}, without brackets and quotes"),
         ("im1,dog\nim2,cat dog;cat\n", f"line 2: 'cat dog' is made of other classes' names; {FORM}"),
         ("im1,cat/dog\nim2,dog/fox;fox/cat\n", f"line 1: 'cat/dog' is made of other classes' names; {FORM}"),
+        ("im1,dog\nim2,cat and dog;cat\n", f"line 2: 'cat and dog' is made of other classes' names; {FORM}"),
+        ("im1,cat:0.9;dog:0.1\nim2,dog\n", f"line 1: 'cat:0.9' ends in a number; {FORM}"),
         ("im1,cat\nim2,Cat\n", "line 2: class 'Cat' stands beside 'cat'; write it in one way"),
         (
             "im1,polar bear\nim2,polar  bear\n",
@@ -132,6 +135,10 @@ def test_a_list_of_classes_allows_every_name(tmp_path: Path) -> None:
     dataset = load(tmp_path, 'id,tags\nim1,"Cat;cat, big;1"\nim2,cat|dog;cat dog\n', classes)
     assert [record.tags for record in dataset.records] == [(1, 2, 4), (3, 5)]
     assert refusal(tmp_path, "im1,cat|dog\n", "cat\ndog\n") == f"tags.csv, line 1: 'cat|dog' holds '|'; {FORM}"
+
+
+def test_a_heading_without_anything_below_it(tmp_path: Path) -> None:
+    assert [record.tags for record in load(tmp_path, "id,cat\nim1,\nim2,\n").records] == [(), ()]
 
 
 def test_an_empty_table_is_one(tmp_path: Path) -> None:
