@@ -15,6 +15,7 @@ from pseudolabel.data.lists import files_below
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.errors import DatasetError
 from pseudolabel.runtime.files import read_regular
+from pseudolabel.runtime.formatting import counted
 
 
 def read_mask_file(record: Record, classes: int) -> np.ndarray:
@@ -61,10 +62,10 @@ def foreign_masks(records: Sequence[Record]) -> list[str]:
     found = []
     for ending in sorted({path.suffix.lower() for path in masks}):
         same = [path for path in masks if path.suffix.lower() == ending]
-        todo = "convert them to"
-        if ending in _LOSSY:
-            todo = "their lossy compression alters class indices: make them anew as"
-        found.append(f"{len(same)} masks are {ending} files (first: {same[0]}); {todo} 8-bit palette or grey PNG")
+        lossy = "lossy compression alters class indices: make them anew as"
+        todo = lossy if ending in _LOSSY else "convert to"
+        count = counted(len(same), "mask")
+        found.append(f"{count} with the ending {ending} (first: {same[0]}); {todo} 8-bit palette or grey PNG")
     return found
 
 

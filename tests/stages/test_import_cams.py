@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pseudolabel.artefacts import MapsReader, open_artefact
 from pseudolabel.artefacts.inspection import lineage
@@ -12,7 +13,7 @@ from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import ImportCamsOptions
 from pseudolabel.runs.pipeline import Step
 from pseudolabel.runs.runner import Freshness
-from pseudolabel.stages.import_cams import import_cams, read_arrays, reduced
+from pseudolabel.stages.import_cams import fits, import_cams, read_arrays, reduced
 
 
 class Evil:
@@ -138,3 +139,93 @@ def test_a_missing_folder(synthetic_root, tmp_path):
     with pytest.raises(InputError) as error:
         import_cams(settings(synthetic_root, tmp_path))
     assert str(error.value) == f"{tmp_path / 'npy'} is not a folder of ID.npy files"
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "wanted"),
+    [
+        ((48, 64), (48, 64), True),
+        ((64, 48), (48, 64), False),
+        ((12, 16), (48, 64), True),
+        ((16, 12), (48, 64), False),
+        ((375, 500), (375, 500), True),
+        ((24, 32), (375, 500), True),  # of cells of 16: 23.4 and 31.25
+        ((23, 31), (375, 500), True),
+        ((32, 24), (375, 500), False),
+        ((94, 125), (375, 500), True),
+        ((14, 14), (375, 500), False),  # of a square crop, or squeezed: nobody can tell
+        ((14, 14), (224, 224), True),
+        ((14, 14), (220, 230), True),
+        ((1, 1), (375, 500), True),
+        ((512, 512), (375, 500), False),  # padded
+        ((374, 500), (375, 500), True),
+        ((370, 500), (375, 500), False),
+    ],
+)
+def test_a_grid_must_have_the_shape_of_the_photograph(shape, size, wanted):
+    assert fits(shape, size) is wanted
+
+
+def refusal(folder, synthetic_root, tmp_path, change):
+    """What is said of maps that ``change`` has made others of; and the photograph's height and width."""
+    record = folder.records[0]
+    path = tmp_path / "npy" / f"{record.id}.npy"
+    maps = np.load(path, allow_pickle=True).item()
+    np.save(path, maps | {"high_res": change(maps["high_res"])}, allow_pickle=True)
+    with pytest.raises(DatasetError) as caught:
+        import_cams(settings(synthetic_root, tmp_path))
+    return str(caught.value).removeprefix(f"{path}: "), record.image, maps["high_res"].shape
+
+
+def test_maps_of_a_part_are_refused(folder, synthetic_root, tmp_path):
+    said, image, (_, tall, wide) = refusal(folder, synthetic_root, tmp_path, lambda maps: maps[:, :-9])
+    assert said == (
+        f"maps {tall - 9} high and {wide} wide are not of the shape of {image}, which is {tall} high and {wide} wide; "
+        "wanted maps of the whole photograph, (P, H, W)"
+    )
+
+
+def test_transposed_maps_are_refused(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    (tmp_path / "tags.csv").write_text("a,dog\n")
+    (tmp_path / "npy").mkdir()
+    maps = {"keys": np.array([0]), "high_res": np.zeros((1, 64, 48), dtype=np.float32)}
+    np.save(tmp_path / "npy" / "a.npy", maps, allow_pickle=True)
+    options = ImportCamsOptions(
+        dataset="folder", root=tmp_path, split="all", cams=tmp_path / "npy", out=tmp_path / "cams.h5"
+    )
+    with pytest.raises(DatasetError) as caught:
+        import_cams(options)
+    assert str(caught.value) == (
+        f"{tmp_path}/npy/a.npy: maps 64 high and 48 wide are not of the shape of {tmp_path}/a.png, which is 48 high "
+        "and 64 wide (they look transposed); wanted maps of the whole photograph, (P, H, W)"
+    )
+
+
+def test_maps_with_the_classes_last_are_refused(folder, synthetic_root, tmp_path):
+    said, _, _ = refusal(folder, synthetic_root, tmp_path, lambda maps: maps.transpose(1, 2, 0))
+    assert said.startswith("'high_res' has shape (")
+
+
+def test_values_outside_0_to_1_are_counted_and_refused(folder, synthetic_root, tmp_path):
+    def logits(maps):
+        maps = maps.copy()
+        maps[0, 0, :3] = -3, 9, 2
+        return maps
+
+    said, _, shape = refusal(folder, synthetic_root, tmp_path, logits)
+    assert said == (
+        f"3 of {np.prod(shape)} values of 'high_res' are outside [0, 1] (they go from -3 to 9); normalise the maps "
+        "first: logits by a sigmoid, CAMs by setting negative values to 0 and dividing each map by its largest"
+    )
+
+
+def test_rounding_beyond_0_and_1_is_taken(folder, synthetic_root, tmp_path):
+    path = tmp_path / "npy" / f"{folder.records[0].id}.npy"
+    maps = np.load(path, allow_pickle=True).item()
+    maps["high_res"][0, 0, :2] = -1e-4, 1.0005
+    np.save(path, maps, allow_pickle=True)
+    import_cams(settings(synthetic_root, tmp_path, grid=None))
+    with open_artefact(tmp_path / "cams.h5", "cams") as artefact:
+        first = MapsReader(artefact).full_size(0)[1][0, 0]
+    assert first[:2].tolist() == [0, 1]
