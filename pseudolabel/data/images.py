@@ -58,7 +58,7 @@ def look_at(path: Path, decoding: Decoding) -> tuple[np.ndarray, Look]:
         turn = _turn(image)  # before decoding: Pillow could find a PNG's orientation again behind the pixels
         rgb, look = to_rgb(path, image, decoding)
         pixels = np.array(rgb if turn is None else rgb.transpose(turn))
-    return pixels, look._replace(remarks=tuple(remarks))
+    return pixels, look._replace(remarks=(*look.remarks, *remarks))
 
 
 def image_size(path: Path) -> tuple[int, int]:

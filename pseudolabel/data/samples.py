@@ -19,8 +19,14 @@ from PIL import Image, ImageFile
 
 from pseudolabel.data.image_files import FORMATS, opened
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import open_regular
 
 _DEEP = re.compile(r";16[BLN]$")
+_CODESTREAM, _BITS_BEHIND = b"\xff\x4f\xff\x51", 42  # of JPEG 2000: markers SOC and SIZ; where SIZ has them
+_CUT = (
+    "of its 16 bits a band Pillow keeps the high byte; if its values need fewer bits, save it as PNG or TIFF of 16 bits "
+    "and pass --photo-range"
+)
 _BITS, _PLANAR = 258, 284  # TIFF's tags BitsPerSample and PlanarConfiguration
 
 
@@ -85,16 +91,19 @@ def to_rgb(path: Path, image: ImageFile.ImageFile, decoding: Decoding) -> tuple[
         return _from_deep(path, image, decoding)
     if image.mode in ("I", "F"):
         raise DatasetError(f"{path} has 32-bit samples, whose range nobody states; save it with 8 or 16 bits")
+    remarks = (_CUT,) if image.format == "JPEG2000" and _bits_of_jpeg_2000(path) == 16 else ()
     if not image.has_transparency_data:
-        return image.convert("RGB"), Look()
+        return image.convert("RGB"), Look(remarks=remarks)
     picture, alpha = _flat(image.convert("RGBA"), decoding)
-    return picture, Look(alpha)
+    return picture, Look(alpha, remarks=remarks)
 
 
 def is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether samples have 16 bits, as far as the header says."""
     if image.mode == "I":
         return image.format in ("PNG", "PPM")
+    if image.mode == "RGB" and image.format == "PPM":
+        return [tile.args for tile in image.tile if tile.codec_name == "ppm"] == [("RGB", 65535)]
     return image.mode.startswith("I;16") or bool(_DEEP.search(_rawmode(image))) or _is_deep_planar(image)
 
 
@@ -169,6 +178,13 @@ def _deep_samples(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray, s
         raise DatasetError(
             f"{path} stores each band of 16 bits on its own, which Pillow misreads; save it with its bands interleaved"
         )
+    if image.format == "PPM":
+        with open_regular(path) as file:
+            file.seek(image.tile[0].offset)
+            content = file.read(image.width * image.height * 6)
+        if len(content) < image.width * image.height * 6:
+            raise DatasetError(f"{path} is truncated; replace or remove it")
+        return np.frombuffer(content, dtype=">u2").reshape(image.height, image.width, 3).astype(np.uint16), "RGB"
     raw = _rawmode(image)
     _undivided(image)
     if raw == "LA;16B":  # there is no other order of it; as four bands of 8 bits it gives all four bytes
@@ -181,6 +197,14 @@ def _deep_samples(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray, s
         low = np.asarray(again).astype(np.uint16)
     high = np.asarray(image).astype(np.uint16)
     return high << 8 | low, image.mode
+
+
+def _bits_of_jpeg_2000(path: Path) -> int:
+    """The bits of a JPEG 2000's first band, as its codestream says; 0 where that is not found."""
+    with open_regular(path) as file:
+        head = file.read(1 << 16)
+    place = head.find(_CODESTREAM)
+    return (head[place + _BITS_BEHIND] & 0x7F) + 1 if 0 <= place < len(head) - _BITS_BEHIND else 0
 
 
 def _other_order(args: Any) -> Any:

@@ -23,8 +23,8 @@ _MOST = 100  # photographs that a stage decodes before its work begins
 def warn_of_photographs(dataset: Dataset, progress: Progress) -> None:
     """Warn of photographs that alpha or too wide a range changes, and of files that are left out.
 
-    A stage cannot decode all of a large data set beforehand: of those whose header speaks of alpha or 16 bits it looks
-    at no more than 100, evenly spread. ``data check`` looks at all.
+    A stage cannot decode all of a large data set before it begins: of the photographs whose header speaks of alpha or
+    16 bits it looks at no more than 100, evenly spread. ``data check`` looks at all.
 
     Args:
         dataset: That a stage is about to use.

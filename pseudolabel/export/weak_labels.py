@@ -17,6 +17,7 @@ from pseudolabel.data.images import read_image
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.palette import PALETTE, mask_path, write_png
 from pseudolabel.data.records import Dataset, Record
+from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.data.weak.labels import WeakLabels, has_weak_labels, load_weak_labels
 from pseudolabel.data.weak.scribbles import UNLABELLED
 from pseudolabel.errors import InputError
@@ -48,6 +49,7 @@ def show_labels(options: DataShowOptions, progress: Progress = Progress()) -> di
     if options.scribbles is None and options.points is None and options.boxes is None:
         raise InputError("there is nothing to draw; pass --scribbles, --points or --boxes")
     dataset = load_dataset(options.model_dump())
+    warn_of_photographs(dataset, progress)
     records = _chosen(dataset, options)
     with new_folder(options.out) as folder, progress.track(len(records), "images") as advance:
         for record in records:
