@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from pseudolabel.data.decoding import Look
 from pseudolabel.data.faults import passing_on
 from pseudolabel.data.ground_truth import foreign_masks
 from pseudolabel.data.images import look_at
 from pseudolabel.data.instances import InstanceMasks
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.records import IGNORE, Dataset, Record
-from pseudolabel.data.samples import Look
 from pseudolabel.data.survey import remarks_on
 from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions

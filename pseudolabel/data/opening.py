@@ -8,10 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pseudolabel.data.decoding import Decoding
 from pseudolabel.data.faults import Fault, stop
 from pseudolabel.data.layouts import coco, folder, synthetic, voc
 from pseudolabel.data.records import WEAK, Dataset
-from pseudolabel.data.samples import Decoding
 from pseudolabel.data.weak.labels import attach
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DatasetOptions

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pseudolabel.artefacts.atomic import new_folder
 from pseudolabel.data.images import read_image
+from pseudolabel.data.names import nfc
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.palette import PALETTE, mask_path, write_png
 from pseudolabel.data.records import Dataset, Record
@@ -112,11 +113,11 @@ def _chosen(dataset: Dataset, options: DataShowOptions) -> list[Record]:
 
 def _named(dataset: Dataset, names: list[str]) -> list[Record]:
     known = {record.id: record for record in dataset.records}
-    for name in names:
+    for name in map(nfc, names):
         if name not in known:
             hint = nearest(name, list(known))
             raise InputError(f"--ids: split {dataset.split} of {dataset.root} has no image {name!r}{hint}")
-    return [known[name] for name in names]
+    return [known[nfc(name)] for name in names]
 
 
 def _paint_strokes(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from PIL import Image, features
 
 from pseudolabel.data import Dataset, load_dataset, read_image, reopen_dataset
 from pseudolabel.data.check import check_dataset
+from pseudolabel.data.decoding import Decoding
 from pseudolabel.data.image_files import NAMES, SUFFIXES
-from pseudolabel.data.samples import Decoding
 from pseudolabel.errors import InputError
 from pseudolabel.options import DataCheckOptions
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from pseudolabel.data.decoding import AS_USUAL, Decoding, Look
 from pseudolabel.data.images import look_at, read_image
-from pseudolabel.data.samples import AS_USUAL, Decoding, Look
 from pseudolabel.errors import DatasetError
 from tests.helpers.pictures import chunk, deep_png, tiff
 
@@ -218,8 +218,8 @@ def test_jpeg_2000(tmp_path: Path) -> None:
         content = content[: start + 3 * band] + b"\x0f" + content[start + 3 * band + 1 :]
     colours.write_bytes(content)
     assert look_at(colours, AS_USUAL)[1].remarks == (
-        "of its 16 bits a band Pillow keeps the high byte; if its values need fewer bits, save it as PNG or TIFF of 16 "
-        "bits and pass --photo-range",
+        "of its 16 bits a band Pillow keeps the high byte; if its values need fewer bits, save it as PNG or TIFF with "
+        "16 and pass --photo-range",
     )
 
 

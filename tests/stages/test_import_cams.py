@@ -10,10 +10,12 @@ from pseudolabel.artefacts import MapsReader, open_artefact
 from pseudolabel.artefacts.inspection import lineage
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.options import ImportCamsOptions
+from pseudolabel.options import ImportCamsOptions, RefineCrfOptions, SearchThresholdOptions
 from pseudolabel.runs.pipeline import Step
 from pseudolabel.runs.runner import Freshness
 from pseudolabel.stages.import_cams import fits, import_cams, read_arrays, reduced
+from pseudolabel.stages.refine_crf import refine_crf
+from pseudolabel.stages.search_threshold import search_threshold
 
 
 class Evil:
@@ -229,3 +231,30 @@ def test_rounding_beyond_0_and_1_is_taken(folder, synthetic_root, tmp_path):
     with open_artefact(tmp_path / "cams.h5", "cams") as artefact:
         first = MapsReader(artefact).full_size(0)[1][0, 0]
     assert first[:2].tolist() == [0, 1]
+
+
+def test_how_photographs_are_read_is_stored_for_later_stages(tmp_path):
+    """CRF on colours below an alpha that is data gives the same as on the colours alone."""
+    rng = np.random.default_rng(0)
+    colours, infrared = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8), rng.integers(0, 200, (12, 16, 1))
+    four = np.concatenate([colours, infrared.astype(np.uint8)], axis=2)
+    (tmp_path / "npy").mkdir()
+    maps = {"keys": np.array([0]), "high_res": rng.random((1, 12, 16), dtype=np.float32)}
+    np.save(tmp_path / "npy" / "a.npy", maps, allow_pickle=True)
+    found = {}
+    for name, pixels, alpha in (("rgb", colours, "composite"), ("rgba", four, "drop"), ("white", four, "composite")):
+        root = tmp_path / name
+        root.mkdir()
+        Image.fromarray(pixels).save(root / "a.png")
+        (root / "tags.csv").write_text("a,dog\n")
+        cams, soft = root / "cams.h5", root / "soft.h5"
+        import_cams(ImportCamsOptions(
+            dataset="folder", root=root, split="all", cams=tmp_path / "npy", out=cams, grid=None, alpha=alpha
+        ))  # fmt: skip
+        search_threshold(SearchThresholdOptions(cams=cams, method="fixed", out=root / "t.h5"))
+        refine_crf(RefineCrfOptions(cams=cams, threshold=root / "t.h5", out=soft, workers=0))
+        with open_artefact(soft, "soft-labels") as artefact:
+            assert artefact.header.dataset.get("alpha") == ("drop" if alpha == "drop" else None)
+            found[name] = MapsReader(artefact).maps(0)[1]
+    np.testing.assert_array_equal(found["rgba"], found["rgb"])
+    assert (found["white"] != found["rgb"]).any()
