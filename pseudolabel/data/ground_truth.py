@@ -12,9 +12,10 @@ from pseudolabel.artefacts.header import Input
 from pseudolabel.data.image_files import SUFFIXES
 from pseudolabel.data.images import read_label_png
 from pseudolabel.data.lists import files_below
+from pseudolabel.data.names import file_named
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.errors import DatasetError
-from pseudolabel.runtime.files import read_regular
+from pseudolabel.runtime.files import read_regular, stands
 from pseudolabel.runtime.formatting import counted
 
 
@@ -54,6 +55,20 @@ def index_masks(folders: Sequence[Path]) -> dict[str, Path]:
             for name, path in files_below(folder, endings):
                 found.setdefault(name, path)
     return found
+
+
+def find_mask(name: str, masks: Mapping[str, Path], folders: Sequence[Path]) -> Path | None:
+    """The mask file of an image, if it has one.
+
+    Args:
+        name: The image's id.
+        masks: As ``index_masks`` found them, which follows no link to a folder inside the folders.
+        folders: Where to look for the PNG of an id that has folders, in case one of them is such a link.
+    """
+    if name in masks or "/" not in name:
+        return masks.get(name)
+    paths = (file_named(folder, f"{name}.png") for folder in folders)
+    return next((path for path in paths if stands(path)), None)
 
 
 def foreign_masks(records: Sequence[Record]) -> list[str]:

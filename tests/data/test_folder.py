@@ -203,6 +203,15 @@ def test_masks_that_are_no_png_are_refused_and_not_passed_over(table: Path) -> N
     assert load(table, split="all").records[0].mask == masks / "a.png"
 
 
+def test_masks_in_a_linked_folder_are_found(table: Path) -> None:
+    (table / "elsewhere").mkdir()
+    Image.fromarray(np.ones((2, 3), dtype=np.uint8)).save(table / "elsewhere/c.png")
+    (table / "masks").mkdir()
+    (table / "masks/deep").symlink_to("../elsewhere")
+    found = {record.id: record.mask for record in load(table, split="all").records}
+    assert found["deep/c"] == table / "masks/deep/c.png"
+
+
 def test_the_decoding_is_stored_with_the_data_set(table: Path) -> None:
     usual = load(table, split="all")
     assert not {"alpha", "photo_range"} & usual.spec().keys()

@@ -170,6 +170,6 @@ def test_a_stage_says_what_decoders_warn_of_once_and_reading_says_it_no_more(tmp
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stderr == (
-        f"warning: {tmp_path}/0.tif: Metadata Warning, tag 282 had too many entries: 2, expected 1 (and alike in 2 more "
-        "files)\n"
+        f"warning: {tmp_path}/0.tif: Metadata Warning, tag 282 had too many entries: 2, expected 1 (and alike in 2 "
+        "more files)\n"
     )

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from pseudolabel.data.faults import Fault, stop
-from pseudolabel.data.ground_truth import index_masks, read_mask_file
+from pseudolabel.data.ground_truth import find_mask, index_masks, read_mask_file
 from pseudolabel.data.image_files import NAMES
 from pseudolabel.data.lists import (
     checked_classes,
@@ -66,7 +66,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     records = []
     for name in ids:
         if name in images:
-            records.append(Record(name, images[name], tags.get(name), masks.get(name)))
+            records.append(Record(name, images[name], tags.get(name), find_mask(name, masks, (root / _MASKS,))))
         else:
             fault(no_image(name, folder))
     read_mask = partial(read_mask_file, classes=len(classes) - 1)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.ground_truth import index_masks, read_mask_file
+from pseudolabel.data.ground_truth import find_mask, index_masks, read_mask_file
 from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_classes, read_ids
 from pseudolabel.data.names import file_named
 from pseudolabel.data.records import Dataset, Record
@@ -65,7 +65,7 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
     records = []
     for name in read_ids(found[0], fault):
         if name in images:
-            records.append(Record(name, images[name], None, drawn.get(name)))
+            records.append(Record(name, images[name], None, find_mask(name, drawn, masks)))
         else:
             fault(no_image(name, photographs))
     read_mask = partial(read_mask_file, classes=len(classes) - 1)
