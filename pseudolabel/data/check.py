@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudolabel.data.decoding import Look
 from pseudolabel.data.faults import Fault, passing_on
 from pseudolabel.data.ground_truth import foreign_masks
 from pseudolabel.data.images import look_at
@@ -18,7 +19,6 @@ from pseudolabel.data.label_counts import LabelCounts, SeenMask
 from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.records import IGNORE, Dataset, Record
-from pseudolabel.data.samples import Look
 from pseudolabel.data.survey import remarks_on
 from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions

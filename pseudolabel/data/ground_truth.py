@@ -12,9 +12,11 @@ from pseudolabel.artefacts.header import Input
 from pseudolabel.data.image_files import SUFFIXES
 from pseudolabel.data.lists import files_below
 from pseudolabel.data.mask_files import MaskFiles
+from pseudolabel.data.names import file_named
 from pseudolabel.data.records import IGNORE, Dataset, Record
 from pseudolabel.errors import DatasetError
-from pseudolabel.runtime.files import read_regular
+from pseudolabel.runtime.files import read_regular, stands
+from pseudolabel.runtime.formatting import counted
 
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 
@@ -35,16 +37,30 @@ def index_masks(folders: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
+def find_mask(name: str, masks: Mapping[str, Path], folders: Sequence[Path]) -> Path | None:
+    """The mask file of an image, if it has one.
+
+    Args:
+        name: The image's id.
+        masks: As ``index_masks`` found them, which follows no link to a folder inside the folders.
+        folders: Where to look for the PNG of an id that has folders, in case one of them is such a link.
+    """
+    if name in masks or "/" not in name:
+        return masks.get(name)
+    paths = (file_named(folder, f"{name}.png") for folder in folders)
+    return next((path for path in paths if stands(path)), None)
+
+
 def foreign_masks(records: Sequence[Record]) -> list[str]:
     """The complaint about masks that are no PNG files by name: one line a format, which counts them."""
     masks = [record.mask for record in records if record.mask is not None and record.mask.suffix.lower() != ".png"]
     found = []
     for ending in sorted({path.suffix.lower() for path in masks}):
         same = [path for path in masks if path.suffix.lower() == ending]
-        todo = "convert them to"
-        if ending in _LOSSY:
-            todo = "their lossy compression alters class indices: make them anew as"
-        found.append(f"{len(same)} masks are {ending} files (first: {same[0]}); {todo} 8-bit palette or grey PNG")
+        lossy = "lossy compression alters class indices: make them anew as"
+        todo = lossy if ending in _LOSSY else "convert to"
+        count = counted(len(same), "mask")
+        found.append(f"{count} with the ending {ending} (first: {same[0]}); {todo} 8-bit palette or grey PNG")
     return found
 
 

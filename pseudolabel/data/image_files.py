@@ -7,13 +7,8 @@ memory.
 from __future__ import annotations
 
 import importlib
-import logging
-import os
 import re
 import struct
-import sys
-import tempfile
-import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -22,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from pseudolabel.data.decoder_messages import from_libtiff, heard
 from pseudolabel.errors import DatasetError
 from pseudolabel.runtime.files import open_regular
 
@@ -67,24 +63,6 @@ _TIFF = (b"II", b"MM")
 _UNREAD_TIFF = ("unknown pixel mode", "unknown data organization", "Invalid value for samples per pixel")
 _KINDS = ((b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"BM", "BMP"), (b"GIF8", "GIF"), (b"RIFF", "WebP"))
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, MemoryError)  # what Pillow raises
-_LIBTIFF = re.compile(r"[A-Za-z_]\w*: [^\x1b]+")  # a message as libtiff prints it
-_stderr = threading.RLock()  # the two orders of bytes of one file are read one within the other
-
-
-class _Listener(logging.Handler):
-    """Takes what Pillow logs while this thread has a file open; without it, Python prints it, and names no file."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.heard = threading.local()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep one message."""
-        getattr(self.heard, "remarks", []).append(record.getMessage())
-
-
-_listener = _Listener()
-logging.getLogger("PIL").addHandler(_listener)
 
 
 @contextmanager
@@ -103,10 +81,10 @@ def opened(path: Path, formats: tuple[str, ...], remarks: list[str]) -> Iterator
     said: list[str] = []
     try:
         with (
-            _heard(said),
+            heard(said),
             open_regular(path) as file,
             Image.open(file, formats=formats) as image,
-            _from_libtiff(said) if image.format == "TIFF" else nullcontext(),
+            from_libtiff(said) if any(tile.codec_name == "libtiff" for tile in image.tile) else nullcontext(),
         ):
             yield image
     except Image.DecompressionBombError as error:
@@ -116,51 +94,6 @@ def opened(path: Path, formats: tuple[str, ...], remarks: list[str]) -> Iterator
     except _BROKEN as error:
         raise DatasetError(f"{path} {_cause(path, formats, error, said)}") from error
     remarks += dict.fromkeys(said)
-
-
-@contextmanager
-def _heard(said: list[str]) -> Iterator[None]:
-    """Take what Pillow warns of and logs; the warnings of others are passed on."""
-    _listener.heard.remarks = said
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield
-    finally:
-        _listener.heard.remarks = []
-        for item in caught:
-            if item.category is Image.DecompressionBombWarning:
-                pass  # half of what is refused: large, and read all the same
-            elif f"{os.sep}PIL{os.sep}" in item.filename:
-                said.append(str(item.message).replace("\n", " ").strip())
-            else:
-                warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
-
-
-@contextmanager
-def _from_libtiff(said: list[str]) -> Iterator[None]:
-    """Take what libtiff prints, which writes to the process's standard error; what others print there is passed on."""
-    with _stderr, tempfile.TemporaryFile() as taken:
-        with suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
-        try:
-            usual = os.dup(2)
-        except OSError:  # there is none
-            yield
-            return
-        os.dup2(taken.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(usual, 2)
-            os.close(usual)
-            taken.seek(0)
-            for line in taken.read().splitlines(keepends=True):
-                text = line.decode(errors="replace").strip()
-                if _LIBTIFF.fullmatch(text):
-                    said.append(text)
-                else:
-                    os.write(2, line)
 
 
 def _cause(path: Path, formats: tuple[str, ...], error: Exception, said: list[str]) -> str:

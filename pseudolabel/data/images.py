@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from pseudolabel.data.decoding import AS_USUAL, Decoding, Look
 from pseudolabel.data.image_files import FORMATS, opened
 from pseudolabel.data.png import read_plain_png
-from pseudolabel.data.samples import AS_USUAL, Decoding, Look, to_rgb
+from pseudolabel.data.samples import to_rgb
 from pseudolabel.errors import DatasetError
 
 _TURNS = {
@@ -58,7 +59,7 @@ def look_at(path: Path, decoding: Decoding) -> tuple[np.ndarray, Look]:
         turn = _turn(image)  # before decoding: Pillow could find a PNG's orientation again behind the pixels
         rgb, look = to_rgb(path, image, decoding)
         pixels = np.array(rgb if turn is None else rgb.transpose(turn))
-    return pixels, look._replace(remarks=tuple(remarks))
+    return pixels, look._replace(remarks=(*look.remarks, *remarks))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -100,10 +101,19 @@ def read_label_png(path: Path) -> np.ndarray:
 def _say(path: Path, remarks: Iterable[str]) -> None:
     """Warn of a remark of the decoders, unless this process has warned of one that is alike."""
     for remark in remarks:
-        kind = re.sub(r"\d+", "", remark)
-        if kind not in _said:
-            _said.add(kind)
+        if kind_of(remark) not in _said:
+            said_already([remark])
             print(f"warning: {path}: {remark} (said once; data check counts such files)", file=sys.stderr)
+
+
+def kind_of(remark: str) -> str:
+    """A remark of the decoders without its numbers, by which those that are alike are told."""
+    return re.sub(r"\d+", "", remark)
+
+
+def said_already(remarks: Iterable[str]) -> None:
+    """Let reading say nothing of such remarks in this process, and in those that are forked from it."""
+    _said.update(map(kind_of, remarks))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

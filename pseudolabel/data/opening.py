@@ -8,11 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pseudolabel.data.decoding import Decoding
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.data.layouts import coco, folder, synthetic, voc
 from pseudolabel.data.records import WEAK, Dataset, MaskValues
-from pseudolabel.data.samples import Decoding
 from pseudolabel.data.weak.labels import attach
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DatasetOptions

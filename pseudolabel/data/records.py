@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from pseudolabel.artefacts.header import Input
+from pseudolabel.data.decoding import AS_USUAL, Decoding
 from pseudolabel.data.names import nfc
-from pseudolabel.data.samples import AS_USUAL, Decoding
 from pseudolabel.data.shapes import Box, Point
 from pseudolabel.errors import DatasetError
 from pseudolabel.runtime.files import read_regular

@@ -7,70 +7,19 @@ is kept, unless their largest value is stated.
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from pseudolabel.data.image_files import FORMATS, opened
+from pseudolabel.data.decoding import Decoding, Look
+from pseudolabel.data.deep_samples import bits_of_jpeg_2000, deep_samples, is_deep, keep_stored, raw_mode
 from pseudolabel.errors import DatasetError
 
-_DEEP = re.compile(r";16[BLN]$")
-_BITS, _PLANAR = 258, 284  # TIFF's tags BitsPerSample and PlanarConfiguration
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How the photographs of a data set become 8-bit RGB.
-
-    Attributes:
-        alpha: ``composite`` on white, or ``drop``.
-        largest: The value of 16-bit samples that becomes 255; None keeps their high byte.
-    """
-
-    alpha: str = "composite"
-    largest: int | None = None
-
-    @classmethod
-    def of(cls, spec: Mapping[str, Any]) -> Decoding:
-        """As options or a stored data set say it.
-
-        Raises:
-            DatasetError: They say something else.
-        """
-        alpha, largest = spec.get("alpha", "composite"), spec.get("photo_range")
-        if alpha not in ("composite", "drop"):
-            raise DatasetError(f"alpha is {alpha!r:.40}; wanted composite or drop")
-        if largest is not None and (type(largest) is not int or not 1 <= largest <= 65535):
-            raise DatasetError(f"photo_range is {largest!r:.40}; wanted a whole number from 1 to 65535")
-        return cls(alpha, largest)
-
-    def spec(self) -> dict[str, Any]:
-        """What ``of`` reads again: only what is not as usual, as JSON data."""
-        alpha = {"alpha": self.alpha} if self.alpha != "composite" else {}
-        return alpha | ({"photo_range": self.largest} if self.largest is not None else {})
-
-
-AS_USUAL = Decoding()
-
-
-class Look(NamedTuple):
-    """What was noticed as a photograph was read.
-
-    Attributes:
-        alpha: Whether compositing changed it: ``none``, ``some`` of it, or ``all``, which left it white.
-        largest: Largest 16-bit sample of its colours; None where they have 8 bits.
-        remarks: What the decoders warned of.
-    """
-
-    alpha: str = "none"
-    largest: int | None = None
-    remarks: tuple[str, ...] = ()
+_CUT = (
+    "of its 16 bits a band Pillow keeps the high byte; if its values need fewer bits, save it as PNG or TIFF with 16 "
+    "and pass --photo-range"
+)
 
 
 def to_rgb(path: Path, image: ImageFile.ImageFile, decoding: Decoding) -> tuple[Image.Image, Look]:
@@ -80,43 +29,16 @@ def to_rgb(path: Path, image: ImageFile.ImageFile, decoding: Decoding) -> tuple[
         DatasetError: Nobody states the range of its samples, or Pillow would misread them.
     """
     if decoding.alpha == "drop":
-        _undivided(image)
+        keep_stored(image)
     if is_deep(image):
         return _from_deep(path, image, decoding)
     if image.mode in ("I", "F"):
         raise DatasetError(f"{path} has 32-bit samples, whose range nobody states; save it with 8 or 16 bits")
+    remarks = (_CUT,) if image.format == "JPEG2000" and bits_of_jpeg_2000(path) == 16 else ()
     if not image.has_transparency_data:
-        return image.convert("RGB"), Look()
+        return image.convert("RGB"), Look(remarks=remarks)
     picture, alpha = _flat(image.convert("RGBA"), decoding)
-    return picture, Look(alpha)
-
-
-def is_deep(image: ImageFile.ImageFile) -> bool:
-    """Whether samples have 16 bits, as far as the header says."""
-    if image.mode == "I":
-        return image.format in ("PNG", "PPM")
-    return image.mode.startswith("I;16") or bool(_DEEP.search(_rawmode(image))) or _is_deep_planar(image)
-
-
-def _rawmode(image: ImageFile.ImageFile) -> str:
-    args = image.tile[0].args if image.tile else ""
-    found = args[0] if isinstance(args, tuple) and args else args
-    return found if isinstance(found, str) else ""
-
-
-def _is_deep_planar(image: ImageFile.ImageFile) -> bool:
-    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-    return image.mode not in ("L", "P") and tags.get(_PLANAR) == 2 and 16 in np.atleast_1d(tags.get(_BITS, 0))
-
-
-def _undivided(image: ImageFile.ImageFile) -> None:
-    """Let a TIFF's colours stay as they are stored, where they count as multiplied by its alpha."""
-    image.tile = [
-        tile._replace(args=(tile.args[0].replace("RGBa", "RGBA"), *tile.args[1:]))
-        if isinstance(tile.args, tuple) and tile.args and isinstance(tile.args[0], str)
-        else tile
-        for tile in image.tile
-    ]
+    return picture, Look(alpha, remarks=remarks)
 
 
 def _flat(layer: Image.Image, decoding: Decoding) -> tuple[Image.Image, str]:
@@ -131,8 +53,8 @@ def _flat(layer: Image.Image, decoding: Decoding) -> tuple[Image.Image, str]:
 
 def _from_deep(path: Path, image: ImageFile.ImageFile, decoding: Decoding) -> tuple[Image.Image, Look]:
     """As ``to_rgb``, of 16-bit samples."""
-    premultiplied = "RGBa" in _rawmode(image)
-    samples, mode = _deep_samples(path, image)
+    premultiplied = "RGBa" in raw_mode(image)
+    samples, mode = deep_samples(path, image)
     colours = samples[..., : 1 if mode in ("L", "LA") else 3] if mode != "CMYK" else samples
     largest = int(colours.max())
     if decoding.largest is None:
@@ -155,37 +77,3 @@ def _from_deep(path: Path, image: ImageFile.ImageFile, decoding: Decoding) -> tu
         return picture.convert("RGB"), Look(largest=largest)
     flat, alpha = _flat(picture.convert("RGBA"), decoding)
     return flat, Look(alpha, largest)
-
-
-def _deep_samples(path: Path, image: ImageFile.ImageFile) -> tuple[np.ndarray, str]:
-    """The samples, uint16 (H, W, bands), and the mode that such a picture of 8 bits has.
-
-    Pillow keeps one byte of samples in several bands, and reads which one off the order of bytes that the file is said
-    to have. Read in either order, the file gives both.
-    """
-    if image.mode.startswith("I"):
-        return np.asarray(image).astype(np.uint16)[..., None], "L"
-    if image.format == "TIFF" and _is_deep_planar(image):
-        raise DatasetError(
-            f"{path} stores each band of 16 bits on its own, which Pillow misreads; save it with its bands interleaved"
-        )
-    raw = _rawmode(image)
-    _undivided(image)
-    if raw == "LA;16B":  # there is no other order of it; as four bands of 8 bits it gives all four bytes
-        image._mode, image.tile = "RGBA", [tile._replace(args="RGBA") for tile in image.tile]
-        pairs = np.asarray(image).astype(np.uint16)
-        return pairs[..., 0::2] << 8 | pairs[..., 1::2], "LA"
-    with opened(path, FORMATS, []) as again:
-        _undivided(again)
-        again.tile = [tile._replace(args=_other_order(tile.args)) for tile in again.tile]
-        low = np.asarray(again).astype(np.uint16)
-    high = np.asarray(image).astype(np.uint16)
-    return high << 8 | low, image.mode
-
-
-def _other_order(args: Any) -> Any:
-    """A tile's arguments with its 16-bit raw mode in the other order of bytes; libtiff hands on the machine's own."""
-    if isinstance(args, tuple):
-        return (_other_order(args[0]), *args[1:])
-    order = {"little": "L", "big": "B"}[sys.byteorder] if args[-1] == "N" else args[-1]
-    return args[:-1] + ("B" if order == "L" else "L")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pseudolabel.data.decoding import Decoding, Look
+from pseudolabel.data.deep_samples import is_deep
 from pseudolabel.data.image_files import FORMATS, opened
-from pseudolabel.data.images import look_at
+from pseudolabel.data.images import kind_of, look_at, said_already
 from pseudolabel.data.records import Dataset, Record
-from pseudolabel.data.samples import Decoding, Look, is_deep
 from pseudolabel.errors import DatasetError
 from pseudolabel.runtime.progress import Progress
 
@@ -23,8 +23,8 @@ _MOST = 100  # photographs that a stage decodes before its work begins
 def warn_of_photographs(dataset: Dataset, progress: Progress) -> None:
     """Warn of photographs that alpha or too wide a range changes, and of files that are left out.
 
-    A stage cannot decode all of a large data set beforehand: of those whose header speaks of alpha or 16 bits it looks
-    at no more than 100, evenly spread. ``data check`` looks at all.
+    A stage cannot decode all of a large data set before it begins: of the photographs whose header speaks of alpha or
+    16 bits it looks at no more than 100, evenly spread. ``data check`` looks at all.
 
     Args:
         dataset: That a stage is about to use.
@@ -33,7 +33,8 @@ def warn_of_photographs(dataset: Dataset, progress: Progress) -> None:
     for note in dataset.notes:
         progress.warn(note)
     suspects = [record for record in dataset.records if record.image.suffix.lower() not in _NEITHER]
-    suspects = [record for record in suspects if _may_surprise(record)]
+    heads: list[tuple[Path, Look]] = []
+    suspects = [record for record in suspects if _may_surprise(record, heads)]
     chosen = suspects[:: -(-len(suspects) // _MOST)] if suspects else []
     looks = []
     for record in chosen:
@@ -44,15 +45,22 @@ def warn_of_photographs(dataset: Dataset, progress: Progress) -> None:
     part = f" ({len(chosen)} of {len(suspects)} such photographs were looked at)" if len(chosen) < len(suspects) else ""
     for line in remarks_on(looks, dataset.decoding):
         progress.warn(line + part)
+    for line in _remarks(heads):
+        progress.warn(line)
+    said_already(remark for _, look in heads for remark in look.remarks)
 
 
-def _may_surprise(record: Record) -> bool:
-    """Whether a photograph's header speaks of alpha or 16 bits."""
+def _may_surprise(record: Record, heads: list[tuple[Path, Look]]) -> bool:
+    """Whether a photograph's header speaks of alpha or 16 bits; ``heads`` takes what the decoders say of the header."""
+    remarks: list[str] = []
     try:
-        with opened(record.image, FORMATS, []) as image:
-            return image.has_transparency_data or is_deep(image)
+        with opened(record.image, FORMATS, remarks) as image:
+            found = image.has_transparency_data or is_deep(image)
     except DatasetError:
         return False
+    if remarks:
+        heads.append((record.image, Look(remarks=tuple(remarks))))
+    return found
 
 
 def remarks_on(looks: Sequence[tuple[Path, Look]], decoding: Decoding) -> list[str]:
@@ -101,7 +109,7 @@ def _remarks(looks: Sequence[tuple[Path, Look]]) -> Iterable[str]:
     kinds: dict[str, list[tuple[Path, str]]] = {}
     for path, look in looks:
         for remark in look.remarks:
-            kinds.setdefault(re.sub(r"\d+", "", remark), []).append((path, remark))
+            kinds.setdefault(kind_of(remark), []).append((path, remark))
     for found in kinds.values():
         path, remark = found[0]
         files = len({path for path, _ in found})

@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pseudolabel.artefacts.atomic import new_folder
 from pseudolabel.data.images import read_image
+from pseudolabel.data.names import nfc
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.palette import PALETTE, mask_path, write_png
 from pseudolabel.data.records import Dataset, Record
+from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.data.weak.labels import WeakLabels, has_weak_labels, load_weak_labels
 from pseudolabel.data.weak.scribbles import UNLABELLED
 from pseudolabel.errors import InputError
@@ -48,6 +50,7 @@ def show_labels(options: DataShowOptions, progress: Progress = Progress()) -> di
     if options.scribbles is None and options.points is None and options.boxes is None:
         raise InputError("there is nothing to draw; pass --scribbles, --points or --boxes")
     dataset = load_dataset(options.model_dump())
+    warn_of_photographs(dataset, progress)
     records = _chosen(dataset, options)
     with new_folder(options.out) as folder, progress.track(len(records), "images") as advance:
         for record in records:
@@ -110,11 +113,11 @@ def _chosen(dataset: Dataset, options: DataShowOptions) -> list[Record]:
 
 def _named(dataset: Dataset, names: list[str]) -> list[Record]:
     known = {record.id: record for record in dataset.records}
-    for name in names:
+    for name in map(nfc, names):
         if name not in known:
             hint = nearest(name, list(known))
             raise InputError(f"--ids: split {dataset.split} of {dataset.root} has no image {name!r}{hint}")
-    return [known[name] for name in names]
+    return [known[nfc(name)] for name in names]
 
 
 def _paint_strokes(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.data import Dataset, load_dataset, read_image, reopen_dataset
+from pseudolabel.data.check import check_dataset
+from pseudolabel.data.decoding import Decoding
 from pseudolabel.data.image_files import NAMES, SUFFIXES
 from pseudolabel.errors import InputError
+from pseudolabel.options import DataCheckOptions
 
 
 def picture(path: Path) -> None:
@@ -150,3 +153,70 @@ def test_classes_in_another_order_than_an_artefact_has_are_refused(table: Path) 
     untagged.require_classes(before.classes, Path("net.h5"))
     with pytest.raises(InputError, match=r"class 1 was 'cat', is 'none'"):
         untagged.require_classes(before.classes, Path("net.h5"), masks=True)
+
+
+def test_every_format_of_photographs_is_found(tmp_path: Path) -> None:
+    pixels = np.full((8, 8, 3), (200, 100, 50), dtype=np.uint8)
+    known = [ending for ending in SUFFIXES if ending != ".avif" or features.check("avif")]
+    for number, ending in enumerate(known):
+        image = Image.fromarray(pixels).convert("L" if ending == ".pgm" else "RGB")
+        image.save(tmp_path / f"{number:02}{ending.upper() if number % 2 else ending}")
+    dataset = load(tmp_path, split="all")
+    assert [record.id for record in dataset.records] == [f"{number:02}" for number in range(len(known))]
+    for record in dataset.records:
+        grey = record.image.suffix.lower() == ".pgm"
+        wanted = np.asarray(Image.fromarray(pixels).convert("L").convert("RGB")) if grey else pixels
+        assert np.abs(read_image(record.image).astype(int) - wanted).max() <= 3, record.image  # some are lossy
+
+
+def test_masks_that_are_no_png_are_refused_and_not_passed_over(table: Path) -> None:
+    (table / "masks/deep").mkdir(parents=True)
+    labels = Image.fromarray(np.ones((2, 3), dtype=np.uint8))
+    labels.save(table / "masks/a.jpg")
+    labels.save(table / "masks/b.jpeg")
+    labels.save(table / "masks/deep/c.tif")
+    (table / "classes.txt").write_text("cat\ndog\n")
+    options = DataCheckOptions(dataset="folder", root=table, split="all", workers=0)
+    masks = table / "masks"
+    lossy = "lossy compression alters class indices: make them anew as 8-bit palette or grey PNG"
+    assert [line for line in check_dataset(options)["problems"] if "masks/" in line] == [
+        f"1 mask with the ending .jpeg (first: {masks}/b.jpeg); {lossy}",
+        f"1 mask with the ending .jpg (first: {masks}/a.jpg); {lossy}",
+        f"1 mask with the ending .tif (first: {masks}/deep/c.tif); convert to 8-bit palette or grey PNG",
+    ]
+    dataset = load(table, split="all")
+    for record, said in zip(
+        dataset.records,
+        (
+            "is a JPEG, whose lossy compression alters class indices; make the labels anew as 8-bit PNG, since "
+            "converting this file does not bring them back",
+            "is a JPEG, whose lossy compression alters class indices; make the labels anew as 8-bit PNG, since "
+            "converting this file does not bring them back",
+            "is a TIFF image; convert it to an 8-bit palette or grey PNG of class indices",
+        ),
+        strict=True,
+    ):
+        with pytest.raises(InputError) as caught:
+            dataset.read_mask(record)
+        assert str(caught.value) == f"{record.mask} {said}"
+    labels.save(table / "masks/a.png")
+    assert load(table, split="all").records[0].mask == masks / "a.png"
+
+
+def test_masks_in_a_linked_folder_are_found(table: Path) -> None:
+    (table / "elsewhere").mkdir()
+    Image.fromarray(np.ones((2, 3), dtype=np.uint8)).save(table / "elsewhere/c.png")
+    (table / "masks").mkdir()
+    (table / "masks/deep").symlink_to("../elsewhere")
+    found = {record.id: record.mask for record in load(table, split="all").records}
+    assert found["deep/c"] == table / "masks/deep/c.png"
+
+
+def test_the_decoding_is_stored_with_the_data_set(table: Path) -> None:
+    usual = load(table, split="all")
+    assert not {"alpha", "photo_range"} & usual.spec().keys()
+    dataset = load(table, split="all", alpha="drop", photo_range=4095)
+    assert {record.decoding for record in dataset.records} == {Decoding("drop", 4095)}
+    again = reopen_dataset(dataset.spec())
+    assert (again.records, again.spec()) == (dataset.records, dataset.spec())
+    assert again.as_input() == dataset.as_input() != usual.as_input()

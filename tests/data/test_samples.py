@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
+from pseudolabel.data.decoding import AS_USUAL, Decoding, Look
 from pseudolabel.data.images import look_at, read_image
-from pseudolabel.data.samples import AS_USUAL, Decoding, Look
 from pseudolabel.errors import DatasetError
 from tests.helpers.pictures import chunk, deep_png, tiff
 
@@ -180,3 +180,50 @@ def test_an_impossible_decoding_is_refused(spec: dict[str, object], message: str
     with pytest.raises(DatasetError) as caught:
         Decoding.of(spec)
     assert str(caught.value) == message
+
+
+def test_16_bits_of_a_ppm(tmp_path: Path) -> None:
+    path = tmp_path / "a.ppm"
+    path.write_bytes(b"P6\n7 5\n65535\n" + DEEP[..., :3].astype(">u2").tobytes())
+    image, look = look_at(path, TWELVE)
+    np.testing.assert_array_equal(image, SCALED[..., :3])
+    assert look.largest == DEEP[..., :3].max()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DatasetError) as caught:
+        read_image(path)
+    assert str(caught.value) == f"{path} is truncated; replace or remove it"
+
+
+def test_the_range_that_a_ppm_states_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5\n3 1\n4095\n" + np.array([0, 2048, 4095], dtype=">u2").tobytes())
+    assert read_image(path)[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow reads no JPEG 2000")
+def test_jpeg_2000(tmp_path: Path) -> None:
+    grey = tmp_path / "grey.jp2"
+    Image.fromarray(DEEP[..., 0]).save(grey)
+    image, look = look_at(grey, TWELVE)
+    np.testing.assert_array_equal(image[..., 0], SCALED[..., 0])
+    assert look == Look("none", int(DEEP[..., 0].max()))
+    colours = tmp_path / "colours.jp2"
+    Image.fromarray(COLOURS).save(colours)
+    np.testing.assert_array_equal(read_image(colours), COLOURS)
+    assert look_at(colours, AS_USUAL)[1] == Look()
+    content = colours.read_bytes()
+    start = content.find(b"\xff\x4f\xff\x51") + 42
+    for band in range(3):  # Pillow writes 8 bits alone
+        assert content[start + 3 * band] == 7
+        content = content[: start + 3 * band] + b"\x0f" + content[start + 3 * band + 1 :]
+    colours.write_bytes(content)
+    assert look_at(colours, AS_USUAL)[1].remarks == (
+        "of its 16 bits a band Pillow keeps the high byte; if its values need fewer bits, save it as PNG or TIFF with "
+        "16 and pass --photo-range",
+    )
+
+
+def test_several_pictures_in_a_jpeg(tmp_path: Path) -> None:
+    first = Image.fromarray(np.full((8, 8, 3), 200, dtype=np.uint8))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - 200).max() <= 2

@@ -156,3 +156,20 @@ def test_a_stage_looks_at_no_more_than_100(images: Path) -> None:
         f"75 photographs have alpha and are seen on white there (first: {images}/000.png); if alpha is data, such as "
         "near infrared, pass --alpha drop (75 of 150 such photographs were looked at)"
     ]
+
+
+def test_a_stage_says_what_decoders_warn_of_once_and_reading_says_it_no_more(tmp_path: Path) -> None:
+    for number in range(3):
+        tiff(tmp_path / f"{number}.tif", COLOURS, tags=[(282, range(number + 2))])
+    script = (
+        "import sys; from pathlib import Path; from pseudolabel.data import load_dataset, read_image\n"
+        "from pseudolabel.data.survey import warn_of_photographs; from pseudolabel.runtime.progress import Progress\n"
+        "dataset = load_dataset({'dataset': 'folder', 'root': Path(sys.argv[1]), 'split': 'all'})\n"
+        "warn_of_photographs(dataset, Progress())\n"
+        "for record in dataset.records: read_image(record.image)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stderr == (
+        f"warning: {tmp_path}/0.tif: Metadata Warning, tag 282 had too many entries: 2, expected 1 (and alike in 2 "
+        "more files)\n"
+    )

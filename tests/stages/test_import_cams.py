@@ -4,15 +4,18 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pseudolabel.artefacts import MapsReader, open_artefact
 from pseudolabel.artefacts.inspection import lineage
 from pseudolabel.data import open_dataset
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.options import ImportCamsOptions
+from pseudolabel.options import ImportCamsOptions, RefineCrfOptions, SearchThresholdOptions
 from pseudolabel.runs.pipeline import Step
 from pseudolabel.runs.runner import Freshness
-from pseudolabel.stages.import_cams import import_cams, read_arrays, reduced
+from pseudolabel.stages.import_cams import fits, import_cams, read_arrays, reduced
+from pseudolabel.stages.refine_crf import refine_crf
+from pseudolabel.stages.search_threshold import search_threshold
 
 
 class Evil:
@@ -138,3 +141,120 @@ def test_a_missing_folder(synthetic_root, tmp_path):
     with pytest.raises(InputError) as error:
         import_cams(settings(synthetic_root, tmp_path))
     assert str(error.value) == f"{tmp_path / 'npy'} is not a folder of ID.npy files"
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "wanted"),
+    [
+        ((48, 64), (48, 64), True),
+        ((64, 48), (48, 64), False),
+        ((12, 16), (48, 64), True),
+        ((16, 12), (48, 64), False),
+        ((375, 500), (375, 500), True),
+        ((24, 32), (375, 500), True),  # of cells of 16: 23.4 and 31.25
+        ((23, 31), (375, 500), True),
+        ((32, 24), (375, 500), False),
+        ((94, 125), (375, 500), True),
+        ((14, 14), (375, 500), False),  # of a square crop, or squeezed: nobody can tell
+        ((14, 14), (224, 224), True),
+        ((14, 14), (220, 230), True),
+        ((1, 1), (375, 500), True),
+        ((512, 512), (375, 500), False),  # padded
+        ((374, 500), (375, 500), True),
+        ((370, 500), (375, 500), False),
+    ],
+)
+def test_a_grid_must_have_the_shape_of_the_photograph(shape, size, wanted):
+    assert fits(shape, size) is wanted
+
+
+def refusal(folder, synthetic_root, tmp_path, change):
+    """What is said of maps that ``change`` has made others of; and the photograph's height and width."""
+    record = folder.records[0]
+    path = tmp_path / "npy" / f"{record.id}.npy"
+    maps = np.load(path, allow_pickle=True).item()
+    np.save(path, maps | {"high_res": change(maps["high_res"])}, allow_pickle=True)
+    with pytest.raises(DatasetError) as caught:
+        import_cams(settings(synthetic_root, tmp_path))
+    return str(caught.value).removeprefix(f"{path}: "), record.image, maps["high_res"].shape
+
+
+def test_maps_of_a_part_are_refused(folder, synthetic_root, tmp_path):
+    said, image, (_, tall, wide) = refusal(folder, synthetic_root, tmp_path, lambda maps: maps[:, :-9])
+    assert said == (
+        f"maps {tall - 9} high and {wide} wide are not of the shape of {image}, which is {tall} high and {wide} wide; "
+        "wanted maps of the whole photograph, (P, H, W)"
+    )
+
+
+def test_transposed_maps_are_refused(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    (tmp_path / "tags.csv").write_text("a,dog\n")
+    (tmp_path / "npy").mkdir()
+    maps = {"keys": np.array([0]), "high_res": np.zeros((1, 64, 48), dtype=np.float32)}
+    np.save(tmp_path / "npy" / "a.npy", maps, allow_pickle=True)
+    options = ImportCamsOptions(
+        dataset="folder", root=tmp_path, split="all", cams=tmp_path / "npy", out=tmp_path / "cams.h5"
+    )
+    with pytest.raises(DatasetError) as caught:
+        import_cams(options)
+    assert str(caught.value) == (
+        f"{tmp_path}/npy/a.npy: maps 64 high and 48 wide are not of the shape of {tmp_path}/a.png, which is 48 high "
+        "and 64 wide (they look transposed); wanted maps of the whole photograph, (P, H, W)"
+    )
+
+
+def test_maps_with_the_classes_last_are_refused(folder, synthetic_root, tmp_path):
+    said, _, _ = refusal(folder, synthetic_root, tmp_path, lambda maps: maps.transpose(1, 2, 0))
+    assert said.startswith("'high_res' has shape (")
+
+
+def test_values_outside_0_to_1_are_counted_and_refused(folder, synthetic_root, tmp_path):
+    def logits(maps):
+        maps = maps.copy()
+        maps[0, 0, :3] = -3, 9, 2
+        return maps
+
+    said, _, shape = refusal(folder, synthetic_root, tmp_path, logits)
+    assert said == (
+        f"3 of {np.prod(shape)} values of 'high_res' are outside [0, 1] (they go from -3 to 9); normalise the maps "
+        "first: logits by a sigmoid, CAMs by setting negative values to 0 and dividing each map by its largest"
+    )
+
+
+def test_rounding_beyond_0_and_1_is_taken(folder, synthetic_root, tmp_path):
+    path = tmp_path / "npy" / f"{folder.records[0].id}.npy"
+    maps = np.load(path, allow_pickle=True).item()
+    maps["high_res"][0, 0, :2] = -1e-4, 1.0005
+    np.save(path, maps, allow_pickle=True)
+    import_cams(settings(synthetic_root, tmp_path, grid=None))
+    with open_artefact(tmp_path / "cams.h5", "cams") as artefact:
+        first = MapsReader(artefact).full_size(0)[1][0, 0]
+    assert first[:2].tolist() == [0, 1]
+
+
+def test_how_photographs_are_read_is_stored_for_later_stages(tmp_path):
+    """CRF on colours below an alpha that is data gives the same as on the colours alone."""
+    rng = np.random.default_rng(0)
+    colours, infrared = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8), rng.integers(0, 200, (12, 16, 1))
+    four = np.concatenate([colours, infrared.astype(np.uint8)], axis=2)
+    (tmp_path / "npy").mkdir()
+    maps = {"keys": np.array([0]), "high_res": rng.random((1, 12, 16), dtype=np.float32)}
+    np.save(tmp_path / "npy" / "a.npy", maps, allow_pickle=True)
+    found = {}
+    for name, pixels, alpha in (("rgb", colours, "composite"), ("rgba", four, "drop"), ("white", four, "composite")):
+        root = tmp_path / name
+        root.mkdir()
+        Image.fromarray(pixels).save(root / "a.png")
+        (root / "tags.csv").write_text("a,dog\n")
+        cams, soft = root / "cams.h5", root / "soft.h5"
+        import_cams(ImportCamsOptions(
+            dataset="folder", root=root, split="all", cams=tmp_path / "npy", out=cams, grid=None, alpha=alpha
+        ))  # fmt: skip
+        search_threshold(SearchThresholdOptions(cams=cams, method="fixed", out=root / "t.h5"))
+        refine_crf(RefineCrfOptions(cams=cams, threshold=root / "t.h5", out=soft, workers=0))
+        with open_artefact(soft, "soft-labels") as artefact:
+            assert artefact.header.dataset.get("alpha") == ("drop" if alpha == "drop" else None)
+            found[name] = MapsReader(artefact).maps(0)[1]
+    np.testing.assert_array_equal(found["rgba"], found["rgb"])
+    assert (found["white"] != found["rgb"]).any()

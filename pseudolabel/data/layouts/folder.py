@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pseudolabel.data.class_lists import FILES, class_file, read_classes
 from pseudolabel.data.faults import Fault, stop
-from pseudolabel.data.ground_truth import index_masks
+from pseudolabel.data.ground_truth import find_mask, index_masks
 from pseudolabel.data.image_files import NAMES
 from pseudolabel.data.layouts.folder_names import Folders, label_maps, read_folders
 from pseudolabel.data.lists import (
@@ -84,7 +84,7 @@ def load(
     records = []
     for name in ids:
         if name in images:
-            records.append(Record(name, images[name], tags.get(name), masks.get(name)))
+            records.append(Record(name, images[name], tags.get(name), find_mask(name, masks, (root / _MASKS,))))
         else:
             fault(no_image(name, folder))
     read_mask = mask_reader(classes, values)

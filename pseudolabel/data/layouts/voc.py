@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pseudolabel.data.class_lists import class_file, read_classes
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.ground_truth import index_masks
+from pseudolabel.data.ground_truth import find_mask, index_masks
 from pseudolabel.data.lists import find_list, index_images, no_image, no_list, read_ids
 from pseudolabel.data.mask_files import mask_reader
 from pseudolabel.data.names import file_named
@@ -74,7 +74,7 @@ def load(
     records = []
     for name in read_ids(found[0], fault):
         if name in images:
-            records.append(Record(name, images[name], None, drawn.get(name)))
+            records.append(Record(name, images[name], None, find_mask(name, drawn, masks)))
         else:
             fault(no_image(name, photographs))
     read_mask = mask_reader(classes, values)
