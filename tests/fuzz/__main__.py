@@ -23,13 +23,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20_000, help="files to spoil (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: %(default)s)")
     parser.add_argument("--seconds", type=float, help="stop after so many, whatever the rounds")
-    parser.add_argument("--keep", type=Path, help="folder in which files that show a fault stay")
+    parser.add_argument("--keep", type=Path, help="folder into which files that show a fault are copied")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder = arguments.keep or Path(place)
-        folder.mkdir(parents=True, exist_ok=True)
-        found = fuzz(folder, arguments.rounds, arguments.seed, arguments.seconds)
+        found = fuzz(Path(place), arguments.rounds, arguments.seed, seconds=arguments.seconds, keep=arguments.keep)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     words = " ".join(["python -m tests.fuzz", *sys.argv[1:]])
     text = json.dumps({"command": words, "seed": arguments.seed, "commit": commit.strip(), **found}, indent=2)

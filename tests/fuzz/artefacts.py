@@ -53,14 +53,17 @@ class Reader:
             self._process = None
 
 
-def fuzz(folder: Path, rounds: int, seed: int, seconds: float | None = None) -> dict[str, Any]:
+def fuzz(
+    folder: Path, rounds: int, seed: int, *, seconds: float | None = None, keep: Path | None = None
+) -> dict[str, Any]:
     """Spoil and read.
 
     Args:
-        folder: Where the files are made; those that show a fault stay.
+        folder: An empty one, where the files are made.
         rounds: How many.
         seed: Of the mutations.
         seconds: After which to stop, whatever the rounds.
+        keep: Where files that show a fault are put.
 
     Returns:
         ``rounds`` that were done; ``outcomes``: how often each came of each mutation; ``slowest`` in seconds;
@@ -86,8 +89,9 @@ def fuzz(folder: Path, rounds: int, seed: int, seconds: float | None = None) -> 
             outcome = _judge(found, clean[name]["result"], most, alike=name.endswith("2") and not by_hand)
             outcomes[f"{how}: {outcome}"] += 1
             if outcome not in ("refused", "the same", "accepted"):
-                kept = shutil.copy(path, folder / f"fault-{seed}-{done}.h5")
-                faults.append(f"{kept} ({name}, {how}): {outcome}: {found['code']} {found['said'][:300]}")
+                if keep is not None:
+                    shutil.copy(path, keep / f"fault-{seed}-{done}.h5")
+                faults.append(f"round {done} ({name}, {how}): {outcome}: {found['code']} {found['said'][:300]}")
             slowest, done = max(slowest, found["seconds"]), done + 1
     finally:
         reader.end()

@@ -8,6 +8,6 @@ from tests.fuzz.artefacts import fuzz
 
 
 def test_spoilt_artefacts_are_refused_or_read_as_they_were(tmp_path: Path) -> None:
-    found = fuzz(tmp_path, rounds=250, seed=1)
+    found = fuzz(tmp_path, rounds=60, seed=1)
     assert found["faults"] == []
-    assert sum(count for name, count in found["outcomes"].items() if name.endswith(": refused")) > 100
+    assert sum(count for name, count in found["outcomes"].items() if name.endswith(": refused")) > 20
