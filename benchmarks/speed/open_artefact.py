@@ -3,9 +3,9 @@
     python -m benchmarks.speed.open_artefact
 
 Both artefacts hold CAMs, one to three maps an image. Each is opened in a fresh process, the medians over the rounds are
-given: the time of opening with all checks, and of the first image's maps after that, which needs the offsets of all;
-and how far each raised the process's peak memory. The targets are opening 100,000 images in less than a second, and in
-no more memory than 1,000.
+given: the time of opening with all checks, on the clock and of the processor, and of the first image's maps after
+that; and how far each raised the process's peak memory. All ids, sizes and offsets are checked, so that opening grows
+with their number. The targets are opening 100,000 images in less than a second, and in 16 MB more than 1,000.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def main() -> None:
     few, many = figures
     targets = [
         target("seconds to open 100,000 images", many["open_seconds"], "< 1"),
-        target("megabytes more than for 1,000 images", many["open_megabytes"] - few["open_megabytes"], "<= 1"),
+        target("processor seconds to open 100,000 images", many["open_processor_seconds"], "< 1"),
+        target("megabytes more than for 1,000 images", many["open_megabytes"] - few["open_megabytes"], "<= 16"),
     ]
     report(__file__, arguments, found, {"rounds": arguments.rounds, "artefacts": figures}, targets)
 
@@ -73,13 +74,14 @@ def look(path: Path) -> dict[str, Any]:
     """Open an artefact and read one image's maps, in a process that has done nothing else."""
     from pseudolabel.artefacts import MapsReader, open_artefact
 
-    start, before = time.perf_counter(), _peak()
+    start, spent, before = time.perf_counter(), time.process_time(), _peak()
     with open_artefact(path, "cams") as artefact:
-        opened, after_opening = time.perf_counter(), _peak()
+        opened, spent, after_opening = time.perf_counter(), time.process_time() - spent, _peak()
         MapsReader(artefact).maps(0)
         read, after_reading = time.perf_counter(), _peak()
     return {
         "open_seconds": opened - start,
+        "open_processor_seconds": spent,
         "open_megabytes": after_opening - before,
         "first_maps_seconds": read - opened,
         "first_maps_megabytes": after_reading - after_opening,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,11 +119,11 @@ def edited(path: Path) -> Iterator[h5py.File]:
         put_attribute(file, "seal", seal(file))
 
 
-def make(kind: str, path: Path, **changes: object) -> Path:
-    """Write the sample of a kind; ``changes`` replace fields of its header."""
+def make(kind: str, path: Path, *, arrays: Mapping[str, np.ndarray] | None = None, **changes: object) -> Path:
+    """Write the sample of a kind; ``arrays`` replace its datasets, ``changes`` fields of its header."""
     about = header(kind, **changes)
     if kind not in MAPS:
-        return write_artefact(path, about, ARRAYS[kind], CostMeter(), images=3)
+        return write_artefact(path, about, arrays or ARRAYS[kind], CostMeter(), images=3)
     with MapsWriter(path, about, IMAGES, dtype="float16" if kind == "cams" else "uint8") as writer:
         for index, maps in enumerate(MAPS[kind]):
             writer.add(index, maps[0] if kind == "masks" else maps)
