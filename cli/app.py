@@ -154,5 +154,5 @@ def _settings(stage: str, config: Path | None, assignments: list[str], words: di
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong input or usage, 130 interrupted."""
+    """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong input, 130 or 143 ended by a signal."""
     return exit_code(typer.main.get_command(app), arguments)

@@ -13,6 +13,8 @@ from typing import Any
 import typer
 
 from pseudolabel.errors import PseudolabelError
+from pseudolabel.runtime.interrupts import TERMINATED, answering_terminate
+from pseudolabel.runtime.terminal import printable
 
 from .catalogue import STAGES
 
@@ -33,6 +35,18 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
     """
     words = sys.argv[1:] if arguments is None else arguments
     _open_closed_streams()
+    with answering_terminate() as ending:
+        code = _tried(command, words)
+    if code != INTERRUPTED:
+        return code
+    code, what = (TERMINATED, "terminated") if ending.asked else (INTERRUPTED, "interrupted")
+    goes_on = words and (words[0] in STAGES or words[0] in RESUMING)
+    then = "goes on from what was saved, if anything was" if goes_on else "starts anew"
+    return _say(f"{what}; the same command {then}", code)
+
+
+def _tried(command: Any, words: list[str]) -> int:
+    """Run a command; its exit code, with what went wrong said, but for an interrupt."""
     try:
         code = command.main(args=words, prog_name="pseudolabel", standalone_mode=False)
         sys.stdout.flush()
@@ -43,7 +57,7 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
     except typer.Abort:
         return _say("aborted", 1)
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing can be said to it
         return 1
@@ -55,12 +69,8 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
         found = error.object[error.start : error.end]
         return _say(f"{found!a} cannot be written as {error.encoding}; set PYTHONUTF8=1 or rename what holds it", 1)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug keeps its traceback
-        traceback.print_exc()
+        print(printable(traceback.format_exc()), end="", file=sys.stderr)
         return _say(f"{type(error).__name__}: {error}; this is a bug in pseudolabel, please report the lines above", 1)
-    if code == INTERRUPTED:
-        goes_on = words and (words[0] in STAGES or words[0] in RESUMING)
-        what = "goes on from what was saved, if anything was" if goes_on else "starts anew"
-        return _say(f"interrupted; the same command {what}", INTERRUPTED)
     return int(code or 0)
 
 
@@ -71,7 +81,7 @@ def traced(wanted: bool) -> Iterator[None]:  # noqa: FBT001 - a flag of the comm
         yield
     except (PseudolabelError, OSError):
         if wanted:
-            traceback.print_exc()
+            print(printable(traceback.format_exc()), end="", file=sys.stderr)
         raise
 
 
@@ -90,7 +100,7 @@ def speaks_for_all() -> bool:
 def _say(message: str, code: int, *, alone: bool = True) -> int:
     """Print an error's line; one that all processes meet is left to the first of them."""
     if alone or speaks_for_all():
-        print("error:", " ".join(message.split()), file=sys.stderr)
+        print("error:", printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 

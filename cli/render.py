@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pseudolabel.runtime.terminal import printable_json
+
 from .scores import show_scores
 from .tables import console, key_values
 
@@ -22,4 +24,4 @@ def show_result(stage: str, result: Mapping[str, Any], *, as_json: bool) -> None
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pseudolabel.runtime.formatting import short
+from pseudolabel.runtime.terminal import printing_console
 
 
 def console(width: int | None = None) -> Console:
@@ -18,8 +19,8 @@ def console(width: int | None = None) -> Console:
     Args:
         width: Characters in a line, whatever stdout is.
     """
-    output = Console(highlight=False, width=width)
-    return output if width or output.is_terminal else Console(highlight=False, width=120)
+    output = printing_console(highlight=False, width=width)
+    return output if width or output.is_terminal else printing_console(highlight=False, width=120)
 
 
 def key_values(values: Mapping[str, Any], *, title: str | None = None) -> Table:

@@ -7,6 +7,7 @@ and any number of byte strings.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -16,15 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pseudolabel.artefacts.atomic import claim, what_is_there
 from pseudolabel.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
 MAGIC = b"pseudolabel journal 1\n"
-_LOCKED_BYTE = 2**31 - 2  # the last that Windows locks. What is locked nobody else can read, and the beginning is read
+_OURS = MAGIC[: MAGIC.index(b"1")]  # of any version
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 _FRAME = struct.Struct("<QI")  # bytes in the payload, their CRC-32
 
 Record = tuple[dict[str, Any], list[bytes]]
@@ -53,16 +51,21 @@ class Journal:
         anew: Forget what is in it.
 
     Raises:
-        InputError: Another process is writing it.
+        InputError: Another process is writing it, or what has its name is no journal and stays as it is.
     """
 
     def __init__(self, path: Path, *, anew: bool = False) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = WholeFile(path, "a+")
-        if not _claimed(self._file):
+        self._file = _opened(path)
+        if not claim(self._file):
             self._file.close()
             raise InputError(f"{path} is being written by another run; wait for it, or choose another --out") from None
+        self._file.seek(0)
+        found = self._file.read(len(_OURS))
+        if not _OURS.startswith(found):  # a beginning of it is what a killed run may leave
+            self._file.close()
+            raise _foreign(path, "a file of something else")
         self._ends = [] if anew else self._scan()
         if not self._ends:
             self._file.truncate(0)
@@ -107,6 +110,20 @@ class Journal:
         """Close the file, which also lets other processes at it."""
         self._file.close()
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the file; after an error of the input, forget what holds nothing that another run could go on from."""
+        if kind is not None and issubclass(kind, InputError) and len(self) <= 1 and self.path.exists():
+            self.forget()
+        self.close()
+
+    def forget(self) -> None:
+        """Close the file and remove it."""
+        self._file.close()
+        self.path.unlink()
+
     def _scan(self) -> list[int]:
         """Where each whole record ends. Only the last one's bytes are checked: each was safe before the next began."""
         size = os.fstat(self._file.fileno()).st_size
@@ -131,14 +148,19 @@ class Journal:
         return payload if len(payload) == length and zlib.crc32(payload) == checksum else None
 
 
-def _claimed(file: io.FileIO) -> bool:
-    """Claim an open file until it is closed; False where another run has it."""
+def _opened(path: Path) -> WholeFile:
+    """A regular file of this very name; a link is not followed, so that no other file is written to."""
+    if found := what_is_there(path, follow=False):
+        raise _foreign(path, found)
     try:
-        if "fcntl" in globals():
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            file.seek(_LOCKED_BYTE)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # only on Windows
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
+        return WholeFile(path, "a+", opener=lambda name, flags: os.open(name, flags | _NOFOLLOW, 0o666))
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # it became a link just now
+            raise _foreign(path, "a link") from error
+        raise
+
+
+def _foreign(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{path} is {what}, where the unfinished output would be kept; move it away, or choose another --out"
+    )

@@ -15,7 +15,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pseudolabel.artefacts.atomic import writing
+from pseudolabel.artefacts.atomic import (
+    claim,
+    forget_unfinished,
+    require_replaceable,
+    unfinished_path,
+    writing,
+)
 from pseudolabel.artefacts.attributes import JSON_ATTRIBUTES, attribute, has_loose_text, put_attribute, seal
 from pseudolabel.artefacts.checks import FORMAT_VERSION, PREFIX, a_kind, checked_header
 from pseudolabel.artefacts.header import CostMeter, Header, environment, now, package_version
@@ -52,6 +58,7 @@ def check_output(out: Path, *, overwrite: bool, ending: str = ".h5") -> None:
         overwrite: Whether it may be replaced: where its name has the ending, or it is an HDF5 file.
         ending: That such outputs usually have.
     """
+    require_replaceable(out)
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists already; pass --overwrite to replace it, or another --out")
     if out.is_file() and out.suffix != ending and not h5py.is_hdf5(out):
@@ -175,11 +182,14 @@ def new_file(out: Path, header: Header) -> Iterator[h5py.File]:
     Raises:
         PseudolabelError: It cannot be written. Nothing is left behind, and an earlier ``out`` is untouched.
     """
-    unfinished = out.with_name(out.name + ".new.partial")
+    require_replaceable(out)
+    unfinished = unfinished_path(out)
     try:
         with writing(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            with _Sink(unfinished, "w+b") as sink:
+            forget_unfinished(out)
+            with _Sink(unfinished, "x+b") as sink:  # exclusive: follows no link
+                claim(sink)
                 try:
                     with h5py.File(sink, "w", libver=_LIBRARY, rdcc_nbytes=_CACHE) as file:
                         write_header(file, header)
@@ -276,6 +286,7 @@ def stamp(file: h5py.File, header: Header, cost: Mapping[str, Any]) -> None:
 
 def _publish(unfinished: Path, out: Path) -> None:
     """Give a file its name, in one step that a crash cannot split."""
+    require_replaceable(out)
     unfinished.replace(out)
     if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
         return

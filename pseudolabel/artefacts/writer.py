@@ -65,8 +65,9 @@ class MapsWriter:
                 writer.add(index, {label: map})
 
     Leaving the block normally finishes the artefact, unless every image was skipped; leaving it by an error keeps the
-    partial file, a ``Journal``. Its records hold whole chunks as HDF5 will store them, so that finishing only copies;
-    the values that do not fill a chunk yet are in the last record.
+    partial file, a ``Journal``, but for an ``InputError`` before anything was committed. Its records hold whole
+    chunks as HDF5 will store them, so that finishing only copies; the values that do not fill a chunk yet are in the
+    last record.
     """
 
     def __init__(
@@ -101,6 +102,11 @@ class MapsWriter:
     def skipped(self) -> list[tuple[str, str]]:
         """Id and reason of every image that could not be used."""
         return self._skipped + [(self._images.ids[image], why) for image, why in self._pending if isinstance(why, str)]
+
+    @property
+    def committed(self) -> bool:
+        """Whether there is anything on disk that another run could go on from."""
+        return len(self._journal) > 1
 
     def add(self, image: int, maps: Mapping[int, np.ndarray] | np.ndarray) -> None:
         """Add all maps of one image.
@@ -160,8 +166,7 @@ class MapsWriter:
                     )
             self._write_maps(file)
             stamp(file, self._header, self._cost.read(self.done))
-        self._journal.close()
-        self._journal.path.unlink()
+        self._journal.forget()
         return self.out
 
     def __enter__(self) -> MapsWriter:
@@ -176,13 +181,12 @@ class MapsWriter:
             elif issubclass(kind, KeyboardInterrupt) and not self._committing:
                 self.commit()
         finally:
-            self._journal.close()
+            self._journal.__exit__(kind, error, trace)
 
     def _require_an_image(self) -> None:
         skipped = self.skipped
         if skipped and len(skipped) == len(self._images.ids):
-            self._journal.close()
-            self._journal.path.unlink()
+            self._journal.forget()
             raise DatasetError(
                 f"none of the {len(skipped)} images could be used, so {self.out} is not made; "
                 f"the first: {skipped[0][1]}"

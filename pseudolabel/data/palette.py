@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pseudolabel.artefacts.atomic import partial_path, writing
+from pseudolabel.artefacts.atomic import replacing, writing
 from pseudolabel.data.lists import unsafe
 from pseudolabel.errors import InputError
 
@@ -55,11 +55,7 @@ def write_mask(path: Path, labels: np.ndarray) -> None:
 
 def write_png(path: Path, image: Image.Image, **how: int) -> None:
     """Write a picture into a neighbouring file, then rename it, so that a PNG that exists is complete."""
-    partial = partial_path(path)
-    with writing(partial):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            image.save(partial, format="PNG", **how)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as file:
+            image.save(file, format="PNG", **how)

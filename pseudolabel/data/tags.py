@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TextIO
 
 import numpy as np
 
-from pseudolabel.artefacts.atomic import partial_path, writing
+from pseudolabel.artefacts.atomic import replacing, writing
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.lists import background_name
 from pseudolabel.data.names import nfc
@@ -119,12 +120,13 @@ def save_table(dataset: Dataset, path: Path) -> int:
     """As ``write_table``, into a file that appears complete or not at all; an older one is replaced.
 
     Raises:
+        InputError: What has its name is no regular file.
         PseudolabelError: It cannot be written.
     """
-    partial = partial_path(path)
-    with writing(partial):
+    table = io.StringIO(newline="")
+    count = write_table(dataset, table)
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            count = write_table(dataset, file)
-        partial.replace(path)
+        with replacing(path) as file:
+            file.write(table.getvalue().encode())
     return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from pseudolabel.artefacts.atomic import writing
+from pseudolabel.artefacts.atomic import replacing, writing
 from pseudolabel.data.records import IGNORE
 
 
@@ -56,7 +57,7 @@ def write_coco(
         rows: Annotations with COCO's own ``id``, ``image_id`` and ``category_id``.
         categories: ``id``, ``name``.
     """
-    with writing(path), path.open("w", encoding="utf-8") as file:
+    with writing(path), replacing(path) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="\n") as file:
         for begin, name, items in (
             ("{", "categories", categories),
             (",", "images", images),

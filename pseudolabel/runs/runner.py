@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.artefacts import Header, StalePartialError, check_output, read_header
+from pseudolabel.artefacts.atomic import require_replaceable
 from pseudolabel.artefacts.header import made_differently
 from pseudolabel.data import Dataset, load_dataset, reopen_dataset
 from pseudolabel.data.ground_truth import ground_truth_input
@@ -248,6 +249,7 @@ def _make(step: Step, progress: Progress, *, anew: bool) -> None:
     artefact, what = step.options.artefact, f"stage {step.key} ({step.stage})"
     overwrite = anew or artefact.exists()
     if overwrite and not anew and not step.options.writes_folder and half_finished(step.options):
+        require_replaceable(artefact)
         artefact.unlink()  # it is stale, and its successor half made
         overwrite = False
     options = step.options.model_copy(update={"overwrite": overwrite})

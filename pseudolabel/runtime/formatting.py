@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pseudolabel.runtime.terminal import printable
+
 
 def short(value: Any) -> str:
     """A value in a few words: four significant digits, at most six items of a list."""
@@ -19,7 +21,7 @@ def short(value: Any) -> str:
     if isinstance(value, list | tuple):
         more = f" ... ({len(value)} in all)" if len(value) > 6 else ""
         return (", ".join(short(item) for item in value[:6]) or "none") + more
-    return str(value)
+    return printable(str(value))
 
 
 def counted(number: float, noun: str) -> str:

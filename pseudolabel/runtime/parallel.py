@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,6 +23,7 @@ R = TypeVar("R")
 _THREAD_LIMITS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
+_GRACE = 0.5  # seconds: what ends all processes of a job may reach a worker first, and this process is to say why
 _NO_MEMORY = (
     "there is not enough memory for one image; run again with fewer --workers, or with smaller images, to go on"
 )
@@ -76,6 +78,7 @@ def ordered_map(
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
+        time.sleep(_GRACE)
         raise PseudolabelError(
             "a worker process was killed, most likely for want of memory; run again with fewer --workers to go on"
         ) from error

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from pseudolabel.runtime.terminal import printable, printing_console
+
 
 class Progress:
     """Silent progress: the library's default. ``RichProgress`` is what the command line passes."""
@@ -17,7 +19,7 @@ class Progress:
 
     def warn(self, message: str) -> None:
         """Say what the user should know even under --quiet."""
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {printable(message)}", file=sys.stderr)
 
     @contextmanager
     def track(self, total: int, what: str, *, done: int = 0) -> Iterator[Callable[[int], None]]:
@@ -46,9 +48,7 @@ class RichProgress(Progress):
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
+        self._console = printing_console(stderr=True)
         self._quiet = quiet
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -6,15 +6,18 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from pseudolabel.errors import PseudolabelError
+from pseudolabel.runtime.interrupts import answering_terminate
 
 Result = TypeVar("Result")
 
+_PATIENCE = 20.0  # seconds that a process without its parent has to put its work in safety
 _GROUPS = hasattr(os, "setpgrp")  # Windows has none: its Ctrl-C reaches both processes, and os.kill would end the child
 
 
@@ -50,7 +53,9 @@ def in_own_process(what: str, function: Callable[..., Result], *arguments: Any) 
     except KeyboardInterrupt:
         if process.pid is not None:
             if _GROUPS:
-                os.kill(process.pid, signal.SIGINT)
+                os.kill(
+                    process.pid, signal.SIGTERM
+                )  # a second one, where a scheduler sent all processes one, is ignored
             process.join()
         raise
     process.join()
@@ -65,9 +70,11 @@ def _child(sender: Connection, function: Callable[..., Any], arguments: tuple[An
         os.setpgrp()  # the terminal's Ctrl-C goes to the parent alone, which passes it on once
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
-        sender.send((function(*arguments), None, ""))
+        with answering_terminate() as ending:
+            sender.send((function(*arguments), None, ""))
     except KeyboardInterrupt:
-        return
+        if ending.asked:
+            os.kill(os.getpid(), signal.SIGTERM)  # so that the parent can tell how this process has ended
     except Exception as error:  # noqa: BLE001 - raised again by the parent
         sender.send((None, error, traceback.format_exc()))
 
@@ -78,3 +85,5 @@ def end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_PATIENCE)
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has only the one

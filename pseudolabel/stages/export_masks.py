@@ -7,7 +7,8 @@ All files wait in a folder of their own inside ``--out`` until the last one is c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,8 @@ def write_masks(
             seen[bool((found % IGNORE).any())] += 1
         return found
 
-    with writer:
+    with writer, staged(options, writer) as staging:
         done = writer.done
-        staging = Staging(options.out, fresh=done == 0)
         work = partial(make_mask, kind=source.header.kind, thresholds=source.thresholds)
         tasks = ((source.task(index), staging.place(pngs[index])) for index in range(done, len(pngs)))
         write_maps(writer, work, tasks, len(pngs), to_maps=counted, workers=options.workers, progress=progress)
@@ -108,6 +108,18 @@ def write_masks(
         "also": sorted({str(options.out / path.relative_to(options.out).parts[0]) for path in also}),
         "images_per_second": cost.read(len(pngs) - done)["images_per_second"],
     }
+
+
+@contextmanager
+def staged(options: ExportMasksOptions, writer: MapsWriter) -> Iterator[Staging]:
+    """Where files wait; after an error of the input, none that no other run could go on from."""
+    staging = Staging(options.out, fresh=writer.done == 0)
+    try:
+        yield staging
+    except InputError:
+        if not writer.committed:
+            staging.forget()
+        raise
 
 
 def open_dataset(options: ExportMasksOptions, source: MapsInput) -> Dataset | None:

@@ -1,13 +1,12 @@
 """``import-cams``: others' class activation maps in, a ``cams`` artefact out.
 
 Reads IRN-style files: one ``ID.npy`` an image, a pickled dictionary with ``keys`` (object classes from 0) and
-``high_res`` or ``cam`` (P, H, W). Unpickling is restricted to NumPy arrays, plain numbers, strings, lists and
-dictionaries, so that a file cannot run code.
+``high_res`` or ``cam`` (P, H, W). Nothing is unpickled: ``pickled_arrays`` reads them, so that a file cannot run code.
 """
 
 from __future__ import annotations
 
-import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,14 @@ from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, image_size, open_dataset
 from pseudolabel.data.inputs import npy_input
 from pseudolabel.data.names import file_named
+from pseudolabel.data.pickled_arrays import read_arrays
 from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import ImportCamsOptions
+from pseudolabel.runtime.formatting import short
 from pseudolabel.runtime.progress import Progress
 
 _ROUNDING = 1e-3  # by which values may leave [0, 1]
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("collections", "OrderedDict"),
-    ("_codecs", "encode"),  # how Python 2 and protocol 2 pickles carry an array's bytes
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that builds arrays and plain containers and refuses everything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, and only NumPy arrays are unpickled")
-        return super().find_class(module, name)
 
 
 def import_cams(options: ImportCamsOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
@@ -124,7 +104,8 @@ def read_cam_file(
         raise DatasetError(
             f"{path} has no entry {absent[0]!r}, only {', '.join(map(repr, found))}; pass --array and --keys"
         )
-    maps, keys = np.asarray(found[options.array], dtype=np.float32), np.asarray(found[options.keys]).ravel()
+    keys = _class_numbers(path, options.keys, found[options.keys], len(dataset.classes) - 1)
+    maps = _stacked(path, options.array, found[options.array])
     if maps.ndim != 3 or len(maps) != len(keys) or not np.isfinite(maps).all():
         raise DatasetError(
             f"{path}: {options.array!r} has shape {maps.shape} for {len(keys)} keys; wanted finite (P, H, W)"
@@ -142,10 +123,7 @@ def read_cam_file(
             f"{maps.min():.4g} to {maps.max():.4g}); normalise the maps first: logits by a sigmoid, CAMs by setting "
             "negative values to 0 and dividing each map by its largest"
         )
-    classes = len(dataset.classes) - 1
-    if any(not 0 <= int(key) < classes for key in keys):
-        raise DatasetError(f"{path}: keys {keys.tolist()} are not within 0 to {classes - 1}, the object classes from 0")
-    return {int(key) + 1: reduced(np.clip(array, 0, 1), options.grid) for key, array in zip(keys, maps, strict=True)}
+    return {key + 1: reduced(np.clip(array, 0, 1), options.grid) for key, array in zip(keys, maps, strict=True)}
 
 
 def fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
@@ -159,28 +137,30 @@ def fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
     return max((high - 1) / tall, (wide - 1) / broad) <= min((high + 1) / tall, (wide + 1) / broad)
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
-    """The dictionary in an ``.npy`` file, unpickled without running any code of the file.
-
-    Raises:
-        DatasetError: No such file, not an .npy file, or it pickles something other than arrays.
-    """
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist; one .npy file is wanted for every image of the split")
+def _stacked(path: Path, name: str, found: Any) -> np.ndarray:
+    """An entry as float32 maps (P, H, W)."""
     try:
-        with path.open("rb") as handle:
-            version = np.lib.format.read_magic(handle)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, _, dtype = readers[version](handle)
-            if dtype.kind != "O" or shape != ():
-                raise DatasetError(f"{path} holds an array {shape} of {dtype}, not a dictionary of arrays")
-            array = _ArraysOnly(handle).load()
-    except (ValueError, KeyError, EOFError, pickle.UnpicklingError, AttributeError, IndexError, TypeError) as error:
-        raise DatasetError(f"{path} is not an .npy dictionary of arrays: {error}") from error
-    found = array.item() if isinstance(array, np.ndarray) and array.shape == () else array
-    if not isinstance(found, dict):
-        raise DatasetError(f"{path} holds a {type(found).__name__}, not a dictionary of arrays")
-    return found
+        maps = np.asarray(found, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{path}: {name!r} holds no maps of one size; wanted finite (P, H, W)") from error
+    return maps
+
+
+def _class_numbers(path: Path, name: str, found: Any, classes: int) -> list[int]:
+    """An entry as object classes from 0, each at most once."""
+    items = found.ravel().tolist() if isinstance(found, np.ndarray) else found if isinstance(found, list) else [found]
+    items = [item.item() if isinstance(item, np.ndarray) and item.size == 1 else item for item in items]
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, int | float) or item != item or item % 1:
+            raise DatasetError(
+                f"{path}: {name!r} holds {short(item)}, which is no class number; wanted integers from 0"
+            )
+    if any(not 0 <= item < classes for item in items):
+        raise DatasetError(f"{path}: keys {items[:8]} are not within 0 to {classes - 1}, the object classes from 0")
+    if len(set(items)) < len(items):
+        twice = Counter(items).most_common(1)[0][0]
+        raise DatasetError(f"{path}: {name!r} holds class {int(twice)} twice; wanted each class of the image once")
+    return [int(item) for item in items]
 
 
 def reduced(array: np.ndarray, long_side: int | None) -> np.ndarray:

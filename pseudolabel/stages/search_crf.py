@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from pseudolabel.artefacts import Header, check_output, child_header, partial_path, write_artefact
-from pseudolabel.artefacts.atomic import writing
+from pseudolabel.artefacts.atomic import replacing, writing
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.journal import Journal
 from pseudolabel.artefacts.writer import begin
@@ -158,7 +158,7 @@ def gather(
     with writing(path):
         journal = Journal(path, anew=options.overwrite)
         begin(journal, header, f"{total}")
-    with closing(journal):
+    with journal:
         records = list(journal.records())[1:]
         verdicts = [Verdict.unpack(facts["shapes"], parts) for facts, parts in records]
         cost.resume(records[-1][0]["spent"] if records else {})
@@ -209,5 +209,5 @@ def write_yaml(options: SearchCrfOptions, facts: Mapping[str, Any]) -> None:
         "# Keep the first line: from that file refine-crf learns, and passes on, what the numbers were fitted on.\n"
     )
     text += yaml.safe_dump({"settings": str(options.out), **facts["settings"]}, sort_keys=False, allow_unicode=True)
-    with writing(options.yaml):
-        options.yaml.write_text(text, encoding="utf-8")
+    with writing(options.yaml), replacing(options.yaml) as file:
+        file.write(text.encode())

@@ -8,6 +8,7 @@ from a step: what was shown of later ones is cut, so that it leaves the table an
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pseudolabel.artefacts.atomic import partial_path, writing
+from pseudolabel.artefacts.atomic import is_unfinished, replacing, writing
 from pseudolabel.artefacts.journal import WholeFile
 from pseudolabel.data.palette import write_png
 from pseudolabel.errors import InputError
@@ -101,6 +102,8 @@ class CurveWriter(Curves):
         self._folder = folder
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            for left in filter(is_unfinished, list(folder.rglob("*.new.partial"))):  # by a killed training
+                left.unlink()
             self._table = _Table(folder / TABLE, first)
             for path in (folder / PICTURES).glob("*-" + "[0-9]" * 6 + ".png"):
                 if int(path.stem[-6:]) > first:
@@ -178,19 +181,14 @@ class _Table:
 
     def _rebuilt(self) -> WholeFile:
         """The table anew, with the columns and up to the step that there are now, open for more rows."""
-        partial = partial_path(self._path)
-        try:
-            with partial.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["step", *self._names])
-                if self._path.exists():
-                    rows = self._rows(self._step)
-                    next(rows)
-                    padding = [""] * len(self._names)
-                    writer.writerows((row + padding)[: len(padding) + 1] for row in rows)
-            partial.replace(self._path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(self._path) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["step", *self._names])
+            if self._path.exists():
+                rows = self._rows(self._step)
+                next(rows)
+                padding = [""] * len(self._names)
+                writer.writerows((row + padding)[: len(padding) + 1] for row in rows)
         return WholeFile(self._path, "a")
 
     def _rows(self, last: int) -> Iterator[list[str]]:

@@ -140,12 +140,6 @@ def test_a_damaged_last_record_is_dropped_and_an_earlier_one_is_named(tmp_path: 
         journal.record(0)
 
 
-def test_a_partial_file_that_is_no_journal_is_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / "x.h5.partial").write_bytes(b"something else")
-    with MapsWriter(tmp_path / "x.h5", kinds.header("cams"), kinds.IMAGES, dtype="float16") as writer:
-        assert writer.done == 0
-
-
 WRITER = """
 import sys, time
 from pathlib import Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,23 @@ def test_only_what_goes_on_after_an_interrupt_says_so(
 
     assert exit_code(typer.main.get_command(app), [command]) == 130
     assert capsys.readouterr().err == f"error: interrupted; the same command {what}\n"
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_terminate_is_answered_as_ctrl_c_is(workers: str, synthetic_root: Path, tmp_path: Path) -> None:
+    words = f"train-cam --root {synthetic_root} --backbone test_vit --no-pretrained --device cpu --epochs 1000"
+    out = tmp_path / "x.h5"
+    line = [*PROGRAM, *words.split(), "--workers", workers, "--crop", "64", "--save-every", "1", "--out", str(out)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not out.with_name("x.h5.training").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert said.splitlines()[-1] == "error: terminated; the same command goes on from what was saved, if anything was"
+    assert "Traceback" not in said
+    assert process.returncode == 143
 
 
 def test_of_torchruns_processes_the_first_says_what_all_have_met(

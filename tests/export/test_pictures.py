@@ -71,7 +71,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-        with pytest.raises(PseudolabelError, match=r"^cannot write .*mask\.png\.partial: File too large; free some"):
+        with pytest.raises(PseudolabelError, match=r"^cannot write .*mask\.png: File too large; free some"):
             write_png(kept, Image.fromarray(photograph()))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

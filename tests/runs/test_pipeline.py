@@ -322,16 +322,30 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "everybody", "code", "what"),
+    [
+        (signal.SIGINT, False, 130, "interrupted"),  # to the parent alone; it passes it on
+        (signal.SIGTERM, False, 143, "terminated"),
+        (signal.SIGTERM, True, 143, "terminated"),  # as a scheduler ends a job
+    ],
+)
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    number: signal.Signals, everybody: bool, code: int, what: str, folder: Path
+) -> None:
     partial = folder / "work" / "soft.h5.partial"
     (folder / "work" / "soft.h5").unlink()
-    process = subprocess.Popen(slow(folder, 150), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(slow(folder, 150), stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     wait_for(begun(partial))
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)  # to the parent alone; it passes it on
+    for pid in (process.pid, *(children(process.pid) if everybody else ())):
+        os.kill(pid, number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "error: interrupted; the same command goes on from what was saved, if anything was"
+    assert process.returncode == code
+    assert said.splitlines()[-1] == f"error: {what}; the same command goes on from what was saved, if anything was"
+    assert said.count("error") == 1
+    assert "Traceback" not in said
     assert partial.exists()
     assert not (folder / "work" / "soft.h5").exists()
     progress = Remembering()

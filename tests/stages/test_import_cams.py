@@ -9,11 +9,12 @@ from PIL import Image
 from pseudolabel.artefacts import MapsReader, open_artefact
 from pseudolabel.artefacts.inspection import lineage
 from pseudolabel.data import open_dataset
+from pseudolabel.data.pickled_arrays import read_arrays
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import ImportCamsOptions, RefineCrfOptions, SearchThresholdOptions
 from pseudolabel.runs.pipeline import Step
 from pseudolabel.runs.runner import Freshness
-from pseudolabel.stages.import_cams import fits, import_cams, read_arrays, reduced
+from pseudolabel.stages.import_cams import fits, import_cams, reduced
 from pseudolabel.stages.refine_crf import refine_crf
 from pseudolabel.stages.search_threshold import search_threshold
 
@@ -82,7 +83,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "x.npy", {"keys": Evil()}, allow_pickle=True)
     with pytest.raises(
-        DatasetError, match=r"x.npy is not an .npy dictionary of arrays: it names posix.mkdir, and only"
+        DatasetError, match=r"x.npy is not an .npy dictionary of arrays: it names posix.mkdir, and only NumPy arrays"
     ):
         read_arrays(tmp_path / "x.npy")
     assert not (tmp_path / "created-by-a-pickle").exists()
@@ -134,6 +135,36 @@ def test_class_numbers_out_of_range(folder, synthetic_root, tmp_path):
     path = tmp_path / "npy" / f"{folder.records[0].id}.npy"
     np.save(path, {"keys": np.array([99]), "high_res": np.zeros((1, 4, 4))}, allow_pickle=True)
     with pytest.raises(DatasetError, match=r"keys \[99\] are not within 0 to \d+, the object classes from 0"):
+        import_cams(settings(synthetic_root, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (np.array([np.nan]), "'keys' holds nan, which is no class number; wanted integers from 0"),
+        ([None], "'keys' holds none, which is no class number; wanted integers from 0"),
+        (None, "'keys' holds none, which is no class number; wanted integers from 0"),
+        (["cat"], "'keys' holds cat, which is no class number; wanted integers from 0"),
+        (np.array(["cat"]), "'keys' holds none, which is no class number; wanted integers from 0"),
+        (np.array([1.5]), "'keys' holds 1.5, which is no class number; wanted integers from 0"),
+        (np.array([True]), "'keys' holds yes, which is no class number; wanted integers from 0"),
+        (np.array([1, 1]), "'keys' holds class 1 twice; wanted each class of the image once"),
+        (np.array([0, 1]), "'high_res' has shape (1, 4, 4) for 2 keys; wanted finite (P, H, W)"),
+    ],
+)
+def test_class_numbers_that_are_none_are_one_line(keys, said, folder, synthetic_root, tmp_path):
+    path = tmp_path / "npy" / f"{folder.records[0].id}.npy"
+    np.save(path, {"keys": keys, "high_res": np.zeros((1, 4, 4))}, allow_pickle=True)
+    with pytest.raises(DatasetError) as caught:
+        import_cams(settings(synthetic_root, tmp_path))
+    assert str(caught.value) == f"{path}: {said}"
+
+
+@pytest.mark.parametrize("maps", ["text", None, [np.zeros((2, 2)), np.zeros((3, 3))], np.array(["a"], dtype=object)])
+def test_maps_that_are_none_are_one_line(maps, folder, synthetic_root, tmp_path):
+    path = tmp_path / "npy" / f"{folder.records[0].id}.npy"
+    np.save(path, {"keys": [0], "high_res": maps}, allow_pickle=True)
+    with pytest.raises(DatasetError, match=rf"^{path}: 'high_res' .*; wanted finite \(P, H, W\)$"):
         import_cams(settings(synthetic_root, tmp_path))
 
 

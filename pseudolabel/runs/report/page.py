@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 
 from pseudolabel import __version__
-from pseudolabel.artefacts import check_output, partial_path
-from pseudolabel.artefacts.atomic import writing
+from pseudolabel.artefacts import check_output
+from pseudolabel.artefacts.atomic import replacing, writing
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.runs.comparison import HEADLINES, compare
 from pseudolabel.runs.headline_scores import HeadlineScores, find_headline_scores
@@ -66,14 +66,10 @@ def write_report(
         pictured=[(HEADLINES[key], made) for key, made in shown.items()],
         left_out=left_out.values(),
     )
-    partial = partial_path(out)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(page.encode("utf-8", "replace"))  # names of files may be no UTF-8
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(out) as file:
+            file.write(page.encode("utf-8", "replace"))  # names of files may be no UTF-8
     return {
         "out": str(out),
         "bytes": out.stat().st_size,
