@@ -29,7 +29,7 @@ _WANTED = "wanted one class name a line, in index order"
 _FORMS = (
     (re.compile(r"[\[{]"), "begins like JSON"),
     (re.compile(r"- |names:|nc:"), "begins like YAML"),
-    (re.compile(r"<\w"), "begins like XML"),
+    (re.compile(r"<\?xml|<(class|label|name)(es|s)?\b", re.IGNORECASE), "begins like XML"),
     (re.compile(r"#"), "begins with '#'"),
     (re.compile(r".*\t"), "holds several columns"),
     (re.compile(r"[^:]*:\d+,\d+,\d+:"), "holds a colour"),
