@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 
 from pseudolabel.artefacts import open_artefact
+from pseudolabel.artefacts.attributes import attribute
 from pseudolabel.artefacts.checks import REQUIRED
 from pseudolabel.errors import ArtefactError
 
@@ -53,7 +54,7 @@ def main(folders: list[str]) -> int:
 
 def dump(file: h5py.File) -> str:
     """Every root attribute and every dataset, one a line."""
-    lines = [f"  {name} = {shown(value)}" for name, value in file.attrs.items()]
+    lines = [f"  {name} = {shown(attribute(file, name))}" for name in file.attrs]
     for name, item in file.items():
         lines += dump_group(name, item)
     return "\n".join(lines)
@@ -63,7 +64,13 @@ def dump_group(name: str, item: h5py.Group | h5py.Dataset) -> list[str]:
     """The datasets at or below one name."""
     if isinstance(item, h5py.Dataset):
         filters = ", ".join(
-            word for word, used in (("shuffle", item.shuffle), (item.compression, item.compression)) if used
+            word
+            for word, used in (
+                ("shuffle", item.shuffle),
+                (item.compression, item.compression),
+                ("fletcher32", item.fletcher32),
+            )
+            if used
         )
         stored = f"  chunks of {item.chunks[0]}, {filters}" if filters and item.chunks else ""
         return [f"/{name}  {item.dtype}  {' x '.join(map(str, item.shape)) or 'one value'}{stored}"]

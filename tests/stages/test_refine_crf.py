@@ -381,7 +381,7 @@ def test_maps_that_are_no_numbers_stop_it(dataset: Dataset, inputs: dict[str, Pa
     words = f"{cams}: map {len(maps[0])} in 'maps/values' holds nan, wanted 0 to 1; make it again"
     for on_error in ("stop", "skip"):
         with pytest.raises(ArtefactError, match=re.escape(words)):
-            refine_crf(options(inputs, tmp_path / "soft.h5", cams=cams, on_error=on_error))
+            refine_crf(options(inputs, tmp_path / f"{on_error}.h5", cams=cams, on_error=on_error))
 
 
 def test_an_existing_output_is_kept(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def test_nothing_to_separate_is_an_error(tmp_path: Path, root: Path, values: flo
     )
 
 
-@pytest.mark.parametrize("wrong", [np.nan, 1.5, -0.1])
+@pytest.mark.parametrize("wrong", [np.nan, 1.5, -0.125])
 def test_maps_out_of_range_are_an_error(tmp_path: Path, root: Path, wrong: float) -> None:
     maps = some_maps()
     maps["image 3"][2][1, 1] = wrong
