@@ -11,7 +11,7 @@ import numpy as np
 
 from pseudolabel.data.faults import passing_on
 from pseudolabel.data.images import read_image
-from pseudolabel.data.instances import InstanceMasks
+from pseudolabel.data.instances import InstanceMasks, shapeless_note
 from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.records import IGNORE, Dataset, Record
 from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
@@ -51,6 +51,8 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     if dataset is None:
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
     problems += unlabelled(dataset, options, progress)
+    if isinstance(dataset.read_mask, InstanceMasks) and (note := shapeless_note(dataset.read_mask, dataset.records)):
+        progress.warn(note)
     problems += faults_in_files(dataset, options, progress)
     return {
         "root": str(dataset.root),
@@ -66,7 +68,6 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
 def counts(dataset: Dataset) -> dict[str, Any]:
     """How many images there are, and how many have what: the part of the result that counts."""
     records = dataset.records
-    drawn = isinstance(dataset.read_mask, InstanceMasks)
     return {
         "images": len(records),
         "tagged": sum(record.tags is not None for record in records),
@@ -74,9 +75,14 @@ def counts(dataset: Dataset) -> dict[str, Any]:
             name: sum(label in (record.tags or ()) for record in records)
             for label, name in enumerate(dataset.classes[1:], start=1)
         },
-        "masks": sum(drawn or record.mask is not None for record in records),
+        "masks": sum(has_truth(record, dataset.read_mask) for record in records),
         **{kind: sum(bool(getattr(record, kind)) for record in records) for kind in dataset.weak},
     }
+
+
+def has_truth(record: Record, read_mask: Callable[[Record], np.ndarray]) -> bool:
+    """Whether there is ground truth of an image, as far as can be told without reading it."""
+    return read_mask.known(record) if isinstance(read_mask, InstanceMasks) else record.mask is not None
 
 
 def unlabelled(dataset: Dataset, options: DataCheckOptions, progress: Progress) -> list[str]:
@@ -153,7 +159,7 @@ def faults_of(
     with passing_on(found.append):
         tall, wide, _ = read_image(record.image).shape
         size = tall, wide
-    if record.mask is not None or isinstance(read_mask, InstanceMasks):
+    if has_truth(record, read_mask):
         with passing_on(found.append):
             mask = read_mask(record)
     if size is None:
