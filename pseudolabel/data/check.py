@@ -16,7 +16,7 @@ from pseudolabel.data.opening import load_dataset
 from pseudolabel.data.records import IGNORE, Dataset, Record
 from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions
-from pseudolabel.runtime.formatting import either
+from pseudolabel.runtime.formatting import counted, either
 from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.runtime.progress import Progress
 
@@ -27,10 +27,11 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     Found are: unsafe and repeated ids, ids without an image, unreadable lists, annotations and tables, unknown classes,
     images without tags among tagged ones (where there are neither tags nor other labels at all, which is enough to
     predict masks, that is a warning), unreadable images and masks, masks of another size than their image, and
-    labels outside the classes. Of weak labels: those of classes that the tags exclude, or of images that are not in the
-    list, images without any label, scribbles of another size or outside the image, points outside it or on ignored
-    pixels of the mask, and boxes that are empty, swapped or beyond the border. Tags that exclude a class of the mask
-    are a warning: they may be meant to be imperfect.
+    labels outside the classes. Of weak labels: those of classes that the tags exclude, files none of whose labels is
+    of an image in the list, images without any label, labels that were drawn on an image of another size or are not in
+    pixels, scribbles and points outside the image, and boxes that are empty, swapped or beyond the border. Warnings,
+    for all of these may be meant: tags that exclude a class of the mask, points on pixels that the mask ignores, labels
+    of images that are not in the list beside others, and annotations without a shape.
 
     Args:
         options: The data set and how many processes read it.
@@ -51,8 +52,10 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     if dataset is None:
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
     problems += unlabelled(dataset, options, progress)
-    if isinstance(dataset.read_mask, InstanceMasks) and (note := shapeless_note(dataset.read_mask, dataset.records)):
+    for note in dataset.notes:
         progress.warn(note)
+    if isinstance(dataset.read_mask, InstanceMasks) and (count := shapeless_note(dataset.read_mask, dataset.records)):
+        progress.warn(count)
     problems += faults_in_files(dataset, options, progress)
     return {
         "root": str(dataset.root),
@@ -119,16 +122,18 @@ def unlabelled(dataset: Dataset, options: DataCheckOptions, progress: Progress) 
 
 
 def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progress) -> list[str]:
-    """What is wrong with the files of all images, in parallel; a warning of tags that contradict their masks."""
+    """What is wrong with the files of all images, in parallel; warnings of tags and points at odds with the masks."""
     check = partial(faults_of, read_mask=dataset.read_mask, classes=dataset.classes)
     problems: list[str] = []
     untrue: list[str] = []
+    ignored: list[str] = []
     with (
         progress.track(len(dataset.records), "images") as advance,
         closing(ordered_map(check, dataset.records, workers=options.workers)) as results,
     ):
-        for record, (found, excluded) in zip(dataset.records, results, strict=True):
+        for record, (found, excluded, points) in zip(dataset.records, results, strict=True):
             problems += found
+            ignored += points
             if excluded:
                 untrue.append(f"{record.id!r}: {', '.join(dataset.classes[label] for label in excluded)}")
             advance(1)
@@ -137,12 +142,17 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
             f"the masks of {len(untrue)} images have classes that their tags exclude (first: {untrue[0]}); tags "
             f"({dataset.tag_source}) and masks may be of different images, or their classes in another order"
         )
+    if ignored:
+        progress.warn(
+            f"{counted(len(ignored), 'point')} on pixels that the masks ignore (255; first: {ignored[0]}); no score "
+            "counts these pixels, and a training, which reads no masks, uses the points"
+        )
     return problems
 
 
 def faults_of(
     record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]
-) -> tuple[list[str], list[int]]:
+) -> tuple[list[str], list[int], list[str]]:
     """What is wrong with the files of one image.
 
     Args:
@@ -151,7 +161,8 @@ def faults_of(
         classes: Class names, background first.
 
     Returns:
-        One line for each fault; the class indices of the mask that the image's tags exclude, ascending.
+        One line for each fault; the class indices of the mask that the image's tags exclude, ascending; where the
+        points are that lie on pixels that the mask ignores.
     """
     found: list[str] = []
     size: tuple[int, int] | None = None
@@ -162,19 +173,20 @@ def faults_of(
     if has_truth(record, read_mask):
         with passing_on(found.append):
             mask = read_mask(record)
+    ignored: list[str] = []
     if size is None:
-        return found, []
+        return found, [], ignored
     if mask is not None and mask.shape != size:
         name = f"{record.mask}" if record.mask else f"the ground truth of {record.image}"
         found.append(f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}")
         mask = None
     if has_weak_labels(record):
         weak = load_weak_labels(record, size, classes, fault=found.append)
-        ignored = [point for point in weak.points if mask is not None and mask[point.y, point.x] == IGNORE]
-        found += [
-            f"{point.where}: point ({point.x}, {point.y}) lies on pixels that the mask of the image ignores (255)"
-            for point in ignored
+        ignored = [
+            f"{point.where}: point ({point.x}, {point.y})"
+            for point in weak.points
+            if mask is not None and mask[point.y, point.x] == IGNORE
         ]
     if mask is None or record.tags is None:
-        return found, []
-    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist()
+        return found, [], ignored
+    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist(), ignored

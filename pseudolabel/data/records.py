@@ -34,6 +34,7 @@ class Record:
         scribbles: Path of its scribbles, a PNG or XML file, which ``load_weak_labels`` reads.
         points: Its labelled points.
         boxes: Its objects' boxes, as ``load_weak_labels`` has yet to check them.
+        frame: Height and width of the image that the boxes were drawn on, where their file states them.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Record:
     scribbles: Path | None = None
     points: tuple[Point, ...] = ()
     boxes: tuple[Box, ...] = ()
+    frame: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Dataset:
         read_mask: Record to ground truth, uint8 (H, W), 255 = ignore. Raises DatasetError where there is none.
         weak: Folder or file of each kind of weak label: ``scribbles``, ``points``, ``boxes``.
         simulated: Of each kind that was simulated from masks, how.
-        strays: Complaints about weak labels of images that are not in the list, which are left out.
+        strays: Complaints about files of weak labels none of which is of an image in the list.
+        notes: What is easily overlooked about the weak labels: how many are of images that are not in the list, and
+            are left out, and which convention they were read by.
         gone: Weak labels, and the CSV of tags, that an artefact names and that are no longer there.
         mask_folders: Where the layout keeps ground truth, if one file an image.
     """
@@ -77,6 +81,7 @@ class Dataset:
     weak: Mapping[str, Path] = field(default_factory=dict)
     simulated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     strays: tuple[str, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
     gone: tuple[Path, ...] = ()
     mask_folders: tuple[Path, ...] = ()
 
@@ -171,8 +176,8 @@ class Dataset:
         for record in self.records:
             size = record.image.stat().st_size if record.image.exists() else -1
             digest.update(f"{record.id}\t{record.tags}\t{size}\n".encode())
-            for mark in (*record.points, *record.boxes):
-                digest.update(f"{mark[:-1]}\n".encode())
+            for numbers in (*(point[:3] for point in record.points), *(box[:5] for box in record.boxes)):
+                digest.update(f"{numbers}\n".encode())
             if record.scribbles is not None and record.scribbles.exists():
                 digest.update(record.scribbles.read_bytes())
         return Input("dataset", self.root.as_posix(), digest.hexdigest())
