@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from pseudolabel.data.decoding import Look
 from pseudolabel.data.faults import Fault, passing_on
 from pseudolabel.data.ground_truth import foreign_masks
 from pseudolabel.data.images import look_at
-from pseudolabel.data.instances import InstanceMasks
+from pseudolabel.data.instances import InstanceMasks, shapeless_note
 from pseudolabel.data.label_counts import LabelCounts, SeenMask
 from pseudolabel.data.mask_files import MaskFiles
 from pseudolabel.data.opening import load_dataset
@@ -22,7 +22,7 @@ from pseudolabel.data.records import IGNORE, Dataset, Record
 from pseudolabel.data.survey import remarks_on
 from pseudolabel.data.weak.labels import has_weak_labels, listed_ids, load_weak_labels
 from pseudolabel.options import DataCheckOptions
-from pseudolabel.runtime.formatting import either
+from pseudolabel.runtime.formatting import counted, either
 from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.runtime.progress import Progress
 
@@ -33,10 +33,11 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     Found are: unsafe and repeated ids, ids without an image, unreadable lists, annotations and tables, unknown classes,
     images without tags among tagged ones (where there are neither tags nor other labels at all, which is enough to
     predict masks, that is a warning), unreadable images and masks, masks of another size than their image, and
-    labels outside the classes. Of weak labels: those of classes that the tags exclude, or of images that are not in the
-    list, images without any label, scribbles of another size or outside the image, points outside it or on ignored
-    pixels of the mask, and boxes that are empty, swapped or beyond the border. Tags that exclude a class of the mask
-    are a warning: they may be meant to be imperfect.
+    labels outside the classes. Of weak labels: those of classes that the tags exclude, files none of whose labels is
+    of an image in the list, images without any label, labels that were drawn on an image of another size or are not in
+    pixels, scribbles and points outside the image, and boxes that are empty, swapped or beyond the border. Warnings,
+    for all of these may be meant: tags that exclude a class of the mask, points on pixels that the mask ignores, labels
+    of images that are not in the list beside others, and annotations without a shape.
 
     Args:
         options: The data set and how many processes read it.
@@ -62,6 +63,8 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     problems += seen.problems()
     for warning in seen.warnings():
         progress.warn(warning)
+    if isinstance(dataset.read_mask, InstanceMasks) and (count := shapeless_note(dataset.read_mask, dataset.records)):
+        progress.warn(count)
     return {
         "root": str(dataset.root),
         "split": dataset.split,
@@ -71,6 +74,11 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
         "oracle": list(dataset.oracle),
         "problems": list(dict.fromkeys(problems)),  # a mask that tags are read from has been read twice
     }
+
+
+def has_truth(record: Record, read_mask: Callable[[Record], np.ndarray]) -> bool:
+    """Whether there is ground truth of an image, as far as can be told without reading it."""
+    return read_mask.known(record) if isinstance(read_mask, InstanceMasks) else record.mask is not None
 
 
 def unlabelled(dataset: Dataset, options: DataCheckOptions, progress: Progress) -> list[str]:
@@ -107,7 +115,7 @@ def unlabelled(dataset: Dataset, options: DataCheckOptions, progress: Progress) 
 
 
 def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progress, seen: LabelCounts) -> list[str]:
-    """What is wrong with the files of all images, in parallel; a warning of tags that contradict their masks.
+    """What is wrong with the files of all images, in parallel; warnings of tags and points at odds with the masks.
 
     Args:
         dataset: The images.
@@ -119,17 +127,19 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
     problems: list[str] = []
     untrue: list[str] = []
     looks: list[tuple[Path, Look]] = []
+    ignored: list[str] = []
     with (
         progress.track(len(dataset.records), "images") as advance,
         closing(ordered_map(check, dataset.records, workers=options.workers)) as results,
     ):
-        for record, (found, excluded, mask, look) in zip(dataset.records, results, strict=True):
-            problems += found
-            looks += [(record.image, look)] if look is not None else []
-            if mask is not None:
-                seen.add(record, mask)
-            if excluded:
-                untrue.append(f"{record.id!r}: {', '.join(dataset.classes[label] for label in excluded)}")
+        for record, report in zip(dataset.records, results, strict=True):
+            problems += report.faults
+            ignored += report.ignored
+            looks += [(record.image, report.look)] if report.look is not None else []
+            if report.mask is not None:
+                seen.add(record, report.mask)
+            if report.excluded:
+                untrue.append(f"{record.id!r}: {', '.join(dataset.classes[label] for label in report.excluded)}")
             advance(1)
     if untrue:
         progress.warn(
@@ -138,12 +148,33 @@ def faults_in_files(dataset: Dataset, options: DataCheckOptions, progress: Progr
         )
     for line in remarks_on(looks, dataset.decoding):
         progress.warn(line)
+    if ignored:
+        progress.warn(
+            f"{counted(len(ignored), 'point')} on pixels that the masks ignore (255; first: {ignored[0]}); no score "
+            "counts these pixels, and a training, which reads no masks, uses the points"
+        )
     return problems
 
 
-def faults_of(
-    record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]
-) -> tuple[list[str], list[int], SeenMask | None, Look | None]:
+class FileReport(NamedTuple):
+    """What was found in the files of one image.
+
+    Attributes:
+        faults: One line for each fault.
+        excluded: Class indices of the mask that the image's tags exclude, ascending.
+        ignored: Where the points are that lie on pixels that the mask ignores.
+        mask: What its ground truth holds; None where it has none.
+        look: What was noticed in the photograph; None where it cannot be read.
+    """
+
+    faults: list[str]
+    excluded: tuple[int, ...] = ()
+    ignored: Sequence[str] = ()
+    mask: SeenMask | None = None
+    look: Look | None = None
+
+
+def faults_of(record: Record, read_mask: Callable[[Record], np.ndarray], classes: Sequence[str]) -> FileReport:
     """What is wrong with the files of one image.
 
     Args:
@@ -152,8 +183,7 @@ def faults_of(
         classes: Class names, background first.
 
     Returns:
-        One line for each fault; the class indices of the mask that the image's tags exclude, ascending; what its ground
-        truth holds, None where it has none; what was noticed in the photograph, None where it cannot be read.
+        What was found in them.
     """
     found: list[str] = []
     size: tuple[int, int] | None = None
@@ -163,25 +193,26 @@ def faults_of(
         size = photograph.shape[0], photograph.shape[1]
     mask, seen = _mask_of(record, read_mask, size, found.append)
     if size is None:
-        return found, [], seen, None
+        return FileReport(found, mask=seen)
+    ignored: list[str] = []
     if has_weak_labels(record):
         weak = load_weak_labels(record, size, classes, fault=found.append)
-        ignored = [point for point in weak.points if mask is not None and mask[point.y, point.x] == IGNORE]
-        found += [
-            f"{point.where}: point ({point.x}, {point.y}) lies on pixels that the mask of the image ignores (255)"
-            for point in ignored
+        ignored = [
+            f"{point.where}: point ({point.x}, {point.y})"
+            for point in weak.points
+            if mask is not None and mask[point.y, point.x] == IGNORE
         ]
     if mask is None or record.tags is None:
-        return found, [], seen, look
-    return found, np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist(), seen, look
+        return FileReport(found, (), ignored, seen, look)
+    excluded = np.setdiff1d(mask, (0, *record.tags, IGNORE)).tolist()
+    return FileReport(found, tuple(excluded), ignored, seen, look)
 
 
 def _mask_of(
     record: Record, read_mask: Callable[[Record], np.ndarray], size: tuple[int, int] | None, fault: Fault
 ) -> tuple[np.ndarray | None, SeenMask | None]:
     """The ground truth of one image, None where it cannot be used; and what it holds, None where there is none."""
-    drawn = isinstance(read_mask, InstanceMasks)
-    if record.mask is None and not drawn:
+    if not has_truth(record, read_mask):
         return None, None
     if record.mask is not None and record.mask.suffix.lower() != ".png":  # foreign_masks counts them
         return None, None

@@ -76,6 +76,16 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if turn in _SIDEWAYS else (height, width)
 
 
+def turns(path: Path) -> bool:
+    """Whether a photograph's EXIF orientation swaps its sides.
+
+    Raises:
+        DatasetError: As ``image_size``.
+    """
+    with opened(path, FORMATS) as image:
+        return _turn(image) in _SIDEWAYS
+
+
 def read_label_png(path: Path) -> np.ndarray:
     """Read a label map.
 

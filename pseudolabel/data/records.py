@@ -38,6 +38,7 @@ class Record:
         points: Its labelled points.
         boxes: Its objects' boxes, as ``load_weak_labels`` has yet to check them.
         decoding: How the photograph's alpha and 16-bit samples are taken.
+        frame: Height and width of the image that the boxes were drawn on, where their file states them.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Record:
     points: tuple[Point, ...] = ()
     boxes: tuple[Box, ...] = ()
     decoding: Decoding = AS_USUAL
+    frame: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ class Dataset:
         read_mask: Record to ground truth, uint8 (H, W), 255 = ignore. Raises DatasetError where there is none.
         weak: Folder or file of each kind of weak label: ``scribbles``, ``points``, ``boxes``.
         simulated: Of each kind that was simulated from masks, how.
-        strays: Complaints about weak labels of images that are not in the list, which are left out.
+        strays: Complaints about files of weak labels none of which is of an image in the list.
         gone: Weak labels, and the CSV of tags, that an artefact names and that are no longer there.
         mask_folders: Where the layout keeps ground truth, if one file an image.
         mask_values: What the user says that the values in these files mean.
         decoding: How the photographs' alpha and 16-bit samples are taken, as their records say, too.
-        notes: What was left out in reading images and labels that is no fault, one line each; ``data check`` shows
-            them.
+        notes: What is easily overlooked: images and labels that were left out and are no fault, conventions that labels
+            were read by; one line each.
     """
 
     name: str
@@ -208,8 +210,8 @@ class Dataset:
         for record in self.records:
             size = record.image.stat().st_size if record.image.exists() else -1
             digest.update(f"{record.id}\t{record.tags}\t{size}\n".encode())
-            for mark in (*record.points, *record.boxes):
-                digest.update(f"{mark[:-1]}\n".encode())
+            for numbers in (*(point[:3] for point in record.points), *(box[:5] for box in record.boxes)):
+                digest.update(f"{numbers}\n".encode())
             if record.scribbles is not None and record.scribbles.is_file():
                 digest.update(read_regular(record.scribbles))
         return Input("dataset", self.root.as_posix(), digest.hexdigest())

@@ -7,12 +7,16 @@ from typing import NamedTuple
 
 
 class Point(NamedTuple):
-    """One labelled pixel: its class index (0 is background), its column and row, and the file and entry it is from."""
+    """One labelled pixel: its class index (0 is background), its column and row, and the file and entry it is from.
+
+    ``between`` says that it was given as a place between pixels, with fractions, and so may be on the far border.
+    """
 
     label: int
     x: int
     y: int
     where: str = ""
+    between: bool = False
 
 
 class Polyline(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.data.faults import stop
 from pseudolabel.data.shapes import cells
-from pseudolabel.data.weak.boxes import check_box
+from pseudolabel.data.weak.boxes import check_boxes
 from pseudolabel.data.weak.labels import require_places
 from pseudolabel.errors import InputError
 from pseudolabel.runtime.formatting import counted
@@ -69,15 +69,13 @@ def allowed(record: Record, size: tuple[int, int], grid: tuple[int, int] | None 
         Class index to bool (h, w); none where the image has no boxes.
 
     Raises:
-        DatasetError: A box has no extent or goes beyond its image.
+        DatasetError: A box has no extent, goes beyond its image, or was drawn on one of another size.
     """
     height, width = grid or size
     found: dict[int, np.ndarray] = {}
-    for box in record.boxes:
-        checked = check_box(box, size, stop)
-        if checked is not None:
-            where = found.setdefault(box.label, np.zeros((height, width), dtype=bool))
-            where[cells(checked, height / size[0], width / size[1])] = True
+    for box in check_boxes(record, size, stop):
+        where = found.setdefault(box.label, np.zeros((height, width), dtype=bool))
+        where[cells(box, height / size[0], width / size[1])] = True
     return found
 
 

@@ -111,9 +111,8 @@ def warn(
     progress: Progress,
 ) -> None:
     """Say what is easily overlooked: labels that serve no image, and images that nothing is learnt from."""
-    if dataset.strays:
-        more = f" (and {len(dataset.strays) - 1} more)" if len(dataset.strays) > 1 else ""
-        progress.warn(f"{dataset.strays[0]}{more}")
+    for line in dataset.strays:
+        progress.warn(line)
     only = sum(kinds_of(record, masked) == ("tags",) for record in records)
     if only and options.exclusion is None and options.presence is None and options.objectness is None:
         progress.warn(f"{only} images have tags only, and --exclusion, --presence and --objectness are off")

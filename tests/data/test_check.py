@@ -156,7 +156,7 @@ def test_coco_annotations_are_checked_against_the_images(tmp_path: Path) -> None
         "images": [
             {"id": 1, "file_name": "a.png", "height": 4, "width": 4},
             {"id": 2, "file_name": "b.png", "height": 4, "width": 4},
-            {"id": 3, "file_name": "c.png"},
+            {"id": 3},
         ],
         "categories": [{"id": 5, "name": "cat"}],
         "annotations": [
@@ -171,11 +171,11 @@ def test_coco_annotations_are_checked_against_the_images(tmp_path: Path) -> None
     json_file = "annotations/instances_val.json"
     assert problems(tmp_path, dataset="coco", split="val") == [
         f"{json_file}: image 'b.png' is in none of ROOT",
-        f"{json_file}: images[2] lacks the key 'height'",
+        f"{json_file}: images[2] lacks the key 'file_name'",
         f"{json_file}: an annotation of image 1 has category_id 6, which no category has",
         f"{json_file}: annotation 2 of image 1: a polygon has a coordinate too many, or one that lies in no image",
         f"{json_file}: annotations[3] lacks the key 'image_id'",
-        "the ground truth of a.png is 4 x 4 pixels, its image 4 x 5",
+        "the ground truth of a.png is for 4 x 4 pixels, its image has 4 x 5; use the photographs that were annotated",
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pseudolabel.cli.app import main
 from pseudolabel.data import Dataset, load_dataset
 from pseudolabel.data.check import check_dataset
 from pseudolabel.data.weak.labels import load_weak_labels
@@ -37,6 +38,15 @@ def problems(root: Path, **changes: Any) -> list[str]:
     """What ``data check`` finds, without the folder above the data set."""
     options = DataCheckOptions(**{"root": root, "split": "val", "workers": 0} | changes)
     return [line.replace(f"{root.parent}/", "") for line in check_dataset(options)["problems"]]
+
+
+def checked(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> tuple[int, list[str], list[str]]:
+    """What the command ``data check`` says: its exit code, problems and warnings, without the folder of the set."""
+    code = main(["data", "check", "--root", str(root), "--workers", "0", "--json", *words])
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)["problems"], captured.err.splitlines()
+    problems, warnings = ([line.replace(f"{root}/", "").replace(str(root), "ROOT") for line in part] for part in found)
+    return code, problems, warnings
 
 
 def read_all(root: Path, **places: Any) -> None:

@@ -351,7 +351,10 @@ def test_labels_at_fault_are_refused_or_skipped(scribble_options, weak_folders, 
     result = train_scribble(scribble_options(scribbles=wrong, on_error="skip", steps=1, overwrite=True), listener)
     assert (result["skipped"], result["images"]) == (1, 7)
     assert len(listener.warnings) == 2
-    assert re.fullmatch(r".*nobody\.png: image 'nobody' is not in split train of .*", listener.warnings[1])
+    assert re.fullmatch(
+        r".*: the scribbles of 1 image that split train of .* lacks are not used \(first: 'nobody' in .*nobody\.png\)",
+        listener.warnings[1],
+    )
 
 
 def test_a_mask_or_maps_of_another_size_are_refused(scribble_options, synthetic_root, tmp_path):

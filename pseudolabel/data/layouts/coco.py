@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.data.faults import Fault, passing_on, stop
-from pseudolabel.data.instances import Instance, InstanceMasks, read_shape
+from pseudolabel.data.frames import stated_size
+from pseudolabel.data.images import image_size
+from pseudolabel.data.instances import Instance, InstanceMasks, read_box, read_shape
 from pseudolabel.data.json_files import entries, parse_json, record_id
 from pseudolabel.data.lists import background_name, checked_classes, find_list, no_list, read_ids, unsafe
 from pseudolabel.data.names import file_named
@@ -126,8 +128,7 @@ def _read_instances(
     instances: dict[int, list[Instance]] = {number: [] for number in images}
     tags: dict[int, set[int]] = {number: set() for number in images}
     known = {item.get("id") for item in content["images"] if isinstance(item, dict)}
-    kinds = {"image_id": int, "category_id": int, "segmentation": (list, dict)}
-    for item in entries(path, content, "annotations", kinds, fault):
+    for item in entries(path, content, "annotations", {"image_id": int, "category_id": int}, fault):
         number, category = item["image_id"], item["category_id"]
         if number not in known:
             fault(f"{path}: an annotation has image_id {number}, which no image has")
@@ -137,8 +138,7 @@ def _read_instances(
             tags[number] |= {label_of[category]} - {0}
             with passing_on(fault):
                 where = f"{path}: annotation {item.get('id', '?')} of image {number}"
-                if shape := read_shape(item["segmentation"], images[number][1], where):
-                    instances[number].append(Instance(label_of[category], bool(item.get("iscrowd")), shape))
+                instances[number].append(_instance(item, label_of[category], images[number][1], where))
     masks = InstanceMasks(
         tuple(item["id"] for item in categories),
         {record.id: number for number, (record, _) in images.items()},
@@ -146,6 +146,14 @@ def _read_instances(
         {record.id: tuple(instances[number]) for number, (record, _) in images.items()},
     )
     return classes, masks, [replace(record, tags=tuple(sorted(tags[n]))) for n, (record, _) in images.items()]
+
+
+def _instance(item: Mapping[str, Any], label: int, size: tuple[int, int], where: str) -> Instance:
+    """One annotation, with its box where it has no shape."""
+    crowd, shape = bool(item.get("iscrowd")), read_shape(item.get("segmentation"), size, where)
+    if shape is not None:
+        return Instance(label, crowd, shape)
+    return Instance(label, crowd, None, read_box(item.get("bbox"), size), where)
 
 
 @contextmanager
@@ -170,15 +178,14 @@ def _index_photographs(
     folders = [folder for folder in folders if folder.is_dir()]
     found: dict[int, tuple[Record, tuple[int, int]]] = {}
     names: set[str] = set()
-    kinds = {"id": int, "file_name": str, "height": int, "width": int}
-    for item in entries(path, content, "images", kinds, fault):
+    for item in entries(path, content, "images", {"id": int, "file_name": str}, fault):
         name = record_id(item["file_name"])
         if complaint := unsafe(item["file_name"]):
             fault(f"{path}: file_name {item['file_name']!r} {complaint}")
         elif item["id"] in found or name in names:
             fault(f"{path}: image {item['id']} ({item['file_name']}) stands twice; remove one of them")
-        elif item["height"] < 1 or item["width"] < 1:
-            fault(f"{path}: image {item['id']} has size {item['width']} x {item['height']}; wanted pixels")
+        elif complaint := _no_size(item):
+            fault(f"{path}: image {item['id']} has {complaint}")
         elif missing is None or name in missing:
             names.add(name)
             if missing is not None:
@@ -188,5 +195,16 @@ def _index_photographs(
             if image is None:
                 fault(f"{path}: image {item['file_name']!r} is in none of {', '.join(map(str, folders))}")
             else:
-                found[item["id"]] = (Record(name, image, None), (item["height"], item["width"]))
+                with passing_on(fault):
+                    size = stated_size(item.get("height"), item.get("width")) or image_size(image)
+                    found[item["id"]] = (Record(name, image, None), size)
     return found
+
+
+def _no_size(item: Mapping[str, Any]) -> str | None:
+    """What is wrong with the height or width of an image's entry; both may be left out, or 0."""
+    for key in ("height", "width"):
+        side = item.get(key)
+        if side is not None and (type(side) not in (int, float) or not 0 <= side < 2**31 or side % 1):
+            return f"{key} {side!r:.40}; wanted pixels"
+    return None

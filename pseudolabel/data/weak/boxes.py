@@ -1,7 +1,8 @@
 """Boxes: a folder of VOC's XML annotations, or COCO's instances JSON.
 
-VOC counts pixels from 1 and both corners belong to a box. COCO's ``bbox`` is left, top, width and height in pixels from
-0, with fractions. Boxes of crowds bound no single object and are left out.
+VOC counts pixels from 1 and both corners belong to a box. Other tools write the same XML with pixels from 0, and edges
+instead of corners; so are all files of a folder read where a corner of any of them is 0. COCO's ``bbox`` is left, top,
+width and height in pixels from 0, with fractions. Boxes of crowds bound no single object and are left out.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 from pseudolabel.data.faults import Fault, passing_on
+from pseudolabel.data.frames import are_shares, no_pixels, other_frame, size_in, stated_size
 from pseudolabel.data.json_files import entries, parse_json, record_id
 from pseudolabel.data.lists import files_below
+from pseudolabel.data.records import Record
 from pseudolabel.data.shapes import Box
 from pseudolabel.data.tags import tag_indices
 from pseudolabel.data.xml_files import number_in, read_annotation
@@ -22,12 +25,24 @@ from pseudolabel.errors import DatasetError
 
 _FARTHEST = 2**31  # pixels; no image is larger, and a float holds it exactly
 
-Boxes = Mapping[str, tuple[Box, ...]]
+
+class FoundBoxes(NamedTuple):
+    """What a folder or file of boxes holds.
+
+    Attributes:
+        boxes: By image id, unchecked against their image.
+        frames: Height and width of the images that they were drawn on, by image id, where that is stated.
+        strays: Of ids that are not wanted, the entry that has each.
+        notes: Lines about how they were read.
+    """
+
+    boxes: Mapping[str, tuple[Box, ...]]
+    frames: Mapping[str, tuple[int, int]]
+    strays: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
-def read_boxes(
-    path: Path, wanted: Container[str], classes: Sequence[str], fault: Fault
-) -> tuple[Boxes, dict[str, str]]:
+def read_boxes(path: Path, wanted: Container[str], classes: Sequence[str], fault: Fault) -> FoundBoxes:
     """Read boxes.
 
     Args:
@@ -35,9 +50,6 @@ def read_boxes(
         wanted: The ids to keep.
         classes: Class names, background first, which has no boxes.
         fault: Told of every faulty entry, which is left out.
-
-    Returns:
-        Boxes by image id, unchecked against their image; and of ids that are not wanted, the entry that has each.
 
     Raises:
         DatasetError: The folder holds no XML file, or the file is not COCO's JSON.
@@ -49,13 +61,40 @@ def read_boxes(
     files = dict(files_below(path, (".xml",)))
     if not files:
         raise DatasetError(f"{path} holds no .xml file; wanted VOC's annotations, or COCO's instances JSON")
-    found: dict[str, tuple[Box, ...]] = {}
+    corners: dict[str, list[Box]] = {}
+    frames: dict[str, tuple[int, int]] = {}
     for name, file in files.items():
         if name in wanted:
             with passing_on(fault):
-                found[name] = _voc_boxes(file, classes, fault)
-    strays = {name: str(file) for name, file in files.items() if name not in wanted}
-    return {name: boxes for name, boxes in found.items() if boxes}, strays
+                corners[name], frame = _voc_corners(file, classes, fault)
+                if frame is not None:
+                    frames[name] = frame
+    first = next((box for boxes in corners.values() for box in boxes if -0.5 < min(box.left, box.top) < 0.5), None)
+    notes = () if first is None else (_COUNTED_FROM_0.format(path=path, where=first.where),)
+    edges = _voc_edges if first is None else _no_change
+    found = {name: tuple(map(edges, boxes)) for name, boxes in corners.items() if boxes}
+    return FoundBoxes(found, frames, {name: str(file) for name, file in files.items() if name not in wanted}, notes)
+
+
+_COUNTED_FROM_0 = (
+    "{path}: a corner is 0 (first: {where}), but VOC counts pixels from 1; all boxes there are read as counted from 0"
+)
+
+
+def check_boxes(record: Record, size: tuple[int, int], fault: Fault) -> tuple[Box, ...]:
+    """The boxes of an image as ``check_box`` gives them; none where they were drawn on an image of another size.
+
+    Args:
+        record: The image.
+        size: Its height and width.
+        fault: Told of every fault.
+    """
+    if record.boxes and record.frame not in (None, size):
+        mend = "pass the photographs that the boxes were drawn on, or write the boxes for this size"
+        fault(other_frame(record.boxes[0].where, record.frame or size, size, record.image, mend))
+        return ()
+    boxes = [check_box(box, size, fault) for box in record.boxes]
+    return tuple(box for box in boxes if box is not None)
 
 
 def check_box(box: Box, size: tuple[int, int], fault: Fault) -> Box | None:
@@ -106,9 +145,11 @@ def annotation_text(filename: str, size: tuple[int, ...], boxes: Sequence[Box], 
     )
 
 
-def _voc_boxes(file: Path, classes: Sequence[str], fault: Fault) -> tuple[Box, ...]:
+def _voc_corners(file: Path, classes: Sequence[str], fault: Fault) -> tuple[list[Box], tuple[int, int] | None]:
+    """The boxes of one annotation with the numbers that stand there, and the size that it states of its image."""
+    annotation = read_annotation(file)
     found = []
-    for number, item in enumerate(read_annotation(file).findall("object"), 1):
+    for number, item in enumerate(annotation.findall("object"), 1):
         where = f"{file}: object {number}"
         label = tag_indices(((item.findtext("name") or "").strip(),), classes, where, fault)
         bounds = item.find("bndbox")
@@ -117,31 +158,41 @@ def _voc_boxes(file: Path, classes: Sequence[str], fault: Fault) -> tuple[Box, .
         elif label:
             with passing_on(fault):
                 x0, y0, x1, y1 = (number_in(bounds, name, where) for name in ("xmin", "ymin", "xmax", "ymax"))
-                # Both corners belong to the box, but where they coincide it is a mistake, not a box of one pixel.
-                right, bottom = x1 - (x1 <= x0), y1 - (y1 <= y0)
-                found.append(Box(label[0], x0 - 1, y0 - 1, right, bottom, where))
-    return tuple(found)
+                found.append(Box(label[0], x0, y0, x1, y1, where))
+    if are_shares([edge for box in found for edge in box[1:5]]):
+        raise DatasetError(no_pixels(file))
+    return found, size_in(annotation, file)
 
 
-def _coco_boxes(
-    path: Path, wanted: Container[str], classes: Sequence[str], fault: Fault
-) -> tuple[Boxes, dict[str, str]]:
+def _voc_edges(box: Box) -> Box:
+    """Edges from VOC's corners, which both belong to the box; where they coincide it is a mistake, not one pixel."""
+    right, bottom = box.right - (box.right <= box.left), box.bottom - (box.bottom <= box.top)
+    return box._replace(left=box.left - 1, top=box.top - 1, right=right, bottom=bottom)
+
+
+def _no_change(box: Box) -> Box:
+    return box
+
+
+def _coco_boxes(path: Path, wanted: Container[str], classes: Sequence[str], fault: Fault) -> FoundBoxes:
     content = parse_json(path)
-    names = _image_names(path, content, fault)
+    names, frames = _image_names(path, content, fault)
     found: dict[str, list[Box]] = {name: [] for name in names.values() if name in wanted}
     labels: dict[int, tuple[int, ...]] = {}
     class_name = _category_names(path, content, fault)
     strays: dict[str, str] = {}
+    numbers: list[float] = []
     for item in entries(path, content, "annotations", {"image_id": int, "category_id": int, "bbox": list}, fault):
         where = f"{path}: annotation {item.get('id', '?')} of image {item['image_id']}"
-        number, name = item["category_id"], names.get(item["image_id"])
+        number, name, sound = item["category_id"], names.get(item["image_id"]), _is_quadruple(item["bbox"])
+        numbers += item["bbox"] if sound else ()
         if name is None:
             fault(f"{path}: an annotation has image_id {item['image_id']}, which no image has")
         elif name not in wanted:
             strays.setdefault(name, where)
         elif number not in class_name:
             fault(f"{where} has category_id {number}, which no category has")
-        elif not _is_quadruple(item["bbox"]):
+        elif not sound:
             fault(f"{where}: bbox {item['bbox']!r:.60}; wanted four numbers: left, top, width, height")
         else:
             if number not in labels:
@@ -149,12 +200,18 @@ def _coco_boxes(
             if labels[number] and not item.get("iscrowd"):
                 left, top, width, height = item["bbox"]
                 found[name].append(Box(labels[number][0], left, top, left + width, top + height, where))
-    return {name: tuple(boxes) for name, boxes in found.items() if boxes}, strays
+    if are_shares(numbers):
+        fault(no_pixels(path))
+        return FoundBoxes({}, {}, {})
+    return FoundBoxes({name: tuple(boxes) for name, boxes in found.items() if boxes}, frames, strays)
 
 
-def _image_names(path: Path, content: Mapping[str, Any], fault: Fault) -> dict[int, str]:
-    """The record ids of COCO's images by their numbers; of two that share either, the first."""
+def _image_names(
+    path: Path, content: Mapping[str, Any], fault: Fault
+) -> tuple[dict[int, str], dict[str, tuple[int, int]]]:
+    """The record ids of COCO's images by their numbers, of two that share either the first; sizes by id, if stated."""
     names: dict[int, str] = {}
+    frames: dict[str, tuple[int, int]] = {}
     taken: set[str] = set()
     for item in entries(path, content, "images", {"id": int, "file_name": str}, fault):
         name = record_id(item["file_name"])
@@ -163,7 +220,9 @@ def _image_names(path: Path, content: Mapping[str, Any], fault: Fault) -> dict[i
         else:
             names[item["id"]] = name
             taken.add(name)
-    return names
+            if size := stated_size(item.get("height"), item.get("width")):
+                frames[name] = size
+    return names, frames
 
 
 def _category_names(path: Path, content: Mapping[str, Any], fault: Fault) -> dict[int, str]:

@@ -14,13 +14,14 @@ from typing import TypeVar
 import numpy as np
 
 from pseudolabel.data.faults import Fault, passing_on, stop
+from pseudolabel.data.frames import other_frame
 from pseudolabel.data.image_files import SUFFIXES
 from pseudolabel.data.images import image_size
 from pseudolabel.data.lists import read_ids
 from pseudolabel.data.names import file_named
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.shapes import Box, Point, Polyline
-from pseudolabel.data.weak.boxes import check_box, read_boxes
+from pseudolabel.data.weak.boxes import FoundBoxes, check_boxes, read_boxes
 from pseudolabel.data.weak.manifest import read_manifest
 from pseudolabel.data.weak.points import read_points
 from pseudolabel.data.weak.scribbles import (
@@ -33,6 +34,7 @@ from pseudolabel.data.weak.scribbles import (
 )
 from pseudolabel.errors import DatasetError
 from pseudolabel.runtime.files import absolute, stands, what_stands
+from pseudolabel.runtime.formatting import counted
 
 Mark = TypeVar("Mark", Point, Box)
 
@@ -79,22 +81,22 @@ def load_weak_labels(
     if record.scribbles is not None:
         with passing_on(fault):
             labels = _scribble_map(record, record.scribbles, size, classes, width, fault)
-    points = _single(
-        [point for point in record.points if _lies_inside(point, labels, size, classes, fault)], classes, fault
-    )
+    points = [_off_border(point, size) for point in record.points]
+    points = _single([point for point in points if _lies_inside(point, labels, size, classes, fault)], classes, fault)
     draw_points(labels, points, width)
-    boxes = [check_box(box, size, fault) for box in record.boxes]
-    return WeakLabels(labels, tuple(points), tuple(box for box in boxes if box is not None))
+    return WeakLabels(labels, tuple(points), check_boxes(record, size, fault))
 
 
 def check_size(record: Record) -> None:
-    """Refuse a scribble PNG of another size than its image, from the headers of both files alone.
+    """Refuse a scribble PNG, or boxes, of another size than their image, from the headers of the files alone.
 
     Raises:
         DatasetError: It is, or one of them is unreadable.
     """
     if record.scribbles is not None and record.scribbles.suffix.lower() == ".png":
-        _same_size(record.scribbles, image_size(record.scribbles), image_size(record.image))
+        _same_size(record.scribbles, image_size(record.scribbles), image_size(record.image), record.image)
+    if record.boxes and record.frame is not None and record.frame != (size := image_size(record.image)):
+        check_boxes(record, size, stop)
 
 
 def listed_ids(path: Path, dataset: Dataset) -> frozenset[str]:
@@ -136,24 +138,24 @@ def attach(dataset: Dataset, places: Mapping[str, Path], fault: Fault) -> Datase
     ids = {record.id for record in dataset.records}
     scribbles: Mapping[str, Path] = {}
     points: Mapping[str, tuple[Point, ...]] = {}
-    boxes: Mapping[str, tuple[Box, ...]] = {}
-    strays: list[str] = []
+    boxes = FoundBoxes({}, {}, {})
+    others: dict[str, Mapping[str, str]] = {}
     if "scribbles" in places:
-        scribbles, others = find_scribbles(places["scribbles"], ids, fault)
-        strays += _strays(dataset, places["scribbles"], others)
+        scribbles, others["scribbles"] = find_scribbles(places["scribbles"], ids, fault)
     if "points" in places:
-        points, others = read_points(places["points"], ids, dataset.classes, fault)
-        strays += _strays(dataset, places["points"], others)
+        points, others["points"] = read_points(places["points"], ids, dataset.classes, fault)
     if "boxes" in places:
-        boxes, others = read_boxes(places["boxes"], ids, dataset.classes, fault)
-        strays += _strays(dataset, places["boxes"], others)
+        boxes = read_boxes(places["boxes"], ids, dataset.classes, fault)
+        others["boxes"] = boxes.strays
+    strays, notes = _strays(dataset, places, others, {"scribbles": scribbles, "points": points, "boxes": boxes.boxes})
     records = []
     for record in dataset.records:
         given = replace(
             record,
             scribbles=scribbles.get(record.id),
             points=_allowed(record, points.get(record.id, ()), "point", dataset.classes, fault),
-            boxes=_allowed(record, boxes.get(record.id, ()), "box", dataset.classes, fault),
+            boxes=_allowed(record, boxes.boxes.get(record.id, ()), "box", dataset.classes, fault),
+            frame=boxes.frames.get(record.id),
         )
         if given.tags is None:
             given = replace(given, tags=implied_tags(given, dataset.classes, fault))
@@ -165,7 +167,8 @@ def attach(dataset: Dataset, places: Mapping[str, Path], fault: Fault) -> Datase
         tag_source="weak" if untagged else dataset.tag_source,
         weak=dict(places),
         simulated={kind: found for kind, path in places.items() if (found := read_manifest(path, kind)) is not None},
-        strays=tuple(strays),
+        strays=strays,
+        notes=(*dataset.notes, *notes, *boxes.notes, *_all_background(places, points)),
     )
 
 
@@ -186,18 +189,52 @@ def check_tags(record: Record, classes: Sequence[str], fault: Fault = stop) -> N
                 fault(f"{where}: a scribble {_contradiction(record, label, classes)}")
 
 
-def _strays(dataset: Dataset, path: Path, entries: Mapping[str, str]) -> list[str]:
-    """Complaints about labels of images that are not in the list.
+def _strays(
+    dataset: Dataset,
+    places: Mapping[str, Path],
+    others: Mapping[str, Mapping[str, str]],
+    found: Mapping[str, Collection[str]],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What to say of labels of images that are not in the list: published files often cover more images.
 
-    What lies in the data set's own folder serves all of its lists: there only a label without a photograph is wrong.
+    What lies in the data set's own folder serves all of its lists: there only a label without a photograph is named.
+
+    Args:
+        dataset: The list.
+        places: The folder or file of each kind.
+        others: Of each kind, the ids that are not in the list, and the entry that has each.
+        found: Of each kind, the ids that are.
+
+    Returns:
+        Complaints, where no label of a kind is of an image in the list; and notes, where some are.
     """
-    if absolute(path).is_relative_to(dataset.root):
-        known = _photographs(dataset, entries)
-        entries = {name: where for name, where in entries.items() if name not in known}
-    return [
-        f"{where}: image {name!r} is not in split {dataset.split} of {dataset.root}; correct its name or remove it"
-        for name, where in entries.items()
-    ]
+    strays, notes = [], []
+    for kind, entries in others.items():
+        known: set[str] = set()
+        if absolute(places[kind]).is_relative_to(dataset.root):
+            known = _photographs(dataset, entries)
+        rest = [name for name in entries if name not in known]
+        if not rest:
+            continue
+        first = f"(first: {rest[0]!r} in {entries[rest[0]]})"
+        split = f"split {dataset.split} of {dataset.root}"
+        if known or found[kind]:
+            notes.append(
+                f"{places[kind]}: the {kind} of {counted(len(rest), 'image')} that {split} lacks are not used {first}"
+            )
+        else:
+            strays.append(
+                f"{places[kind]}: none of its {kind} is of an image in {split} {first}; "
+                "an id is the name in the list, without a file's ending"
+            )
+    return tuple(strays), tuple(notes)
+
+
+def _all_background(places: Mapping[str, Path], points: Mapping[str, tuple[Point, ...]]) -> list[str]:
+    """A note where classes may have been counted from 0, which is the background."""
+    if not points or any(point.label for found in points.values() for point in found):
+        return []
+    return [f"{places['points']}: all points are of the background, for in JSON cls 0 is that; classes count from 1"]
 
 
 def _photographs(dataset: Dataset, names: Collection[str]) -> set[str]:
@@ -247,12 +284,12 @@ def _scribble_map(
     """An image's scribbles, uint8 (H, W), those that are at fault left out."""
     if path.suffix.lower() == ".xml":
         strokes, stated = read_strokes(path, classes, fault)
-        _same_size(path, stated or size, size)
+        _same_size(path, stated or size, size, record.image)
         labels = np.full(size, UNLABELLED, dtype=np.uint8)
         draw_strokes(labels, [stroke for stroke in strokes if _fits(stroke, record, size, classes, fault)], width)
         return labels
     labels = read_scribble_png(path, classes)
-    _same_size(path, labels.shape, size)
+    _same_size(path, (labels.shape[0], labels.shape[1]), size, record.image)
     for label in np.unique(labels).tolist():
         if _excluded(record, label):
             fault(f"{path}: a scribble {_contradiction(record, label, classes)}")
@@ -260,12 +297,9 @@ def _scribble_map(
     return labels
 
 
-def _same_size(path: Path, found: tuple[int, ...], wanted: tuple[int, int]) -> None:
+def _same_size(path: Path, found: tuple[int, int], wanted: tuple[int, int], photograph: Path) -> None:
     if found != wanted:
-        raise DatasetError(
-            f"{path} is for {found[1]} x {found[0]} pixels, its image has {wanted[1]} x {wanted[0]}; "
-            "draw the scribbles at the image's size"
-        )
+        raise DatasetError(other_frame(str(path), found, wanted, photograph, "draw the scribbles at the image's size"))
 
 
 def _fits(stroke: Polyline, record: Record, size: tuple[int, int], classes: Sequence[str], fault: Fault) -> bool:
@@ -298,6 +332,13 @@ def _single(points: Sequence[Point], classes: Sequence[str], fault: Fault) -> li
                 f"lies on one of class {classes[other.label]!r}; remove one of them"
             )
     return found
+
+
+def _off_border(point: Point, size: tuple[int, int]) -> Point:
+    """A point on the far border of its image, which belongs to it, on the last pixel."""
+    if not point.between:
+        return point
+    return point._replace(x=point.x - (point.x == size[1]), y=point.y - (point.y == size[0]))
 
 
 def _lies_inside(point: Point, labels: np.ndarray, size: tuple[int, int], classes: Sequence[str], fault: Fault) -> bool:

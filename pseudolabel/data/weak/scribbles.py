@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pseudolabel.data.faults import Fault, passing_on
+from pseudolabel.data.frames import are_shares, no_pixels, size_in
 from pseudolabel.data.images import read_label_png
 from pseudolabel.data.lists import files_below
 from pseudolabel.data.shapes import Point, Polyline
@@ -66,10 +67,10 @@ def read_strokes(
         fault: Told of every faulty stroke, which is left out.
 
     Returns:
-        The strokes, and the image's height and width where ``<size>`` states them.
+        The strokes, and the image's height and width where ``<size>`` states them; 0 does not.
 
     Raises:
-        DatasetError: The file is missing, no annotation, or holds no stroke.
+        DatasetError: The file is missing, no annotation, holds no stroke, or none whose coordinates are pixels.
     """
     annotation = read_annotation(path)
     strokes = [] if annotation is None else annotation.findall("polygon")
@@ -85,10 +86,9 @@ def read_strokes(
                 fault(f"{where} has no <point>")
             elif label is not None:
                 found.append(Polyline(label, corners, where))
-    size = annotation.find("size")
-    if size is None:
-        return tuple(found), None
-    return tuple(found), (int(number_in(size, "height", str(path))), int(number_in(size, "width", str(path))))
+    if are_shares([value for stroke in found for corner in stroke.corners for value in corner]):
+        raise DatasetError(no_pixels(path))
+    return tuple(found), size_in(annotation, path)
 
 
 def read_scribble_png(path: Path, classes: Sequence[str]) -> np.ndarray:
