@@ -62,7 +62,8 @@ _MAGIC = (
 _TIFF = (b"II", b"MM")
 _UNREAD_TIFF = ("unknown pixel mode", "unknown data organization", "Invalid value for samples per pixel")
 _KINDS = ((b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"BM", "BMP"), (b"GIF8", "GIF"), (b"RIFF", "WebP"))
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, MemoryError)  # what Pillow raises
+# What Pillow raises; RuntimeError is AVIF's.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, MemoryError)
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from pseudolabel.models.weights import choose_weights, trained_for
 from pseudolabel.options import TrainScribbleOptions
 from pseudolabel.pairwise.loss_modules import RELEASED, Bilateral
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
+from pseudolabel.runtime.files import read_regular
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.runtime.resizing import resize
 from pseudolabel.scribble.learning import Phases, WeakLearning
@@ -290,7 +291,7 @@ def inputs_of(options: TrainScribbleOptions, dataset: Dataset, samples: Labelled
     if samples.masked:
         found.append(ground_truth_input(dataset, samples.masked))
     if options.mask_list is not None:
-        content = hashlib.sha256(options.mask_list.read_bytes()).hexdigest()
+        content = hashlib.sha256(read_regular(options.mask_list)).hexdigest()
         found.append(Input("list", options.mask_list.resolve().as_posix(), content))
     if cams is not None:
         place = path_from(options.artefact.parent, cams.path)

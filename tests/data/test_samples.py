@@ -227,3 +227,16 @@ def test_several_pictures_in_a_jpeg(tmp_path: Path) -> None:
     first = Image.fromarray(np.full((8, 8, 3), 200, dtype=np.uint8))
     first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
     assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - 200).max() <= 2
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_corrupt_avif_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    Image.fromarray(np.full((8, 8, 3), 200, dtype=np.uint8)).save(path)
+    content = path.read_bytes()
+    start = content.index(b"mdat") + 4
+    path.write_bytes(content[:start] + b"\xff" * (len(content) - start))
+    with pytest.raises(DatasetError) as caught:
+        read_image(path)
+    assert str(caught.value).startswith(f"{path} is corrupt (")
+    assert "\n" not in str(caught.value)
