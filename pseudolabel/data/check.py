@@ -57,14 +57,16 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     if dataset is None:
         return {"root": str(options.root), "split": options.split, "images": 0, "problems": problems}
     problems += unlabelled(dataset, options, progress)
+    for note in dataset.notes:
+        progress.warn(note)
+    if isinstance(dataset.read_mask, InstanceMasks) and (count := shapeless_note(dataset.read_mask, dataset.records)):
+        progress.warn(count)
     seen = LabelCounts(dataset)
     problems += foreign_masks(dataset.records)
     problems += faults_in_files(dataset, options, progress, seen)
     problems += seen.problems()
     for warning in seen.warnings():
         progress.warn(warning)
-    if isinstance(dataset.read_mask, InstanceMasks) and (count := shapeless_note(dataset.read_mask, dataset.records)):
-        progress.warn(count)
     return {
         "root": str(dataset.root),
         "split": dataset.split,

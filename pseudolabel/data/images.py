@@ -82,7 +82,7 @@ def turns(path: Path) -> bool:
     Raises:
         DatasetError: As ``image_size``.
     """
-    with opened(path, FORMATS) as image:
+    with opened(path, FORMATS, []) as image:
         return _turn(image) in _SIDEWAYS
 
 

@@ -91,7 +91,6 @@ class LabelCounts:
 
     def warnings(self) -> Iterator[str]:
         """What may be meant, and is more often a mistake."""
-        yield from self._dataset.notes
         yield from self._strange_classes()
         yield from self._strange_masks()
         yield from self._unused_masks()

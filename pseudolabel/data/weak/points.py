@@ -22,6 +22,7 @@ from pseudolabel.data.shapes import Point
 from pseudolabel.data.tags import label_of
 from pseudolabel.data.weak.manifest import MANIFEST
 from pseudolabel.errors import DatasetError
+from pseudolabel.runtime.files import stands
 from pseudolabel.runtime.formatting import counted
 
 TABLE = "points.csv"
