@@ -32,7 +32,7 @@ from pseudolabel.runtime.files import what_stands
 
 _DIGESTED = ("encoding-type", "encoding-version", "ignore-value", "facts")
 _LIBRARY = ("v110", "v110")  # checksums on all metadata, so that damage is found and not followed
-_READ_FAILURES = ("synchronously read", "visitation failed", "checksum")
+_READ_FAILURES = ("synchronously read", "synchronously open object", "visitation failed", "checksum")
 _SMALL = 1 << 20  # bytes of data whose digest is checked whenever the file is opened
 _COMPACT = 1 << 12  # bytes of data that are stored beside their description, under its checksum
 _SLAB = 1 << 24  # bytes read at a time while digesting
@@ -92,7 +92,7 @@ def open_artefact(path: Path, *kinds: str, serves: str | None = None) -> Iterato
             require_unaltered(artefact)
         try:
             yield artefact
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, KeyError) as error:  # the last: a dataset that a reader needs is not there
             if not any(text in str(error) for text in _READ_FAILURES):
                 raise
             raise ArtefactError(f"{path} is damaged ({error}); make it again") from error

@@ -249,6 +249,16 @@ def test_weights_that_were_overwritten_on_disk_are_found(tmp_path: Path) -> None
     assert main(["inspect", str(path), "--verify"]) == 2
 
 
+def test_what_a_reader_needs_and_does_not_find_is_named(tmp_path: Path) -> None:
+    path = kinds.make("training-state", tmp_path / "x.h5")
+    with pytest.raises(ArtefactError) as caught, open_artefact(path) as artefact:
+        artefact.file["random/cpu"][:]
+    assert (
+        str(caught.value)
+        == f"{path} is damaged ('Unable to synchronously open object (component not found)'); make it again"
+    )
+
+
 def test_headers_may_be_long(tmp_path: Path) -> None:
     names = [f"image {index}" for index in range(100_000)]
     path = kinds.make("checkpoint", tmp_path / "x.h5", facts=kinds.FACTS["checkpoint"] | {"held_out": names})

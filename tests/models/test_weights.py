@@ -7,6 +7,8 @@ import hashlib
 import os
 import pickle
 
+import h5py
+import numpy as np
 import pytest
 import timm
 import torch
@@ -344,3 +346,21 @@ def test_real_safetensors_are_read_as_they_are(tmp_path):
     assert_same(
         Backbone("test_efficientnet", weights=tmp_path / "w.safetensors").model, load_file(tmp_path / "w.safetensors")
     )
+
+
+def test_weights_that_are_altered_or_no_numbers_are_refused(tmp_path):
+    network = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop": 32}
+    header = Header("checkpoint", "train-cam", {}, ("background", "a"), facts={"architecture": CAM}, network=network)
+    weights = weight_arrays(build_cam_network(CAM).state_dict())
+    name = next(name for name, array in weights.items() if array.dtype.kind == "f")
+    weights["weights/more"] = np.zeros(1 << 19, np.float32)  # so much that opening alone does not recompute the digest
+    path = write_artefact(tmp_path / "cam.h5", header, weights, CostMeter())
+    with h5py.File(path, "r+") as file:
+        file[name][...] = 0.5
+    with pytest.raises(ArtefactError, match=r"cam\.h5 was altered: its data have digest .*; make it again$"):
+        load_network(path, "cam")
+    weights[name] = np.full_like(weights[name], np.nan)
+    path = write_artefact(tmp_path / "nan.h5", header, weights, CostMeter())
+    with pytest.raises(ArtefactError) as caught:
+        load_network(path, "cam")
+    assert str(caught.value) == f"{path}: {name!r} holds NaN or infinity; train it again"
