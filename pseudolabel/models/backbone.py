@@ -25,6 +25,10 @@ _MOST_SCORES = 4 * 2**20
 way back is slow there (benchmarks/speed/attention.py)."""
 
 
+_UNFIT = (AssertionError, IndexError, RuntimeError, ValueError)
+"""What timm raises of images whose size does not suit a model."""
+
+
 class Backbone(nn.Module):
     """A timm model without its classifier.
 
@@ -89,13 +93,8 @@ class Backbone(nn.Module):
         if earlier is not None and not -depth <= earlier < -1:
             raise InputError(f"--auxiliary-{kind} {earlier} is not an earlier {kind} of {name}, which has {depth}")
         self._indices = [-1] if earlier is None else [depth + earlier, depth - 1]
-        try:
-            self.channels, self.auxiliary_channels, self.stride = self._probe()
-        except (AssertionError, RuntimeError) as error:
-            cause = str(error).split("\n", 1)[0]
-            raise InputError(
-                f"{name} gives no feature maps that can be used here ({cause}); choose a CNN or a plain ViT"
-            ) from error
+        self._norm = True
+        self.channels, self.auxiliary_channels, self.stride = self._probe(name)
         self.mean, self.std = statistics(model, architecture)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -140,7 +139,7 @@ class Backbone(nn.Module):
             module.fused_attn = fused
         if not self.is_vit:
             maps: list[Tensor] = self.model.forward_intermediates(
-                images, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True, **settings
+                images, indices=indices, norm=self._norm, output_fmt="NCHW", intermediates_only=True, **settings
             )
             return maps
         tokens, maps = self.model.forward_intermediates(images, indices=indices, output_fmt="NCHW", **settings)
@@ -153,14 +152,106 @@ class Backbone(nn.Module):
         cells = (images.shape[2] // self.stride) * (images.shape[3] // self.stride)
         return all(len(images) * module.num_heads * cells**2 <= _MOST_SCORES for module in self._attentions)
 
+    def require_side(self, side: int, name: str) -> None:
+        """Refuse a training view that the network cannot take, whatever the reason is.
+
+        Args:
+            side: Of the view, in pixels.
+            name: The network, for the message.
+
+        Raises:
+            InputError: It cannot.
+        """
+        if self.is_vit:
+            require_multiple(side, self.stride, name)
+        try:
+            self._grid(side)
+        except _UNFIT as error:
+            wanted = f"a multiple of {self.stride}" if side % self.stride else "a smaller one"
+            raise InputError(
+                f"--crop {side}: {name} does not take images of that size ({_first_line(error)}); "
+                f"use {wanted}, or another --backbone"
+            ) from error
+
+    def _probe(self, name: str) -> tuple[int, int | None, int]:
+        """Channels of the last map and of the earlier one, and the stride of the last.
+
+        Raises:
+            InputError: There is no map, images of one size alone are taken, or the grid has no stride.
+        """
+        if self.is_vit:
+            side = 2 * int(self.model.patch_embed.feat_ratio())
+            try:
+                last, earlier = self._grid(side)
+            except _UNFIT as error:
+                raise InputError(_useless(name, error)) from error
+            return last[1], None if earlier is None else earlier[1], side // last[2]
+        shapes = self._grids(name)
+        (side, (last, earlier)), (size, (wide, _)) = shapes.items()
+        grids = f"{last[2]} x {last[3]} cells at {side} pixels, {wide[2]} x {wide[3]} at {size}"
+        if wide[2] <= last[2]:
+            raise InputError(
+                f"{name} gives maps whose grid does not grow with the image ({grids}); choose a CNN or a plain ViT"
+            )
+        stride = size // wide[2]
+        if not all(self._divides(stride, cells, shapes) for cells in (2, 4)):
+            raise InputError(
+                f"{name} gives maps that do not cover the whole image ({grids}), as not all of its convolutions pad; "
+                "choose a CNN whose convolutions do, or a plain ViT"
+            )
+        return last[1], None if earlier is None else earlier[1], stride
+
+    def _divides(self, stride: int, cells: int, known: Mapping[int, tuple[torch.Size, torch.Size | None]]) -> bool:
+        """Whether an image of so many strides has as many cells; a stride of 7 or 14 divides no power of two."""
+        side = cells * stride
+        try:
+            shape = known[side][0] if side in known else self._grid(side)[0]
+        except _UNFIT:
+            return False
+        return shape[2] == cells
+
+    def _grids(self, name: str) -> dict[int, tuple[torch.Size, torch.Size | None]]:
+        """The shapes of both maps at two sides of an image, the smallest two that the model takes."""
+        for sides in ((64, 128), (128, 256)):
+            try:
+                return {side: self._grid(side) for side in sides}
+            except _UNFIT as error:
+                found = error
+        own = [int(side) for side in self.model.pretrained_cfg["input_size"][1:]]
+        try:
+            self._grid(own[0])
+        except _UNFIT:
+            raise InputError(_useless(name, found)) from found
+        raise InputError(
+            f"{name} takes images of {own[1]} x {own[0]} pixels, and not of any size ({_first_line(found)}); "
+            "choose a CNN or a plain ViT"
+        ) from found
+
     @torch.no_grad()
-    def _probe(self) -> tuple[int, int | None, int]:
-        side = 2 * int(self.model.patch_embed.feat_ratio()) if self.is_vit else 64
-        self.model.eval()
-        features, earlier = self.forward(torch.zeros(1, self.in_chans, side, side))
-        self.model.train()
-        channels = None if earlier is None else int(earlier.shape[1])
-        return int(features.shape[1]), channels, side // int(features.shape[2])
+    def _grid(self, side: int) -> tuple[torch.Size, torch.Size | None]:
+        """The shapes of the last map and the earlier one of an image of a side; random numbers stay as they are."""
+        training, device = self.training, next(self.model.parameters()).device
+        self.eval()
+        images = torch.zeros(1, self.in_chans, side, side, device=device)
+        try:
+            features, earlier = self.forward(images)
+        except AssertionError as error:
+            if not self._norm or "normalization of features" not in str(error):
+                raise
+            self._norm = False  # hiera's norm belongs to its head alone
+            features, earlier = self.forward(images)
+        finally:
+            self.train(training)
+        return features.shape, None if earlier is None else earlier.shape
+
+
+def _first_line(error: BaseException) -> str:
+    """What a library says, without its traceback; perhaps nothing but the kind of the error."""
+    return str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
+
+
+def _useless(name: str, error: BaseException) -> str:
+    return f"{name} gives no feature maps that can be used here ({_first_line(error)}); choose a CNN or a plain ViT"
 
 
 def require_multiple(crop: int, multiple: int, name: str) -> None:

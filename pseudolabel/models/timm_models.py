@@ -32,6 +32,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _VIT_MODULES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva")
 """The modules of timm whose models take images of every size only if they are told to when they are built."""
 
+_WINDOWED_MODULES = ("swin_transformer", "swin_transformer_v2")
+"""As those, by another setting."""
+
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What timm calls a model's weights."""
 
@@ -107,7 +110,8 @@ def creation(architecture: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         architecture: As of ``describe_backbone``; of a model of timm's registry, ``backbone`` is enough.
 
     Returns:
-        The name of the architecture in timm's registry; keyword arguments. A plain ViT takes images of every size.
+        The name of the architecture in timm's registry; keyword arguments. Plain ViTs, Swin and Swin V2 take
+        images of every size.
 
     Raises:
         InputError: This timm has no such model.
@@ -119,6 +123,8 @@ def creation(architecture: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     settings["in_chans"] = architecture.get("in_chans", 3)
     if built_as_vit(architecture):
         settings["dynamic_img_size"] = True
+    elif timm.models.is_model_in_modules(name.split(".")[0], _WINDOWED_MODULES):
+        settings["strict_img_size"] = False
     return name, settings
 
 

@@ -6,7 +6,8 @@ import hashlib
 import io
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -104,8 +105,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         found = [(name, prefix) for name in group for prefix in TIMM_PREFIXES if name.startswith(prefix)]
         stored = {name.removeprefix(prefix): torch.from_numpy(np.asarray(group[name][()])) for name, prefix in found}
     wanted = _without_classifier(model)
-    # timm wraps some feature extractors in a module called model
-    source = {name: name if name in stored else name.removeprefix("model.") for name in wanted}
+    source = {name: _stored_name(name, stored) for name in wanted}
     _require_all([name for name in wanted if source[name] not in stored], wanted, path)
     for name, tensor in wanted.items():
         shape = tuple(stored[source[name]].shape)
@@ -114,6 +114,15 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
                 f"{path}: {name} has shape {shape}, the backbone wants {tuple(tensor.shape)}; {_ADVICE}"
             )
     model.load_state_dict({name: stored[source[name]] for name in wanted}, strict=False)  # all but the classifier
+
+
+def _stored_name(name: str, stored: Collection[str]) -> str:
+    """A parameter's name in a whole model, whose feature extractors may have other names.
+
+    timm wraps some in a module called ``model``, and takes others apart, so that ``layers.0`` is called ``layers_0``.
+    """
+    names = (name, name.removeprefix("model."), re.sub(r"^([a-z]\w*?)_(\d+)\.", r"\1.\2.", name))
+    return next((found for found in names if found in stored), name)
 
 
 def read_weights_file(path: Path) -> Mapping[str, Any]:

@@ -62,7 +62,13 @@ class TrainingOptions(StageOptions):
         "Batch normalisation over the images of all processes, each with its GPU. Never run on GPUs so far.",
         panel="rare",
     )
-    channels_last: bool = option(True, "Use the channels-last memory format, for speed.", panel="rare")
+    channels_last: bool | None = option(
+        None,
+        "Channels-last memory format, which is faster. none: on a CPU only for the backbone families that "
+        "were tried in it, on an accelerator always.",
+        role="execution",
+        panel="rare",
+    )
     log: bool = option(
         True, "Write training curves to the folder OUT.log, as CSV and for TensorBoard.", role="execution"
     )

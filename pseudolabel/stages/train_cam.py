@@ -16,8 +16,9 @@ from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset, read_image
 from pseudolabel.data.augmentation import random_crop
 from pseudolabel.data.survey import warn_of_photographs
-from pseudolabel.models.backbone import freeze, require_multiple
+from pseudolabel.models.backbone import freeze
 from pseudolabel.models.cam import CamNetwork, build_cam_network
+from pseudolabel.models.memory_order import picks_channels_last
 from pseudolabel.models.timm_models import describe_backbone
 from pseudolabel.models.weights import choose_weights, trained_for
 from pseudolabel.options import TrainCamOptions
@@ -107,10 +108,11 @@ def make_run(
     network = build_network(options, architecture)
     freeze(network.backbone.model, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
-    network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
+    channels_last = picks_channels_last(options.channels_last, network, architecture, device)
+    network.to(device).to(memory_format=memory_format(channels_last=channels_last))
 
     def prepare(images: Tensor) -> Tensor:
-        return normalise(images, mean, std, channels_last=options.channels_last)
+        return normalise(images, mean, std, channels_last=channels_last)
 
     def loss(net: CamNetwork, batch: Batch) -> Losses:
         return classification_losses(net, prepare(batch["image"]), batch["tags"])
@@ -126,6 +128,7 @@ def make_run(
         header=make_header("train-cam", options, dataset, network.backbone, architecture, (), device, dtype),
         device=device,
         dtype=dtype,
+        channels_last=channels_last,
         validate=validate if held_out else None,
         group=group,
     )
@@ -153,8 +156,7 @@ def build_network(options: TrainCamOptions, architecture: dict[str, Any]) -> Cam
     """
     torch.manual_seed(options.seed)
     network = build_cam_network(architecture, weights=choose_weights(options.weights, pretrained=options.pretrained))
-    if network.backbone.is_vit:
-        require_multiple(options.crop, network.backbone.stride, options.backbone)
+    network.backbone.require_side(options.crop, options.backbone)
     return network
 
 

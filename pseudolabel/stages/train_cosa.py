@@ -29,6 +29,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import require_attention
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
+from pseudolabel.models.memory_order import picks_channels_last
 from pseudolabel.models.timm_models import built_as_vit, describe_backbone
 from pseudolabel.models.weights import choose_weights, trained_for
 from pseudolabel.options import TrainCosaOptions
@@ -134,14 +135,15 @@ def make_run(
     """The training: networks, views, losses, validation, and the header of the checkpoint."""
     dtype = pick_dtype(options.precision, device)
     network = build_student(options, len(dataset.classes) - 1)
+    architecture = architecture_of(options, len(dataset.classes) - 1)
     freeze(network.backbone.model, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
-    network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
-    architecture = architecture_of(options, len(dataset.classes) - 1)
+    channels_last = picks_channels_last(options.channels_last, network, architecture, device)
+    network.to(device).to(memory_format=memory_format(channels_last=channels_last))
     header = make_header("train-cosa", options, dataset, network.backbone, architecture, (), device, dtype)
 
     def prepare(images: Tensor) -> Tensor:
-        return normalise(images, mean, std, channels_last=options.channels_last)
+        return normalise(images, mean, std, channels_last=channels_last)
 
     samples = CosaCrops(kept, len(dataset.classes) - 1, options, options.crop // network.multiple)
     objective = make_objective(options, network, samples, prepare, group, dataset.classes)
@@ -163,6 +165,7 @@ def make_run(
         header=chosen_by(options, header),
         device=device,
         dtype=dtype,
+        channels_last=channels_last,
         validate=validate if held_out or scored else None,
         choose="miou" if options.keep == "best" else None,
         group=group,
@@ -199,6 +202,7 @@ def build_student(options: TrainCosaOptions, classes: int) -> CosaNetwork:
     weights = choose_weights(options.weights, pretrained=options.pretrained)
     network = build_cosa_network(architecture, weights=weights)
     require_multiple(options.crop, network.multiple, options.backbone)
+    network.backbone.require_side(options.crop, options.backbone)
     require_attention(network.backbone, options.propagate, options.backbone)
     return network
 

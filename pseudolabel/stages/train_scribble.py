@@ -33,6 +33,7 @@ from pseudolabel.data.weak.supervision import (
 )
 from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import freeze, require_multiple
+from pseudolabel.models.memory_order import picks_channels_last
 from pseudolabel.models.scribble import ScribbleNetwork, build_scribble_network
 from pseudolabel.models.timm_models import describe_backbone
 from pseudolabel.models.weights import choose_weights, trained_for
@@ -134,13 +135,14 @@ def make_run(
     network = build_network(options, architecture)
     freeze(network.backbone.model, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
-    network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
+    channels_last = picks_channels_last(options.channels_last, network, architecture, device)
+    network.to(device).to(memory_format=memory_format(channels_last=channels_last))
     read = inputs_of(options, dataset, samples)
     header = make_header("train-scribble", options, dataset, network.backbone, architecture, read, device, dtype)
     samples.grid = options.crop // network.multiple
 
     def prepare(images: Tensor) -> Tensor:
-        return normalise(images, mean, std, channels_last=options.channels_last)
+        return normalise(images, mean, std, channels_last=channels_last)
 
     supervision = supervision_arrays(samples.records, samples.masked, options.annotation_seconds)
     answerable = [record for record in held_out if kinds_of(record, samples.masked) != ("tags",)]
@@ -169,6 +171,7 @@ def make_run(
         header=chosen_by(options, stated(options, header, samples, annotation_hours(supervision))),
         device=device,
         dtype=dtype,
+        channels_last=channels_last,
         validate=validate if answerable or scored else None,
         choose="miou" if options.keep == "best" else None,
         group=group,
@@ -217,6 +220,7 @@ def build_network(options: TrainScribbleOptions, architecture: Mapping[str, Any]
     weights = choose_weights(options.weights, pretrained=options.pretrained)
     network = build_scribble_network(architecture, weights=weights)
     require_multiple(options.crop, network.multiple, options.backbone)
+    network.backbone.require_side(options.crop, options.backbone)
     if architecture["embedding"] is not None and options.crop == network.multiple:
         raise InputError(
             f"--regulariser dfr compares cells of a view, and {options.backbone} sees one in --crop {options.crop}; "

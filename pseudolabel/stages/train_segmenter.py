@@ -23,6 +23,7 @@ from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
 from pseudolabel.models.backbone import freeze, require_multiple
+from pseudolabel.models.memory_order import picks_channels_last
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, timm_model
 from pseudolabel.models.timm_models import describe_backbone
 from pseudolabel.models.weights import (
@@ -154,7 +155,8 @@ def make_run(
     architecture, weights = choose_network(options, parent, path)
     network = make_network(options, architecture, weights)
     mean, std = network.mean, network.std
-    network.to(device).to(memory_format=memory_format(channels_last=options.channels_last))
+    channels_last = picks_channels_last(options.channels_last, network, architecture, device)
+    network.to(device).to(memory_format=memory_format(channels_last=channels_last))
     header = child_header(
         "checkpoint",
         "train-segmenter",
@@ -168,13 +170,13 @@ def make_run(
     )
 
     def loss(net: AnySegmenter, batch: Batch) -> Losses:
-        logits = net(normalise(batch["image"], mean, std, channels_last=options.channels_last))
+        logits = net(normalise(batch["image"], mean, std, channels_last=channels_last))
         return {"loss": segmentation_loss(logits, batch["labels"], balanced=options.balanced)}
 
     def predict(image: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(resized(image, (options.crop, options.crop))[None]).to(device)
         with autocast(device, dtype), torch.inference_mode():
-            logits = network(normalise(pixels, mean, std)).float()
+            logits = network(normalise(pixels, mean, std, channels_last=channels_last)).float()
         best = F.interpolate(logits, image.shape[:2], mode="bilinear")[0].argmax(dim=0)
         return best.cpu().numpy().astype(np.uint8)
 
@@ -187,6 +189,7 @@ def make_run(
         header=replace(header, protocol={"trained_on": describe_masks(len(samples), parent), **labelled_at(parent)}),
         device=device,
         dtype=dtype,
+        channels_last=channels_last,
         validate=(lambda _: {"agreement": agreement(samples, held_out, predict, parent.classes)}) if held_out else None,
         group=group,
     )
@@ -233,8 +236,11 @@ def make_network(options: TrainSegmenterOptions, architecture: dict[str, Any], w
     """Build the network with its initial weights, the first part of it frozen if asked."""
     torch.manual_seed(options.seed)
     network = build_segmenter(architecture, weights=weights)
-    if isinstance(network, DecoderSegmenter) or network.backbone.is_vit:
-        require_multiple(options.crop, network.multiple, f"{options.decoder} on {architecture['backbone']}")
+    name = f"{options.decoder} on {architecture['backbone']}"
+    if isinstance(network, DecoderSegmenter):
+        require_multiple(options.crop, network.multiple, name)
+    else:
+        network.backbone.require_side(options.crop, name)
     freeze(timm_model(network), options.freeze)
     return network
 

@@ -48,6 +48,27 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
+    def require_same(self, what: dict[str, int], device: torch.device) -> None:
+        """Refuse to go on where processes have found different things, as they would wait for each other for ever.
+
+        Args:
+            what: Numbers by what they are of, with the same names in all processes.
+            device: Where tensors are exchanged.
+
+        Raises:
+            PseudolabelError: Some number is another one in some process.
+        """
+        if self.size == 1:
+            return
+        table = torch.zeros(self.size, len(what), dtype=torch.int64, device=device)
+        table[self.rank] = torch.tensor(list(what.values()))
+        for name, found in zip(what, self.total(table).T.tolist(), strict=True):
+            if len(set(found)) > 1:
+                raise PseudolabelError(
+                    f"the processes differ in their {name}: {', '.join(map(str, found))}; "
+                    "let all of them read the same files, and start them again"
+                )
+
     def joint(self, network: nn.Module) -> nn.Module:
         """A network as ``PartLosses``, whose backward pass averages gradients over processes where there are several.
 

@@ -39,8 +39,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
             set rates by.
         StalePartialError: The state to resume from was made with other options or inputs.
         DatasetError: A photograph cannot be read.
-        PseudolabelError: The loss is no longer finite, or weights are not after the last step or before a validation;
-            the last saved state is kept.
+        PseudolabelError: The processes have found different images or states; the loss is no longer finite, or weights
+            are not after the last step or before a validation; the last saved state is kept.
     """
     options, state = run.options, state_path(run.options.out)
     _announce(run, progress)
@@ -55,6 +55,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         for change in run.header.facts.get("changed", ()):
             progress.warn(f"this training was begun with another {change}")
         progress.log(f"going on from step {run.step} of {run.total_steps} ({state})")
+    run.group.require_same({"images": len(run.samples), "first step": run.step}, run.device)
     module = run.group.joint(run.network)
     started, first = time.perf_counter(), run.step
     batches_of_steps = load_batches(
@@ -119,7 +120,8 @@ def _announce(run: Run, progress: Progress) -> None:
     progress.log(
         f"{len(run.samples)} images, {counted(run.total_steps / run.steps_per_epoch, 'epoch')}, "
         f"{counted(run.total_steps, 'step')}; "
-        f"effective batch {batch} = {batch // size // micro} x {micro}{shared}; {run.device}, {str(run.dtype)[6:]}"
+        f"effective batch {batch} = {batch // size // micro} x {micro}{shared}; {run.device}, {str(run.dtype)[6:]}, "
+        f"channels {'last' if run.channels_last else 'first'} in memory"
     )
     if options.recipe_batch is not None and options.recipe_batch != batch:
         progress.warn(

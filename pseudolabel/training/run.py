@@ -177,6 +177,7 @@ class Run:
         header: Of the checkpoint to be made.
         device: Where to compute.
         dtype: Number format of the forward pass.
+        channels_last: Whether images and weights are in that memory order.
         validate: Called with the evaluated network after every epoch; its numbers join the curves.
         choose: Which of these numbers the kept state is best in; None keeps the last state.
         group: The processes that train together.
@@ -192,6 +193,7 @@ class Run:
     header: Header
     device: torch.device
     dtype: torch.dtype
+    channels_last: bool = False
     validate: Callable[[Any], dict[str, float]] | None = None
     choose: str | None = None
     group: Group = field(default_factory=Group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pseudolabel.data.lists import find_list, index_images, no_image, read_ids, 
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tag_tables import read_table
 from pseudolabel.data.tags import save_table, tag_indices, write_table
-from pseudolabel.errors import DatasetError, PseudolabelError
+from pseudolabel.errors import DatasetError
 
 
 def listed(tmp_path: Path, content: bytes) -> list[str]:
@@ -205,10 +206,13 @@ def test_a_written_table_is_read_back(tmp_path: Path) -> None:
 
 def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_text("old")
-    (tmp_path / "tags.csv.partial").mkdir()
-    with pytest.raises((PseudolabelError, OSError)):
-        save_table(tagged(tmp_path), tmp_path / "tags.csv")
+    dataset = tagged(tmp_path)
+    unwritable = replace(dataset, records=(replace(dataset.records[0], id="no \ud800 text"),))
+    before = set(tmp_path.iterdir())
+    with pytest.raises(UnicodeEncodeError):
+        save_table(unwritable, tmp_path / "tags.csv")
     assert (tmp_path / "tags.csv").read_text() == "old"
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:

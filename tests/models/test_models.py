@@ -243,6 +243,8 @@ def test_a_checkpoint_of_another_kind_of_network(tmp_path):
         ("test_resnet", "deeplabv3plus", 24),
         ("test_resnet", "fpn", 24),
         ("test_resnet", "pan", 32),
+        ("swin_tiny_patch4_window7_224", "unet", 24),
+        ("test_convnext", "fpn", 24),
     ],
 )
 def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, size, tmp_path):
@@ -268,7 +270,7 @@ def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, siz
         ("ghostnet_050", "pan", r"decoder pan does not work on ghostnet_050 \(.*output_stride.*\); use --decoder"),
         ("nest_tiny", "unet", r"decoder unet does not work on nest_tiny \(list index .*\); use --decoder largefov"),
         ("coat_tiny", "fpn", r"decoder fpn does not work on coat_tiny \(Input height .*\); use --decoder largefov"),
-        ("swin_tiny_patch4_window7_224", "dpt", r"decoder dpt does not work on swin_.* \(Input height .*\); use"),
+        ("swinv2_cr_tiny_224", "unet", r"decoder unet does not work on swinv2_.* \(Input image height .*\); use"),
         ("vit_tiny_patch16_224", "unet", r"decoder unet does not work on vit_tiny.* \(.*pattern.*\); use --decoder"),
         ("resnet19", "unet", r"timm has no model 'resnet19' \(did you mean 'resnet18'\?\); see timm.list_models\(\)"),
     ],

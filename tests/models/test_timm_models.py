@@ -132,13 +132,73 @@ def test_the_table_lists_what_it_is_about():
     }
 
 
-def test_an_architecture_whose_maps_cannot_be_used():
+REFUSED = {
+    "crossvit_tiny_240": "gives maps whose grid does not grow with the image "
+    "(14 x 14 cells at 64 pixels, 14 x 14 at 128); choose a CNN or a plain ViT",
+    "inception_v4": "gives maps that do not cover the whole image (2 x 2 cells at 128 pixels, 6 x 6 at 256), "
+    "as not all of its convolutions pad; choose a CNN whose convolutions do, or a plain ViT",
+    "hiera_tiny_224": "takes images of 224 x 224 pixels, and not of any size (The size of tensor a (1024) "
+    "must match the size of tensor b (3136) at non-singleton dimension 1); choose a CNN or a plain ViT",
+    "convit_tiny": "takes images of 224 x 224 pixels, and not of any size (Input height (128) "
+    "doesn't match model (224)); choose a CNN or a plain ViT",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_architecture_whose_maps_cannot_be_used_is_refused_for_a_true_reason(name):
     with pytest.raises(InputError) as error:
-        Backbone("hieradet_small")
-    assert str(error.value) == (
-        "hieradet_small gives no feature maps that can be used here (normalization of features not supported); "
-        "choose a CNN or a plain ViT"
-    )
+        Backbone(name)
+    assert str(error.value) == f"{name} {REFUSED[name]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [
+        ("sequencer2d_s", 14),  # neither 64 nor 128 is a multiple
+        ("hieradet_small", 32),  # has no norm for its maps
+        ("swin_tiny_patch4_window7_224", 32),
+        ("swinv2_tiny_window8_256", 32),
+        ("resnet18", 32),
+    ],
+)
+def test_the_stride_is_that_of_images_of_every_size(name, stride):
+    network = Backbone(name).eval()
+    assert (network.stride, network.is_vit) == (stride, False)
+    for rows, columns in ((2, 3), (5, 4)):
+        features, _ = network(torch.zeros(1, 3, rows * stride, columns * stride))
+        assert features.shape == (1, network.channels, rows, columns)
+
+
+def test_the_stride_of_a_dilated_cnn():
+    network = Backbone("test_resnet", output_stride=8, auxiliary_stage=-2)
+    assert (network.stride, network.training) == (8, True)
+    assert network.auxiliary_channels == network(torch.zeros(2, 3, 32, 32))[1].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "said"),
+    [
+        (
+            "swin_tiny_patch4_window7_224",
+            66,
+            "--crop 66: NAME does not take images of that size (Input height (66) should be divisible by patch "
+            "size (4)); use a multiple of 32, or another --backbone",
+        ),
+        (
+            "mvitv2_tiny",
+            320,
+            "--crop 320: NAME does not take images of that size (index 111 is out of bounds for dimension 0 with "
+            "size 111); use a smaller one, or another --backbone",
+        ),
+    ],
+)
+def test_a_view_that_an_architecture_does_not_take(name, side, said):
+    network = Backbone(name)
+    network.require_side(64, "NAME")
+    with pytest.raises(InputError) as error:
+        network.require_side(side, "NAME")
+    assert str(error.value) == said
+    assert network.training
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "test_vit3"])

@@ -1,6 +1,8 @@
 """Several processes that train one network."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,10 +45,10 @@ with joined("cpu") as (group, device):
 
 
 def run_twice(script, *words):
-    """A script in two processes that train together; what they said."""
+    """A script, or ``-m`` and a module, in two processes that train together; what they said."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -141,6 +143,46 @@ with joined("cpu") as (group, device):
 """
     )
     run_twice(script)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"), [("train-cam", ["--auxiliary-block", "-2"]), ("train-scribble", ["--scribbles", "SCRIBBLES"])]
+)
+def test_two_processes_leave_out_an_unreadable_image_and_end(stage, words, synthetic_root, weak_folders, tmp_path):
+    """Seven images for batches of four."""
+    root = shutil.copytree(synthetic_root, tmp_path / "data")
+    broken = sorted((root / "JPEGImages").glob("*.jpg"))[2]
+    broken.write_bytes(broken.read_bytes()[:300])
+    words = [str(weak_folders["scribbles"]) if word == "SCRIBBLES" else word for word in words]
+    small = ["--backbone", "test_vit", "--no-pretrained", "--crop", "32", "--epochs", "2", "--batch-size", "4"]
+    about = ["--dataset", "voc", "--root", str(root), "--holdout", "0", "--device", "cpu", "--on-error", "skip"]
+    done = run_twice("-m", "pseudolabel", stage, *about, *small, *words, "--out", str(tmp_path / "net.h5"), "--json")
+    assert json.loads(done.stdout)["skipped"] == 1
+    assert json.loads(done.stdout)["images"] == 7
+    assert done.stderr.count(f"warning: skipped: {broken} is truncated") == 1
+    with open_artefact(tmp_path / "net.h5", "checkpoint") as artefact:
+        assert artefact.file["skipped/id"].asstr()[:].tolist() == [broken.stem]
+        assert len(artefact.file["curves/loss"]) == 2
+
+
+def test_processes_that_found_different_images_say_so_and_do_not_wait(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import torch
+from pseudolabel.errors import PseudolabelError
+from pseudolabel.training import joined
+
+with joined("cpu") as (group, device):
+    group.require_same({"images": 8, "first step": 100}, device)
+    try:
+        group.require_same({"images": 8 - group.rank, "first step": 0}, device)
+    except PseudolabelError as error:
+        print(error)
+"""
+    )
+    wanted = "the processes differ in their images: 8, 7; let all of them read the same files, and start them again"
+    assert run_twice(script).stdout.count(wanted) == 2
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])  # timm's holds its activation in the norm
