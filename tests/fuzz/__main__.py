@@ -29,7 +29,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         found = fuzz(Path(place), arguments.rounds, arguments.seed, seconds=arguments.seconds, keep=arguments.keep)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    words = " ".join(["python -m tests.fuzz", *sys.argv[1:]])
+    words = f"python -m tests.fuzz --rounds {arguments.rounds} --seed {arguments.seed}"
+    words += f" --seconds {arguments.seconds:g}" if arguments.seconds else ""
     text = json.dumps({"command": words, "seed": arguments.seed, "commit": commit.strip(), **found}, indent=2)
     arguments.results.write_text(text + "\n", encoding="utf-8")
     print(text)
