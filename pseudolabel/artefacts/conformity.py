@@ -206,7 +206,7 @@ def _check_ids(name: str, dataset: h5py.Dataset) -> None:
         for index, text in enumerate(_texts(name, dataset, start), start):
             if not text or text[0] == "/" or "\0" in text or (".." in text and ".." in text.split("/")):
                 raise MisfitError(name, f"has {text!r}, which is no name of an image in a folder")
-            hashes[index] = hash(text.casefold() if text.isascii() else _folded(text))
+            hashes[index] = hash(text.casefold() if text.isascii() else folded(text))
     order = np.argsort(hashes, kind="stable")
     same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
     if len(same):
@@ -216,7 +216,7 @@ def _check_ids(name: str, dataset: h5py.Dataset) -> None:
         )
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """The text without regard to case and to how letters are composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 

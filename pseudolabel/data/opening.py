@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pseudolabel.artefacts.conformity import folded
 from pseudolabel.data.decoding import Decoding
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.ground_truth import require_objects
@@ -105,6 +106,8 @@ def _load(
     values, decoding = _mask_values(spec), Decoding.of(spec)
     stated = {} if values is None else {"values": values}
     dataset: Dataset = LAYOUTS[name].load(place, split or spec["split"], tags_only, tags_file, fault, **stated)
+    with passing_on(fault):
+        _require_distinct(dataset)
     dataset = replace(dataset, mask_values=values)
     if decoding != dataset.decoding:
         records = tuple(replace(record, decoding=decoding) for record in dataset.records)
@@ -162,6 +165,22 @@ def reopen_dataset(
         simulated={**stated, **found.simulated},
         gone=tuple(gone.values()),
     )
+
+
+def _require_distinct(dataset: Dataset) -> None:
+    """Refuse ids that some file systems take for one, and that no artefact may hold therefore.
+
+    Raises:
+        DatasetError: Two are alike.
+    """
+    seen: dict[str, str] = {}
+    for record in dataset.records:
+        other = seen.setdefault(folded(record.id), record.id)
+        if other != record.id:
+            raise DatasetError(
+                f"ids {other!r} and {record.id!r} of split {dataset.split} of {dataset.root} differ by case or Unicode "
+                "form only, and would be one file in some places; rename one of the photographs"
+            )
 
 
 def _mask_values(spec: Mapping[str, Any]) -> MaskValues | None:

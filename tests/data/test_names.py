@@ -107,3 +107,17 @@ def test_files_are_found_by_either_form(tmp_path: Path) -> None:
     assert file_named(tmp_path, NFD).exists()
     assert file_named(tmp_path, "plain") == tmp_path / "plain"
     assert nfc(NFD) == NFC
+
+
+def test_ids_that_differ_by_case_only_are_refused(tmp_path: Path) -> None:
+    for name in ("images/cat/a.png", "images/cat/A.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    if len(list((tmp_path / "images/cat").iterdir())) == 1:
+        pytest.skip("this file system takes them for one")
+    with pytest.raises(DatasetError) as caught:
+        load_dataset({"dataset": "folder", "root": str(tmp_path), "split": "all"})
+    assert str(caught.value) == (
+        f"ids 'cat/A' and 'cat/a' of split all of {tmp_path} differ by case or Unicode form only, and would be one "
+        "file in some places; rename one of the photographs"
+    )
