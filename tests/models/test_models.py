@@ -259,7 +259,7 @@ def test_segmenters_give_logits_and_take_backbone_weights(backbone, decoder, siz
     write_artefact(tmp_path / "cam.h5", header, weight_arrays(cam.state_dict()), CostMeter())
     network = build_segmenter(architecture, weights=tmp_path / "cam.h5")
     ours, theirs = timm_model(network).state_dict(), cam.backbone.model.state_dict()
-    assert np.allclose(ours[next(iter(ours))], theirs[next(iter(ours))])
+    assert np.allclose(next(iter(ours.values())), next(iter(theirs.values())))  # timm renames some parts
 
 
 @pytest.mark.parametrize(
