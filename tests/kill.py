@@ -40,9 +40,9 @@ TRAINING = (
     "--backbone test_vit --no-pretrained --epochs 3 --batch-size 4 --crop 64 --save-every 1 --device cpu --workers 2"
 )
 STAGES = {
-    "refine-crf": "refine-crf {root}/../cams.h5 --threshold 0.4 --iterations 150 --workers 2",
-    "search-crf": "search-crf {root}/../cams.h5 --threshold 0.4 --trials 2 --images 8 --workers 2",
-    "export-masks": "export-masks {root}/../cams.h5 --threshold 0.4 --workers 2",
+    "refine-crf": "refine-crf {folder}/cams.h5 --threshold {folder}/threshold.h5 --iterations 150 --workers 2",
+    "search-crf": "search-crf {folder}/cams.h5 --threshold {folder}/threshold.h5 --trials 2 --images 8 --workers 2",
+    "export-masks": "export-masks {folder}/cams.h5 --threshold {folder}/threshold.h5 --workers 2",
     "train-cam": f"train-cam --dataset voc --root {{root}} {TRAINING}",
 }
 """Commands with worker processes, but for ``--out``."""
@@ -63,9 +63,10 @@ def prepare(folder: Path) -> Path:
     """A small data set and CAMs of it; returns the root of the data set."""
     root = folder / "data"
     for words in (
-        f"data synth {root} --train 24 --val 4 --size 96",
+        f"data synth --out {root} --train 24 --val 4 --size 96",
         f"train-cam --dataset voc --root {root} {TRAINING} --out {folder}/cam.h5 --quiet",
         f"make-cams {folder}/cam.h5 --device cpu --out {folder}/cams.h5 --quiet",
+        f"search-threshold {folder}/cams.h5 --method fixed --value 0.4 --out {folder}/threshold.h5 --quiet",
     ):
         subprocess.run([*PROGRAM, *words.split()], check=True, capture_output=True, env=settings())
     return root
@@ -83,7 +84,7 @@ def artefact(stage: str, out: Path) -> Path:
 
 def command(stage: str, root: Path, out: Path) -> list[str]:
     """The words of a stage."""
-    return [*PROGRAM, *STAGES[stage].format(root=root).split(), "--quiet", "--out", str(out)]
+    return [*PROGRAM, *STAGES[stage].format(root=root, folder=root.parent).split(), "--quiet", "--out", str(out)]
 
 
 def children(session: int) -> list[int]:
