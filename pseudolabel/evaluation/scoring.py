@@ -142,7 +142,7 @@ class Scoring:
 
     def summaries(self) -> list[dict[str, Any]]:
         """The scores of each label map."""
-        interval = self._jackknife.interval()
+        interval = None if self._options.resamples == 0 else self._jackknife.interval()
         found = []
         for number, table in enumerate(self._tables):
             boundary = self._options.boundary is not None

@@ -293,6 +293,13 @@ class EvaluateMasksOptions(MaskValueOptions, StageOptions):
         gt=0,
         lt=1,
     )
+    resamples: int | None = option(
+        None,
+        "0: no interval. Other numbers are accepted for the sake of older commands: the interval is not resampled any "
+        "more.",
+        panel="rare",
+        ge=0,
+    )
     worst: int = option(5, "Number of lowest-scoring images to list.", ge=0)
 
     @property

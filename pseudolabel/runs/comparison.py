@@ -24,7 +24,7 @@ HEADLINES = {
 MEASURES = ("miou", "interval", "precision", "recall", "boundary_iou", "labelled_share")
 _UNASKED = {
     "boundary_iou": "scored with --boundary none",
-    "interval": "there are fewer than two images",
+    "interval": "scored with --resamples 0, or of one image",
 }
 _NOT_PROTOCOL = ("threshold", "trained_on", "annotation_hours", "annotation_averages", "scored", "interval", "oracle")
 """What differs between any two runs, or stands in a row of its own."""

@@ -311,7 +311,7 @@ def make_protocol(
         **({"mask_values": dataset.mask_values.stated} if dataset.mask_values else {}),
         "absent_classes": "not in any mean",
         "boundary_distance": options.boundary and f"{options.boundary:g} of the diagonal",
-        "interval": describe_interval(len(records)),
+        "interval": None if options.resamples == 0 else describe_interval(len(records)),
         "oracle": list(header.oracle) if header else [],
     }
 

@@ -489,6 +489,13 @@ def test_one_image_has_no_interval(tmp_path: Path, root: Path) -> None:
     assert (found["images"], found["interval"], found["protocol"]["interval"]) == (1, None, None)
 
 
+def test_older_commands_still_switch_the_interval_off(tmp_path: Path, root: Path) -> None:
+    off = evaluate(folder_of(tmp_path / "masks"), root, resamples=0)
+    assert (off["interval"], off["protocol"]["interval"]) == (None, None)
+    given, own = (evaluate(tmp_path / "masks", root, overwrite=True, **more) for more in ({"resamples": 1000}, {}))
+    assert given["interval"] == own["interval"] is not None
+
+
 def test_options_survive_the_way_to_a_worker() -> None:
     options = EvaluateMasksOptions(masks=Path("m"))
     assert pickle.loads(pickle.dumps(options)) == options
