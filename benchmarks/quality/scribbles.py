@@ -3,7 +3,9 @@
     python -m benchmarks.quality.scribbles --root ../shared/voc-mini \\
         --weights ../shared/weights/vit_tiny_patch16_224.safetensors --seeds 0 1 2
 
-Scribbles and points are simulated from the masks (seed 0 for all). Each row is train-scribble as the packaged pipeline
+Scribbles and points are simulated from the masks (seed 0 for all). The rows with clicks, which are run if they are asked
+for by name, learn from points that people clicked: ``--clicks FOLDER`` holds What's the Point's JSON, and in another JSON
+points of the background. Each row is train-scribble as the packaged pipeline
 voc-mini/scribbles runs it, but for what the row changes; the seeds are of the training. Trained on train.txt and scored
 on val.txt, without and with the image tags. With ``--choose`` it trains on four fifths of train.txt and is scored on
 the other fifth instead, into another file: to choose settings on. Writes a row a choice and seed, and can be stopped
@@ -37,6 +39,7 @@ from pseudolabel.options import (
 from pseudolabel.runtime.progress import RichProgress
 from pseudolabel.stages.train_scribble import train_scribble
 
+CLICKED = "voc_whats_the_point.json"
 SHARES = (1.0, 0.5, 0.25)
 """Of each stroke's length."""
 
@@ -59,6 +62,11 @@ TAUGHT_BY = ("dfr", "partial cross entropy")
 LENGTHS: dict[str, dict[str, Any]] = {
     f"{name}, {what}": {**LOSSES[name], "labels": labels} for name in TAUGHT_BY for what, labels in SHORTER.items()
 }
+CLICKS: dict[str, dict[str, Any]] = {
+    f"{name}, {what}": {**LOSSES[name], "labels": what}
+    for name in TAUGHT_BY
+    for what in ("clicks", "clicks and background")
+}
 CHOICES: dict[str, dict[str, Any]] = {
     "dfr, weight 0.3": {"regulariser_weight": 0.3},
     "dfr, weight 3": {"regulariser_weight": 3.0},
@@ -70,16 +78,21 @@ CHOICES: dict[str, dict[str, Any]] = {
         for weight in (1, 0.1, 0.01)
     },
 }
-ROWS = {**LOSSES, **ABLATIONS, **LENGTHS, **CHOICES}
+ROWS = {**LOSSES, **ABLATIONS, **LENGTHS, **CLICKS, **CHOICES}
 COLUMNS = ("choice", "seed", "miou", "miou_tags", "images_per_second")
 
 
 def main() -> None:
     """Train and score every row that the CSV does not hold yet, and write it after each one."""
     parser = rows_parser(__doc__, __file__, ROWS, default=[*LOSSES, *ABLATIONS, *LENGTHS])
+    parser.add_argument(
+        "--clicks", type=Path, help="folder of voc_whats_the_point.json and of points of the background"
+    )
     parser.add_argument("--plot", type=Path, help="an .svg to draw the scores by length of the scribbles into")
     parser.add_argument("--choose", action="store_true", help="on parts of train.txt; choose --results, too")
     arguments = parser.parse_args()
+    if arguments.clicks is None and CLICKS.keys() & set(arguments.rows):
+        parser.error("rows with clicks need --clicks")
     lists = split_lists(arguments.root, arguments.work) if arguments.choose else (Path("train"), Path("val"))
     simulate(arguments.root, arguments.work)
     run_rows(arguments, lambda name, seed: one(arguments, name, seed, *map(str, lists)), COLUMNS)
@@ -106,6 +119,8 @@ def one(arguments: Any, row: str, seed: int, train: str, held_out: str) -> dict[
     labels = changes.pop("labels", "scribbles-1")
     if labels is None:
         changes["supervision"] = "masks"
+    elif labels.startswith("clicks"):
+        changes["points"] = arguments.clicks / (CLICKED if labels == "clicks" else "")
     else:
         kind, place = ("points", "points/points.csv") if labels == "points" else ("scribbles", labels)
         changes[kind] = arguments.work / place
