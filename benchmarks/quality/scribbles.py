@@ -3,10 +3,10 @@
     python -m benchmarks.quality.scribbles --root ../shared/voc-mini \\
         --weights ../shared/weights/vit_tiny_patch16_224.safetensors --seeds 0 1 2
 
-Scribbles and points are simulated from the masks (seed 0 for all). The rows with clicks, which are run if they are asked
-for by name, learn from points that people clicked: ``--clicks FOLDER`` holds What's the Point's JSON, and in another JSON
-points of the background. Each row is train-scribble as the packaged pipeline
-voc-mini/scribbles runs it, but for what the row changes; the seeds are of the training. Trained on train.txt and scored
+Scribbles and points are simulated from the masks (seed 0 for all). The rows with clicks, which are run if they are
+asked for by name, learn from points that people clicked: ``--clicks FOLDER`` holds What's the Point's JSON, and in
+another JSON points of the background. Each row is train-scribble as the packaged pipeline voc-mini/scribbles runs it,
+but for what the row changes; the seeds are of the training. Trained on train.txt and scored
 on val.txt, without and with the image tags. With ``--choose`` it trains on four fifths of train.txt and is scored on
 the other fifth instead, into another file: to choose settings on. Writes a row a choice and seed, and can be stopped
 and run again, once the scribbles are drawn also beside itself on other rows. ``--plot FILE.svg`` draws the scores by
