@@ -48,7 +48,9 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
         "train", "Split to use: a list file of the data set, or a path to any list of image ids.", panel="input"
     )
     head: Literal["main", "auxiliary", "mean"] | None = option(
-        None, "Classifier whose maps to use; mean averages both. none: the auxiliary classifier, if there is one."
+        None,
+        "Classifier whose maps to use; mean averages both. none: the main one; where pooling is average, the auxiliary "
+        "one, if there is one.",
     )
     tags: Literal["dataset", "predicted", "boxes"] = option(
         "dataset",

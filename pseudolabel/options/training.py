@@ -133,8 +133,11 @@ class BackboneOptions(TrainingOptions, DatasetOptions):
 class ClassifierOptions(BackboneOptions):
     """A network that learns image tags, and whose maps say where: what train-cam and train-cosa share."""
 
-    pooling: Literal["gap", "gmp"] = option(
-        "gap", "Global pooling of the features before the classifier: average (gap) or maximum (gmp).", panel="rare"
+    pooling: Literal["gap", "gmp"] | None = option(
+        None,
+        "Global pooling of the features before the classifier: average (gap) or maximum (gmp). none: maximum for plain "
+        "ViTs, average for other backbones.",
+        panel="rare",
     )
     normalisation: Literal["backbone", "imagenet"] = option(
         "backbone",

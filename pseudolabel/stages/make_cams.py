@@ -112,10 +112,10 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
 
 
 def pick_head(network: CamNetwork, options: MakeCamsOptions) -> str:
-    """The head to read: the one asked for, else the auxiliary one where there is one."""
+    """The head to read: the one asked for, else after average pooling the auxiliary one where there is one."""
     if options.head in ("auxiliary", "mean") and network.auxiliary is None:
         raise InputError(f"--head {options.head}: {options.checkpoint} has no auxiliary head; use --head main")
-    return options.head or ("main" if network.auxiliary is None else "auxiliary")
+    return options.head or ("main" if network.auxiliary is None or network.pooling == "gmp" else "auxiliary")
 
 
 def pick_times(network: CamNetwork, options: MakeCamsOptions) -> int:

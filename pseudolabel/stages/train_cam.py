@@ -36,7 +36,15 @@ from pseudolabel.training import (
     split_records,
     train,
 )
-from pseudolabel.training.image_tags import as_released, make_header, require_tags, tag_map, tag_vector, usable
+from pseudolabel.training.image_tags import (
+    as_released,
+    make_header,
+    pooling_of,
+    require_tags,
+    tag_map,
+    tag_vector,
+    usable,
+)
 
 
 class TagCrops:
@@ -136,14 +144,15 @@ def make_run(
 
 def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
     """What ``build_cam_network`` needs, as JSON data; ``classes`` does not count the background."""
+    described = describe_backbone(options.backbone, options.in_chans)
     return {
         "type": "cam",
-        **describe_backbone(options.backbone, options.in_chans),
+        **described,
         **trained_for(options.weights),
         **as_released(options),
         "output_stride": options.output_stride,
         "auxiliary_block": options.auxiliary_block,
-        "pooling": options.pooling,
+        "pooling": pooling_of(options, described),
         "classes": classes,
     }
 

@@ -37,7 +37,15 @@ from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.runtime.resizing import resize
 from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, total_steps, train
-from pseudolabel.training.image_tags import as_released, make_header, require_tags, tag_map, tag_vector, usable
+from pseudolabel.training.image_tags import (
+    as_released,
+    make_header,
+    pooling_of,
+    require_tags,
+    tag_map,
+    tag_vector,
+    usable,
+)
 from pseudolabel.training.validation import (
     Predict,
     chosen_by,
@@ -175,15 +183,16 @@ def make_run(
 
 def architecture_of(options: TrainCosaOptions, classes: int) -> dict[str, Any]:
     """What ``build_cosa_network`` needs, as JSON data; ``classes`` does not count the background."""
+    described = describe_backbone(options.backbone, options.in_chans)
     return {
         "type": "cosa",
-        **describe_backbone(options.backbone, options.in_chans),
+        **described,
         **trained_for(options.weights),
         **as_released(options),
         "output_stride": options.output_stride,
         "auxiliary_block": options.auxiliary_block,
         "auxiliary_stage": options.auxiliary_stage,
-        "pooling": options.pooling,
+        "pooling": pooling_of(options, described),
         "embedding": None if options.contrastive is None else options.embedding,
         "classes": classes,
     }

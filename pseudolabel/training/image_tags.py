@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from pseudolabel.data.inputs import unreadable
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
+from pseudolabel.models.timm_models import built_as_vit
 from pseudolabel.models.weights import choose_weights, network_facts, weights_inputs, weights_oracle
 from pseudolabel.options import BackboneOptions, ClassifierOptions, DatasetOptions
 from pseudolabel.runtime.devices import autocast
@@ -107,6 +108,11 @@ def as_released(options: ClassifierOptions) -> dict[str, str]:
         "position_embedding": (options.position_embedding, "trained"),
     }
     return {name: value for name, (value, usual) in changed.items() if value != usual}
+
+
+def pooling_of(options: ClassifierOptions, architecture: Mapping[str, Any]) -> str:
+    """``gap`` or ``gmp``: what is asked for, else what is best for the backbone (benchmarks/quality/pooling.py)."""
+    return options.pooling or ("gmp" if built_as_vit(architecture) else "gap")
 
 
 def require_tags(dataset: Dataset) -> None:

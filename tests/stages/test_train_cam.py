@@ -14,12 +14,12 @@ from pseudolabel.data import open_dataset, read_image
 from pseudolabel.data.augmentation import resized
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.models.affinity import patch_affinity, propagate
-from pseudolabel.models.cam import CamOutput
+from pseudolabel.models.cam import CamOutput, build_cam_network
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.options import MakeCamsOptions, TrainCamOptions
 from pseudolabel.runtime.devices import normalise
-from pseudolabel.stages.make_cams import cams, make_cams, normalised, pick_batch, present
-from pseudolabel.stages.train_cam import classification_losses, train_cam
+from pseudolabel.stages.make_cams import cams, make_cams, normalised, pick_batch, pick_head, present
+from pseudolabel.stages.train_cam import architecture_of, classification_losses, train_cam
 from pseudolabel.training import state_path
 from pseudolabel.training.image_tags import tag_vector
 
@@ -375,3 +375,28 @@ def test_a_network_for_grey_sees_no_colours(synthetic_root, tmp_path, backbone):
     with torch.no_grad():
         maps = network(normalise(torch.from_numpy(photograph), backbone.mean, backbone.std)).maps
     torch.testing.assert_close(maps[0], maps[1])
+
+
+@pytest.mark.parametrize(("backbone", "pooling"), [("test_vit", "gmp"), ("test_resnet", "gap")])
+def test_pooling_follows_the_backbone_unless_it_is_asked_for(synthetic_root, tmp_path, backbone, pooling):
+    options = cam_options(synthetic_root, tmp_path / "x.h5", backbone=backbone)
+    assert architecture_of(options, 5)["pooling"] == pooling
+    for asked in ("gap", "gmp"):
+        assert architecture_of(options.model_copy(update={"pooling": asked}), 5)["pooling"] == asked
+
+
+@pytest.mark.parametrize(
+    ("pooling", "block", "asked", "head"),
+    [
+        ("gmp", -2, None, "main"),
+        ("gap", -2, None, "auxiliary"),
+        ("gap", None, None, "main"),
+        ("gmp", -2, "auxiliary", "auxiliary"),
+        ("gap", -2, "main", "main"),
+    ],
+)
+def test_the_head_follows_the_pooling_unless_it_is_asked_for(tmp_path, pooling, block, asked, head):
+    architecture = {"backbone": "test_vit", "output_stride": None, "auxiliary_block": block, "classes": 3}
+    network = build_cam_network({**architecture, "pooling": pooling})
+    options = MakeCamsOptions(checkpoint=tmp_path / "cam.h5", out=tmp_path / "cams.h5", head=asked)
+    assert pick_head(network, options) == head
