@@ -1,4 +1,4 @@
-"""Stages killed at random moments, with worker processes, end as if nothing had been; ``tests.kill`` does more."""
+"""Stages that are killed at random moments end as if nothing had been; ``tests.kill`` does more rounds."""
 
 from __future__ import annotations
 

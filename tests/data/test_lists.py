@@ -15,7 +15,7 @@ from pseudolabel.data.lists import find_list, index_images, no_image, read_ids, 
 from pseudolabel.data.records import Dataset, Record
 from pseudolabel.data.tag_tables import read_table
 from pseudolabel.data.tags import save_table, tag_indices, write_table
-from pseudolabel.errors import DatasetError
+from pseudolabel.errors import DatasetError, InputError
 
 
 def listed(tmp_path: Path, content: bytes) -> list[str]:
@@ -213,6 +213,18 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> No
         save_table(unwritable, tmp_path / "tags.csv")
     assert (tmp_path / "tags.csv").read_text() == "old"
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_table_replaces_a_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text("old")
+    assert save_table(tagged(tmp_path), path) == 2
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError) as caught:
+        save_table(tagged(tmp_path), path)
+    assert str(caught.value) == f"{path} is a folder and will not be replaced; choose another --out"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
