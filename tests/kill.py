@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.artefacts import read_header
+from pseudolabel.artefacts.header import environment
 
 PROGRAM = (sys.executable, "-m", "pseudolabel")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -40,9 +41,9 @@ TRAINING = (
     "--backbone test_vit --no-pretrained --epochs 3 --batch-size 4 --crop 64 --save-every 1 --device cpu --workers 2"
 )
 STAGES = {
-    "refine-crf": "refine-crf {folder}/cams.h5 --threshold {folder}/threshold.h5 --iterations 150 --workers 2",
-    "search-crf": "search-crf {folder}/cams.h5 --threshold {folder}/threshold.h5 --trials 2 --images 8 --workers 2",
-    "export-masks": "export-masks {folder}/cams.h5 --threshold {folder}/threshold.h5 --workers 2",
+    "refine-crf": "refine-crf {root}/../cams.h5 --threshold {root}/../threshold.h5 --iterations 150 --workers 2",
+    "search-crf": "search-crf {root}/../cams.h5 --threshold {root}/../threshold.h5 --trials 2 --images 8 --workers 2",
+    "export-masks": "export-masks {root}/../cams.h5 --threshold {root}/../threshold.h5 --workers 2",
     "train-cam": f"train-cam --dataset voc --root {{root}} {TRAINING}",
 }
 """Commands with worker processes, but for ``--out``."""
@@ -66,7 +67,7 @@ def prepare(folder: Path) -> Path:
         f"data synth --out {root} --train 24 --val 4 --size 96",
         f"train-cam --dataset voc --root {root} {TRAINING} --out {folder}/cam.h5 --quiet",
         f"make-cams {folder}/cam.h5 --device cpu --out {folder}/cams.h5 --quiet",
-        f"search-threshold {folder}/cams.h5 --method fixed --value 0.4 --out {folder}/threshold.h5 --quiet",
+        f"search-threshold {folder}/cams.h5 --method fixed --out {folder}/threshold.h5 --quiet",
     ):
         subprocess.run([*PROGRAM, *words.split()], check=True, capture_output=True, env=settings())
     return root
@@ -84,7 +85,7 @@ def artefact(stage: str, out: Path) -> Path:
 
 def command(stage: str, root: Path, out: Path) -> list[str]:
     """The words of a stage."""
-    return [*PROGRAM, *STAGES[stage].format(root=root, folder=root.parent).split(), "--quiet", "--out", str(out)]
+    return [*PROGRAM, *STAGES[stage].format(root=root).split(), "--quiet", "--out", str(out)]
 
 
 def children(session: int) -> list[int]:
@@ -103,10 +104,12 @@ def children(session: int) -> list[int]:
 def kill_once(words: Sequence[str], number: signal.Signals, after: float, *, everybody: bool) -> int | None:
     """Run a command and kill it after a time; returns its exit code, or None if it was through before."""
     process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=settings(), start_new_session=True
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=settings(), start_new_session=True
     )
+    said = ""
     try:
-        code = process.wait(after)
+        _, said = process.communicate(timeout=after)
+        code = process.returncode
     except subprocess.TimeoutExpired:
         (os.killpg if everybody else os.kill)(process.pid, number)
         code = process.wait(60)
@@ -118,7 +121,7 @@ def kill_once(words: Sequence[str], number: signal.Signals, after: float, *, eve
             return None
         assert code in CODES[number], f"exit code {code} after {number.name} of {' '.join(words)}"
         return code
-    assert code == 0, f"exit code {code} of {' '.join(words)}"
+    assert code == 0, f"exit code {code} of {' '.join(words)}: {said}"
     return None
 
 
@@ -143,6 +146,8 @@ def play(stage: str, root: Path, folder: Path, rng: random.Random, whole: float,
             break
         kills.append(f"{number.name}{' to all' if everybody else ''} after {patience:.2f} s")
         codes.append(code)
+        if artefact(stage, out).exists():  # it was killed between its last write and its end
+            break
     left = sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.name.endswith((".partial", ".training"))
     )
@@ -203,7 +208,11 @@ def main() -> None:
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = summary(rounds(words.rounds, words.seed, Path(folder)))
-    found = {"command": f"python -m tests.kill --rounds {words.rounds} --seed {words.seed}", **found}
+    found = {
+        "command": f"python -m tests.kill --rounds {words.rounds} --seed {words.seed}",
+        "environment": environment(),
+        **found,
+    }
     print(json.dumps(found, indent=2))
     if words.out:
         words.out.write_text(json.dumps(found, indent=2) + "\n")
