@@ -297,8 +297,7 @@ class EvaluateMasksOptions(MaskValueOptions, StageOptions):
     )
     resamples: int | None = option(
         None,
-        "0: no interval. Other numbers are accepted for the sake of older commands: the interval is not resampled any "
-        "more.",
+        "0: no confidence interval. none: with one. Other numbers, of older commands, mean the same as none.",
         panel="rare",
         ge=0,
     )

@@ -278,7 +278,7 @@ def test_completion_knows_commands_flags_and_choices() -> None:
     assert set(COMMANDS) <= set(completed("pseudolabel "))
     assert completed("pseudolabel refine") == ["refine-crf"]
     assert {"--pooling", "--pretrained"} <= set(completed("pseudolabel train-cam --p"))
-    assert completed("pseudolabel train-cam --pooling ") == ["gap", "gmp"]
+    assert completed("pseudolabel train-cam --pooling ") == ["gap", "gmp", "none"]
     assert completed("pseudolabel refine-crf --preset to") == ["toco", "toco-labels"]
     assert completed("pseudolabel train-cam --output-stride ") == ["8", "16", "32", "none"]
     assert completed("pseudolabel make-cams --head m") == ["main", "mean"]
