@@ -287,6 +287,52 @@ def test_no_annotations(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "annotations holds no instances_*.json; wanted the COCO layout"
 
 
+def roboflow(root: Path, **changes: Any) -> Path:
+    """Two splits of Roboflow's export, whose category 0 stands above the others; one photograph each."""
+    for split in ("train", "valid"):
+        name = f"{split}_jpg.rf.0f3c"
+        names = {0: "pets", 1: "cat", 2: "dog"}
+        content = {
+            "images": [{"id": 0, "file_name": f"{name}.jpg", "width": 6, "height": 5}],
+            "categories": [
+                {"id": number, "name": name, "supercategory": "pets" if number else "none"} | changes
+                for number, name in names.items()
+            ],
+            "annotations": [{"id": 0, "image_id": 0, "category_id": 2, "bbox": [0, 0, 4, 4], "segmentation": [SQUARE]}],
+        }
+        (root / split).mkdir(parents=True, exist_ok=True)
+        (root / split / "_annotations.coco.json").write_text(json.dumps(content))
+        Image.new("RGB", (6, 5)).save(root / f"{split}/{name}.jpg")
+    return root
+
+
+def test_roboflows_layout(tmp_path: Path) -> None:
+    roboflow(tmp_path)
+    dataset = load(tmp_path)
+    assert dataset.classes == ("background", "cat", "dog")
+    assert category_ids(dataset) == (1, 2)
+    assert [(record.id, record.tags) for record in dataset.records] == [("train_jpg.rf.0f3c", (2,))]
+    assert (dataset.read_mask(dataset.records[0]) == 2).sum() == 16
+    assert load(tmp_path, split="val").split == "valid"
+    assert load_dataset(dataset.spec()).records == dataset.records
+    assert refusal(tmp_path, split="test") == (
+        "--split test: no such list in ROOT, and no file of that name; known here: train, valid"
+    )
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "train")
+    assert str(caught.value) == (
+        f"{tmp_path}/train is one split of Roboflow's layout; pass --root {tmp_path} --split train"
+    )
+    (tmp_path / "few.txt").write_text("valid_jpg.rf.0f3c\nx\n")
+    assert refusal(tmp_path, split="few") == (
+        "id 'x' is in none of train/_annotations.coco.json, valid/_annotations.coco.json in ROOT"
+    )
+
+
+def test_a_category_0_like_any_other_is_a_class(tmp_path: Path) -> None:
+    assert load(roboflow(tmp_path, supercategory="none")).classes == ("background", "pets", "cat", "dog")
+
+
 def test_a_data_set_can_be_sent_to_another_process(tmp_path: Path) -> None:
     make(tmp_path, CONTENT)
     dataset = load(tmp_path)

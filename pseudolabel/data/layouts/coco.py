@@ -3,7 +3,8 @@
 A split is the part of that file's name behind ``instances_``; else ``SPLIT.txt`` in the root or a path to any list of
 ids, which are then looked for in every ``instances_*.json``; else a piece of the file's name (``train`` finds
 ``train2014``). An id is an image's ``file_name`` without its ending. Images lie in ``images/SPLIT``, ``SPLIT``,
-``images`` or the root.
+``images`` or the root. Without a folder ``annotations``, Roboflow's layout is read: ``SPLIT/_annotations.coco.json``
+beside its images.
 
 Categories are numbered from 1 without gaps in the order of their ids (80 of them in COCO); their names come from the
 file. The classes of all annotations of an image are its tags, crowd regions included, for there the class does occur.
@@ -30,6 +31,7 @@ from pseudolabel.data.tags import choose_source, csv_tags, mask_tags
 from pseudolabel.errors import DatasetError, InputError
 
 _PREFIX = "instances_"
+_ROBOFLOW = "_annotations.coco.json"
 
 
 def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault: Fault = stop) -> Dataset:
@@ -62,7 +64,8 @@ def load(root: Path, split: str, tag_source: str, tags_file: Path | None, fault:
         if missing is not None and not missing:
             break
     for name in sorted(missing or ()):
-        fault(f"id {name!r} is in none of {', '.join(path.name for path in files)} in {files[0].parent}")
+        folder = root if files[0].name == _ROBOFLOW else files[0].parent
+        fault(f"id {name!r} is in none of {', '.join(str(path.relative_to(folder)) for path in files)} in {folder}")
     if wanted is not None:
         records = {name: records[name] for name in wanted if name in records}
     tagged = list(records.values())
@@ -92,9 +95,14 @@ def _find_split(root: Path, split: str, fault: Fault) -> tuple[list[Path], list[
     """The annotation files of a split, the ids to keep (None: all), and the split's name for later stages."""
     folder = root / "annotations"
     files = sorted(folder.glob(f"{_PREFIX}*.json"))
-    if not files:
-        raise DatasetError(f"{folder} holds no {_PREFIX}*.json; wanted the COCO layout")
     names = {path.stem.removeprefix(_PREFIX): path for path in files}
+    if not files:
+        if (root / _ROBOFLOW).is_file():
+            raise InputError(f"{root} is one split of Roboflow's layout; pass --root {root.parent} --split {root.name}")
+        folder, files = root, sorted(root.glob(f"*/{_ROBOFLOW}"))
+        names = {path.parent.name: path for path in files}
+    if not files:
+        raise DatasetError(f"{root / 'annotations'} holds no {_PREFIX}*.json; wanted the COCO layout")
     if split in names:
         return [names[split]], None, split
     found = find_list(split, (root,))
@@ -113,7 +121,7 @@ def _read_instances(
 ) -> tuple[tuple[str, ...], InstanceMasks, list[Record]]:
     """Class names, ground truth and records of one annotation file: of all images, or of those still ``missing``."""
     content = parse_json(path)
-    categories = sorted(entries(path, content, "categories", {"id": int, "name": str}, stop), key=itemgetter("id"))
+    categories = _categories(path, content)
     classes = checked_classes(path, [item["name"] for item in categories])
     label_of = {item["id"]: label for label, item in enumerate(categories, 1)}
     if len(label_of) < len(categories):
@@ -142,6 +150,17 @@ def _read_instances(
     return classes, masks, [replace(record, tags=tuple(sorted(tags[n]))) for n, (record, _) in images.items()]
 
 
+def _categories(path: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The categories in the order of their ids, less Roboflow's 0: it stands above all others and is of no object."""
+    found = sorted(entries(path, content, "categories", {"id": int, "name": str}, stop), key=itemgetter("id"))
+    if len(found) < 2 or found[0]["id"] != 0 or found[0].get("supercategory") != "none":
+        return found
+    above = all(item.get("supercategory") == found[0]["name"] for item in found[1:])
+    marks = content.get("annotations")
+    used = isinstance(marks, list) and any(isinstance(mark, dict) and mark.get("category_id") == 0 for mark in marks)
+    return found[1:] if above and not used else found
+
+
 def _instance(item: Mapping[str, Any], label: int, size: tuple[int, int], where: str) -> Instance:
     """One annotation, with its box where it has no shape."""
     crowd, shape = bool(item.get("iscrowd")), read_shape(item.get("segmentation"), size, where)
@@ -166,9 +185,10 @@ def _index_photographs(
     path: Path, root: Path, content: Mapping[str, Any], missing: set[str] | None, fault: Fault
 ) -> dict[int, tuple[Record, tuple[int, int]]]:
     """Records, without tags yet, and sizes by COCO's image id."""
-    part = path.stem.removeprefix(_PREFIX)
+    part = path.parent.name if path.name == _ROBOFLOW else path.stem.removeprefix(_PREFIX)
     short = part.rstrip("0123456789") or part
     folders = [root / "images" / part, root / part, root / "images" / short, root / short, root / "images", root]
+    folders = [path.parent] if path.name == _ROBOFLOW else folders
     folders = [folder for folder in folders if folder.is_dir()]
     found: dict[int, tuple[Record, tuple[int, int]]] = {}
     names: set[str] = set()
