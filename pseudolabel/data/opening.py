@@ -36,9 +36,9 @@ def open_dataset(options: DatasetOptions) -> Dataset:
 
 
 def restated(spec: Mapping[str, Any], options: object) -> dict[str, Any]:
-    """A stored ``spec()`` with what a stage's options say about the values in masks, if they say anything."""
-    given = {name: getattr(options, name) for name in _VALUES}
-    return {**spec, **given} if any(value is not None for value in given.values()) else dict(spec)
+    """A stored ``spec()`` with what a stage's options say about the values in masks; what they do not say stays."""
+    given = {name: value for name in _VALUES if (value := getattr(options, name)) is not None}
+    return {**spec, **given}
 
 
 def folder_of(spec: Mapping[str, Any], root: Path | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.data.opening import restated
 from pseudolabel.errors import InputError
 from pseudolabel.options import DataCheckOptions
 from pseudolabel.options.fields import validated
@@ -55,6 +57,17 @@ def test_values_stand_for_classes_by_name(root: Path) -> None:
         [0, 2, 2],
         [1, 0, 0],
     ]
+
+
+def test_what_a_stage_says_of_values_leaves_what_it_does_not_say(root: Path) -> None:
+    """Else the other option, stored with the data set, would be forgotten and values mean other classes."""
+    spec = load(root, mask_values="128=dog,7=cat", ignore_value="254,255").spec()
+    for given, wanted in (
+        ({"mask_values": None, "ignore_value": None}, spec),
+        ({"mask_values": None, "ignore_value": (255,)}, {**spec, "ignore_value": (255,)}),
+        ({"mask_values": ("7=dog",), "ignore_value": None}, {**spec, "mask_values": ("7=dog",)}),
+    ):
+        assert restated(spec, SimpleNamespace(**given)) == wanted
 
 
 def test_255_is_ignored_unless_it_stands_for_a_class(root: Path) -> None:
