@@ -69,6 +69,35 @@ def test_folders_of_which_only_some_are_splits_are_refused(tmp_path: Path) -> No
     assert tags(load(root)) == {"cat/c": ("cat",), "train/a": ("train",), "val/b": ("val",)}
 
 
+def test_a_table_of_tags_does_not_make_splits_one(tmp_path: Path) -> None:
+    """``train`` would be every image, also those of val, where they stand beside another folder or image."""
+    root = write(tmp_path, ["images/train/a.jpg", "images/val/b.jpg", "images/c.jpg"])
+    (root / "tags.csv").write_text("train/a,cat\nval/b,dog\nc,cat\n")
+    assert refusal(root) == (
+        "images: folders train and val look like splits, but stand beside images; put every image into one of them, or "
+        "name all folders in classes.txt if they are classes"
+    )
+    assert len(load(root, "all").records) == 3
+    (root / "train.txt").write_text("train/a\nc\n")
+    assert list(tags(load(root))) == ["train/a", "c"]
+    (root / "train.txt").write_text("train/a\nval/b\nc\n")
+    assert len(load(root).records) == 3
+
+
+def test_a_class_called_train_does_not_turn_splits_off(tmp_path: Path) -> None:
+    root = write(tmp_path, ["images/train/a.jpg", "images/val/b.jpg"])
+    (root / "classes.txt").write_text("cat\ntrain\n")
+    (root / "tags.csv").write_text("train/a,cat\nval/b,train\n")
+    assert tags(load(root)) == {"train/a": ("cat",)}
+    assert tags(load(root, "val")) == {"val/b": ("train",)}
+
+
+def test_a_class_that_is_called_as_label_maps_are_has_photographs(tmp_path: Path) -> None:
+    root = write(tmp_path, ["images/mask/1.jpg", "images/photo/2.jpg"])
+    (root / "classes.txt").write_text("mask\nphoto\n")
+    assert tags(load(root)) == {"mask/1": ("mask",), "photo/2": ("photo",)}
+
+
 def test_a_vehicle_called_train_is_a_class(tmp_path: Path) -> None:
     root = write(tmp_path, ["car/1.jpg", "train/1.jpg"])
     assert tags(load(root)) == {"car/1": ("car",), "train/1": ("train",)}

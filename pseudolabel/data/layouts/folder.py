@@ -70,16 +70,16 @@ def load(
         raise DatasetError(f"{folder} holds no image; wanted {NAMES} files")
     weak = ("csv", "folders") if stands(root / TABLE) else ("folders", "csv")
     source, table = choose_source("folder", root, tag_source, tags_file, (*weak, "masks"))
-    images = _without_label_maps(images, root, folder, fault)
     names = class_file(root)
     listed = () if names is None else read_classes(names)
+    images = _without_label_maps(images, listed, root, folder, fault)
     folders = read_folders(images, listed)
     found = _table(images, folder, folders, source, table, fault)
     if table is not None and not listed:
         found = found._replace(rows=plain_names(found.rows, fault, root / FILES[0]))
     classes = listed or _classes(root, found, source)
     tags = {name: tag_indices(row.names, classes, row.where, fault) for name, row in found.rows.items()}
-    ids, split = _ids(root, split, images, folders.splits, fault)
+    ids, split = _ids(root, split, images, folders, fault)
     masks = index_masks((root / _MASKS,))
     records = []
     for name in ids:
@@ -129,9 +129,11 @@ def _photographs(root: Path) -> Path:
     return root / "images" if (root / "images").is_dir() else root
 
 
-def _without_label_maps(images: dict[str, Path], root: Path, folder: Path, fault: Fault) -> dict[str, Path]:
+def _without_label_maps(
+    images: dict[str, Path], listed: Collection[str], root: Path, folder: Path, fault: Fault
+) -> dict[str, Path]:
     """The photographs without the label maps among them, of which ``fault`` is told."""
-    labels = label_maps(images)
+    labels = label_maps(images, listed)
     if labels:
         first = images[labels[0]].relative_to(folder)
         fault(
@@ -172,16 +174,18 @@ def _classes(root: Path, table: TagTable, source: str) -> tuple[str, ...]:
     return checked_classes(root, names) if names else ("background",)
 
 
-def _ids(
-    root: Path, split: str, images: Mapping[str, Path], folders: Collection[str], fault: Fault
-) -> tuple[list[str], str]:
+def _ids(root: Path, split: str, images: Mapping[str, Path], folders: Folders, fault: Fault) -> tuple[list[str], str]:
     """The ids of a split, and its name for later stages."""
     found = find_list(split, (root,)) if f"{split}.txt" not in FILES else None
     if found is not None:
         return read_ids(found[0], fault), found[1]
-    known = sorted({path.stem for path in root.glob("*.txt") if path.name not in FILES} | set(folders))
-    if split in folders:
+    known = sorted({path.stem for path in root.glob("*.txt") if path.name not in FILES} | set(folders.splits))
+    if split in folders.splits:
         return [name for name in images if name.startswith(f"{split}/")], split
-    if split == "all" or (split == "train" and not known):
+    if split == "train" and not known:
+        if folders.complaint:  # val would be among what is trained on
+            fault(f"{_photographs(root)}: {folders.complaint}")
+        return list(images), split
+    if split == "all":
         return list(images), split
     raise no_list(split, (root,), [*known, "all"] if known else ["train", "all"])

@@ -42,12 +42,15 @@ def read_folders(ids: Collection[str], listed: Collection[str]) -> Folders:
 
     Args:
         ids: Of all images, with ``/`` between folders.
-        listed: Classes that a list names, which are classes whatever they are called.
+        listed: Classes that a list names, which are classes whatever they are called, unless every folder at the top is
+            called as a split is and the list lacks one of them.
     """
     way_of = {name: name.rpartition("/")[0] for name in ids}
     ways = set(way_of.values())
     tops = {way.partition("/")[0] for way in ways if way}
-    parts = {top for top in tops if _SPLIT.fullmatch(top)} if not tops.intersection(listed) else set()
+    parts = {top for top in tops if _SPLIT.fullmatch(top)}
+    if parts != tops or tops <= set(listed):  # a list with a class called train does not name a folder val
+        parts = parts if not tops.intersection(listed) else set()
     splits = parts if parts == tops and "" not in ways else set()
     label_of = {way: way.split("/")[bool(splits) :][:1] for way in ways if way}
     classes = {name: label[0] for name, way in way_of.items() if (label := label_of.get(way))}
@@ -70,7 +73,7 @@ def read_folders(ids: Collection[str], listed: Collection[str]) -> Folders:
     return Folders(tuple(sorted(splits)), classes, complaint, note or None)
 
 
-def label_maps(images: Mapping[str, Path]) -> list[str]:
+def label_maps(images: Mapping[str, Path], listed: Collection[str]) -> list[str]:
     """Ids of the files that are label maps by their place or name, in order.
 
     Such are files of a folder of labels beside one of photographs or beside photographs of the same names, and indexed
@@ -78,10 +81,14 @@ def label_maps(images: Mapping[str, Path]) -> list[str]:
 
     Args:
         images: All files that could be photographs, by id.
+        listed: Classes that a list names, whose folders hold photographs.
     """
     ways = {name.rpartition("/")[0] for name in images}
     beside = {place for way in ways for place, folder, _ in _folders(way) if _PHOTOGRAPHS.fullmatch(folder)}
-    label_folders = {way: [found for found in _folders(way) if _LABELS.fullmatch(found[1])] for way in ways}
+    label_folders = {
+        way: [found for found in _folders(way) if _LABELS.fullmatch(found[1]) and found[1] not in listed]
+        for way in ways
+    }
     found = []
     for name, path in images.items():
         way, _, last = name.rpartition("/")
