@@ -1,8 +1,8 @@
-"""What offline stages read: maps with their thresholds, photographs, others' files; and their loop over images."""
+"""What offline stages read: maps with their thresholds, photographs, others' files; and the loop that writes maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,10 @@ import numpy as np
 from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact
 from pseudolabel.errors import InputError
 from pseudolabel.labels.assignment import Thresholds, matching_thresholds
-from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.runtime.progress import Progress
 
-Task = TypeVar("Task")
 Result = TypeVar("Result")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -92,32 +91,32 @@ def open_maps(path: Path, threshold: Path | None, *kinds: str) -> Iterator[MapsI
 
 def write_maps(
     writer: MapsWriter,
-    work: Callable[[Task], Result],
-    tasks: Iterable[Task],
+    results: Generator[Mapping[int, np.ndarray] | np.ndarray | str, None, None],
     total: int,
-    *,
-    to_maps: Callable[[Result], Mapping[int, np.ndarray] | np.ndarray | str] = lambda found: found,  # type: ignore[assignment, return-value]
-    workers: int | None,
     progress: Progress,
 ) -> None:
-    """Write what ``work`` makes of every image that an interrupted run has not written, in parallel over processes.
+    """Write what was made of every image that an interrupted run has not written, and close ``results`` at any end.
 
     Args:
         writer: Of the new artefact.
-        work: Task to what is found of the image; as of ``ordered_map``.
-        tasks: Of the images from ``writer.done`` on, in order.
+        results: Of the images from ``writer.done`` on, in order: an image's maps, or the reason why it has none.
         total: How many images there are.
-        to_maps: What was found, in this process, to the image's maps or to the reason why it has none.
-        workers: As of ``ordered_map``.
         progress: Where to report.
     """
     todo = range(writer.done, total)
-    results = ordered_map(work, tasks, workers=workers)
     with progress.track(total, "images", done=writer.done) as advance, closing(results):
-        for index, found in zip(todo, results, strict=True):
-            maps = to_maps(found)
+        for index, maps in zip(todo, results, strict=True):
             if isinstance(maps, str):
                 writer.skip(index, maps)
             else:
                 writer.add(index, maps)
             advance(1)
+
+
+def each(
+    results: Generator[Result, None, None], of: Callable[[Result], Iterable[Found]]
+) -> Generator[Found, None, None]:
+    """What ``of`` makes of each result, one after the other; closing it closes ``results``."""
+    with closing(results):
+        for result in results:
+            yield from of(result)

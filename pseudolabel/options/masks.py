@@ -190,25 +190,32 @@ class SearchCrfOptions(MaskValueOptions, LaterOptions):
         return self
 
 
-class RefineCrfOptions(CrfOptions, LaterOptions):
-    """Settings of ``refine-crf``."""
+class RefinerOptions(LaterOptions):
+    """What every refiner of maps reads, and the rules that leave pixels unlabelled."""
 
     cams: Path = reads("CAMs, or soft labels from predict-masks.")
     threshold: Path | None = reads(
         "Thresholds from search-threshold; required for CAMs.", positional=False, default=None
     )
+    confidence: Literal["none", "irn", "cosa", "posterior"] = option(
+        "none",
+        "Rule that leaves uncertain pixels unlabelled. irn: refine once from the low and once from the high "
+        "threshold; cosa: compare the maps with both, then refine once; posterior: the refined probability is below "
+        "--sure; none: label every pixel.",
+    )
+    sure: Share = option(0.95, "Least probability that --confidence posterior labels.", panel="rare")
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
+    )
+
+
+class RefineCrfOptions(CrfOptions, RefinerOptions):
+    """Settings of ``refine-crf``."""
+
     settings: Path | None = reads(
         "CRF settings from search-crf, in place of --preset. Single CRF options override them.",
         positional=False,
         default=None,
-    )
-    confidence: Literal["none", "irn", "cosa"] = option(
-        "none",
-        "Rule that leaves uncertain pixels unlabelled, by the low and high thresholds. irn: run the CRF once "
-        "with each; cosa: compare the maps with both, then run one CRF; none: label every pixel.",
-    )
-    on_error: Literal["stop", "skip"] = option(
-        "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
     )
 
 

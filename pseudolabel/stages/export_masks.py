@@ -33,8 +33,9 @@ from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.export.gallery import COCO, OVERLAYS, SHEET, Gallery
 from pseudolabel.labels.assignment import Thresholds, assign, from_soft
-from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps, write_maps
+from pseudolabel.labels.inputs import MapsInput, MapsTask, each, open_maps, write_maps
 from pseudolabel.options import ExportMasksOptions
+from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.runtime.progress import Progress
 
 
@@ -81,17 +82,18 @@ def write_masks(
     writer = MapsWriter(options.artefact, header, source.images, dtype="uint8", cost=cost, overwrite=options.overwrite)
     seen: Counter[bool] = Counter()
 
-    def counted(found: np.ndarray | str) -> np.ndarray | str:
+    def counted(found: np.ndarray | str) -> tuple[np.ndarray | str]:
         """The label map, counted by whether it has an object."""
         if not isinstance(found, str):
             seen[bool((found % IGNORE).any())] += 1
-        return found
+        return (found,)
 
     with writer, staged(options, writer) as staging:
         done = writer.done
         work = partial(make_mask, kind=source.header.kind, thresholds=source.thresholds)
         tasks = ((source.task(index), staging.place(pngs[index])) for index in range(done, len(pngs)))
-        write_maps(writer, work, tasks, len(pngs), to_maps=counted, workers=options.workers, progress=progress)
+        made = each(ordered_map(work, tasks, workers=options.workers), counted)
+        write_maps(writer, made, len(pngs), progress)
         if seen[False] and not seen[True]:
             progress.warn(f"none of the {seen[False]} masks has a pixel of an object: nothing can be learnt from them")
         skipped = {name for name, _ in writer.skipped}

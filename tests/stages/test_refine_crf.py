@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from PIL import Image
 from pseudolabel.artefacts import MapsReader, StalePartialError, open_artefact, partial_path, read_header
 from pseudolabel.data import Dataset, read_image
 from pseudolabel.errors import ArtefactError, DatasetError, InputError, MissingExtraError
-from pseudolabel.labels.assignment import Thresholds, assign_confident, from_soft, probabilities, quantise
+from pseudolabel.labels.assignment import from_soft, probabilities, quantise
 from pseudolabel.options import RefineCrfOptions
 from pseudolabel.pairwise import PRESETS, CrfSettings, dense_crf
-from pseudolabel.stages.refine_crf import refine_cams, refine_crf
+from pseudolabel.stages.refine_crf import refine_crf
 from tests.helpers.artefacts import (
     Interrupting,
     blurred_truth,
@@ -34,7 +33,6 @@ from tests.helpers.artefacts import (
 )
 
 COUNT = 5
-NO_PAIRS = CrfSettings(1, 1, 0, 1, 1, 0)  # without weights the CRF changes nothing
 
 
 @pytest.fixture(scope="module")
@@ -52,63 +50,6 @@ def inputs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def options(inputs: dict[str, Path], out: Path, **values: Any) -> RefineCrfOptions:
     return RefineCrfOptions(**({**inputs, "out": out, "workers": 1, "iterations": 2} | values))
-
-
-def one_class(*values: float) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([2]), np.array([[values]], dtype=np.float32)
-
-
-def everywhere(value: float) -> np.ndarray:
-    return np.full(4, value)
-
-
-def by(image: np.ndarray, settings: CrfSettings) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda scores: dense_crf(image, scores, settings).probabilities
-
-
-def grey(width: int) -> np.ndarray:
-    return np.full((1, width, 3), 90, dtype=np.uint8)
-
-
-@pytest.mark.parametrize("rule", ["irn", "cosa"])
-def test_between_the_thresholds_a_pixel_is_unlabelled(rule: str) -> None:
-    thresholds = Thresholds(everywhere(0.4), low=everywhere(0.25), high=everywhere(0.7))
-    labels, maps = one_class(0.9, 0.71, 0.6, 0.3, 0.2, 0.0)
-    refined, unlabelled = refine_cams(labels, maps, thresholds, rule, by(grey(6), NO_PAIRS))
-    assert unlabelled is not None
-    assert unlabelled.tolist() == [[False, False, True, True, False, False]]
-    chosen = np.array([0, 2])[refined.argmax(axis=0)]
-    assert np.where(unlabelled, 255, chosen).tolist() == [[2, 2, 255, 255, 0, 0]]
-
-
-def test_without_a_rule_every_pixel_is_labelled() -> None:
-    labels, maps = one_class(0.9, 0.5, 0.3)
-    refined, unlabelled = refine_cams(labels, maps, Thresholds(everywhere(0.4)), "none", by(grey(3), NO_PAIRS))
-    assert unlabelled is None
-    np.testing.assert_allclose(refined, probabilities(labels, maps, everywhere(0.4)), atol=1e-6)
-
-
-def test_irn_keeps_the_high_runs_class_and_its_probabilities(dataset: Dataset) -> None:
-    """Where runs disagree on the class, the high one's counts; both runs by hand."""
-    thresholds = Thresholds(everywhere(0.4), low=everywhere(0.2), high=everywhere(0.6))
-    image = read_image(dataset.records[0].image)
-    rng = np.random.default_rng(0)
-    labels, maps = np.array([1, 3]), rng.random((2, *image.shape[:2]), dtype=np.float32)
-    crf = by(image, PRESETS["irn"])
-    high, low = (crf(probabilities(labels, maps, everywhere(t))) for t in (0.6, 0.2))
-    refined, unlabelled = refine_cams(labels, maps, thresholds, "irn", crf)
-    np.testing.assert_array_equal(refined, high)
-    np.testing.assert_array_equal(unlabelled, (high.argmax(axis=0) == 0) & (low.argmax(axis=0) != 0))
-
-
-def test_cosa_leaves_unlabelled_exactly_what_lies_between_whatever_the_crf_says(dataset: Dataset) -> None:
-    thresholds = Thresholds(everywhere(0.4), low=everywhere(0.2), high=everywhere(0.6))
-    image = read_image(dataset.records[0].image)
-    labels, maps = np.array([1]), np.random.default_rng(0).random((1, *image.shape[:2]), dtype=np.float32)
-    crf = by(image, PRESETS["deeplab"])
-    refined, unlabelled = refine_cams(labels, maps, thresholds, "cosa", crf)
-    np.testing.assert_array_equal(unlabelled, assign_confident(labels, maps, everywhere(0.2), everywhere(0.6)) == 255)
-    np.testing.assert_array_equal(refined, crf(probabilities(labels, maps, everywhere(0.4))))
 
 
 def test_quantise_by_hand() -> None:
@@ -164,7 +105,7 @@ def test_stored_labels_are_those_of_the_crf(inputs: dict[str, Path], dataset: Da
         for index, record in enumerate(dataset.records[:COUNT]):
             labels, maps = MapsReader(cams).full_size(index)
             start = probabilities(labels, maps, np.full(len(dataset.classes), 0.4))
-            exact = by(read_image(record.image), settings)(start).argmax(axis=0)
+            exact = dense_crf(read_image(record.image), start, settings).probabilities.argmax(axis=0)
             found = from_soft(*MapsReader(soft).full_size(index))
             np.testing.assert_array_equal(found, np.concatenate([[0], labels])[exact])
 
