@@ -61,6 +61,10 @@ STAGES = {
         "Refine CAMs or soft labels with a dense CRF. Runs mean-field inference on the full-resolution images.",
         "pseudolabel refine-crf work/cams.h5 --threshold work/threshold.h5 --out work/soft.h5",
     ),
+    "refine-par": Entry(
+        "Refine CAMs or soft labels with PAR. Pixel-adaptive refinement: means of neighbours weighted by colour.",
+        "pseudolabel refine-par work/cams.h5 --threshold work/threshold.h5 --out work/soft.h5",
+    ),
     "export-masks": Entry(
         "Write pseudo labels as PNG masks. Writes 8-bit palette PNGs and masks.h5, and on request overlays, COCO RLE "
         "and a contact sheet.",

@@ -29,6 +29,7 @@ _STATED = (
     "flip",
     "crf",
     "crf_fitted_on",
+    "par",
     "threshold",
     "threshold_fitted_on",
     "trained_on",

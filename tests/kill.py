@@ -42,6 +42,7 @@ TRAINING = (
 )
 STAGES = {
     "refine-crf": "refine-crf {root}/../cams.h5 --threshold {root}/../threshold.h5 --iterations 150 --workers 2",
+    "refine-par": "refine-par {root}/../cams.h5 --threshold {root}/../threshold.h5 --iterations 300 --workers 2",
     "search-crf": "search-crf {root}/../cams.h5 --threshold {root}/../threshold.h5 --trials 2 --images 8 --workers 2",
     "export-masks": "export-masks {root}/../cams.h5 --threshold {root}/../threshold.h5 --workers 2",
     "train-cam": f"train-cam --dataset voc --root {{root}} {TRAINING}",

@@ -1,4 +1,4 @@
-"""Peak memory of one dense CRF on the lattice for each megapixel, and what ``memory_needed`` says of it.
+"""Peak memory of one dense CRF on the lattice for each megapixel, and what ``memory_of_crf`` says of it.
 
     python -m benchmarks.speed.crf_memory --photographs ../shared/voc-mini/JPEGImages
 
@@ -76,7 +76,7 @@ def child(folder: Path, megapixels: float, labels: int, preset: str) -> dict[str
     import numpy as np
 
     from benchmarks.common import photographs
-    from pseudolabel.pairwise import PRESETS, dense_crf, memory_needed
+    from pseudolabel.pairwise import PRESETS, dense_crf, memory_of_crf
 
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     size = max(height, 8), max(round(height * 4 / 3), 8)
@@ -93,7 +93,7 @@ def child(folder: Path, megapixels: float, labels: int, preset: str) -> dict[str
     return {
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "megapixels": size[0] * size[1] / 1e6,
-        "needed": memory_needed(size[0] * size[1], labels),
+        "needed": memory_of_crf(size[0] * size[1], labels),
         "seconds": round(seconds, 2),
     }
 

@@ -106,6 +106,23 @@ def probabilities(labels: np.ndarray, maps: np.ndarray, threshold: np.ndarray) -
     return np.asarray(scores / scores.sum(axis=0), dtype=np.float32)
 
 
+def softmax_probabilities(labels: np.ndarray, maps: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Class probabilities whose argmax is ``assign``'s label: the softmax of the same scores, as in AFA, ToCo and CoSA.
+
+    Args:
+        labels: int (P,), the class index of each map, from 1.
+        maps: float32 (P, H, W) in [0, 1].
+        threshold: float (C + 1,) by class index; with one for all, the scores are {threshold} + maps.
+
+    Returns:
+        float32 (P + 1, H, W), background first, summing to 1 at every pixel.
+    """
+    own = threshold[labels].astype(np.float32)
+    powers = np.exp(maps - own[:, None, None])
+    powers = np.concatenate([np.ones((1, *maps.shape[1:]), dtype=np.float32), powers])
+    return np.asarray(powers / powers.sum(axis=0), dtype=np.float32)
+
+
 def from_soft(labels: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """The label map that soft labels stand for: the most probable class, the lowest index among equals.
 

@@ -27,7 +27,7 @@ from pseudolabel.pairwise import (
     dense_crf,
     describe,
     memory_free,
-    memory_needed,
+    memory_of_crf,
     require_memory,
     resolve,
 )
@@ -119,7 +119,9 @@ def judge(
     """
     item, record = task
     image = read_photograph(record, item.size)
-    require_memory(record.image, memory_needed(item.size[0] * item.size[1], len(item.maps) + 1), memory_free())
+    require_memory(
+        record.image, "dense CRF", memory_of_crf(item.size[0] * item.size[1], len(item.maps) + 1), memory_free()
+    )
     labels, scores = at_size(item.maps, item.size)
     if thresholds is None:
         labels, scores = labels[labels != IGNORE], scores[labels != IGNORE]

@@ -54,6 +54,9 @@ class Start(NamedTuple):
 Refiner = Callable[[Sequence[Start]], Sequence[Sequence[np.ndarray]]]
 """Images of one size to what each of their runs becomes: float32 (K, H, W), summing to 1."""
 
+Begin = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Labels (P,), maps (P, H, W) and thresholds (C + 1,) to probabilities (P + 1, H, W), background first."""
+
 RefineTask = tuple[MapsTask, Record]
 
 
@@ -64,6 +67,7 @@ class Rules:
     Attributes:
         thresholds: By class index; None where the maps are soft labels.
         confidence: ``none``, ``irn``, ``cosa`` or ``posterior``.
+        begin: CAMs and thresholds to the probabilities that are refined; ``assignment`` has two.
         sure: The least probability that ``posterior`` labels.
         skip: Whether an unreadable photograph is a reason instead of an error.
         constrained: Whether labels are box-constrained.
@@ -71,6 +75,7 @@ class Rules:
 
     thresholds: Thresholds | None
     confidence: str
+    begin: Begin
     sure: float
     skip: bool
     constrained: bool
@@ -107,8 +112,12 @@ class Refinement(NamedTuple):
 
 
 @contextmanager
-def open_refinement(options: RefinerOptions) -> Iterator[Refinement]:
+def open_refinement(options: RefinerOptions, begin: Begin = probabilities) -> Iterator[Refinement]:
     """Open maps, their thresholds and photographs, and find out what they lack.
+
+    Args:
+        options: Where they lie, and the rule.
+        begin: What makes probabilities of CAMs.
 
     Raises:
         ArtefactError: A file is not what it should be.
@@ -126,7 +135,8 @@ def open_refinement(options: RefinerOptions) -> Iterator[Refinement]:
                 f"{options.cams} is box-constrained, but no image of split {dataset.split} of {dataset.root} has any"
                 f"{dataset.gone_note}; put them back where they were"
             )
-        rules = Rules(source.thresholds, options.confidence, options.sure, options.on_error == "skip", constrained)
+        skip = options.on_error == "skip"
+        rules = Rules(source.thresholds, options.confidence, begin, options.sure, skip, constrained)
         yield Refinement(source, dataset, records, rules)
 
 
@@ -192,12 +202,12 @@ def make_start(task: RefineTask, rules: Rules) -> Start | str:
         ignored = maps[labels == IGNORE]
         unlabelled = ignored[0] > 0.5 if len(ignored) else None
         return Start(record, image, labels[labels != IGNORE], (kept / kept.sum(axis=0),), unlabelled)
-    runs, unlabelled = runs_of_cams(labels, maps, rules.thresholds, rules.confidence)
+    runs, unlabelled = runs_of_cams(labels, maps, rules.thresholds, rules.confidence, rules.begin)
     return Start(record, image, np.concatenate([[0], labels]), runs, unlabelled)
 
 
 def runs_of_cams(
-    labels: np.ndarray, maps: np.ndarray, thresholds: Thresholds, confidence: str
+    labels: np.ndarray, maps: np.ndarray, thresholds: Thresholds, confidence: str, begin: Begin
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
     """What a refiner of CAMs starts from, and which pixels stay unlabelled whatever it finds.
 
@@ -206,6 +216,7 @@ def runs_of_cams(
         maps: float32 (P, H, W) in [0, 1].
         thresholds: By class index; low and high ones where a rule needs them.
         confidence: As of ``Rules``.
+        begin: Likewise.
 
     Returns:
         float32 (P + 1, H, W) each, background first, summing to 1; bool (H, W), or None.
@@ -217,7 +228,7 @@ def runs_of_cams(
             bounds = (thresholds.high, thresholds.low)
         elif confidence == "cosa":
             unlabelled = assign_confident(labels, maps, thresholds.low, thresholds.high) == IGNORE
-    return tuple(probabilities(labels, maps, bound) for bound in bounds), unlabelled
+    return tuple(begin(labels, maps, bound) for bound in bounds), unlabelled
 
 
 def soft_labels(start: Start, refined: Sequence[np.ndarray], rules: Rules) -> dict[int, np.ndarray]:

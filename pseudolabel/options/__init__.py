@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         PredictionOptions,
         PredictMasksOptions,
         RefineCrfOptions,
+        RefineParOptions,
         SearchCrfOptions,
         SearchThresholdOptions,
     )
@@ -90,6 +91,7 @@ __all__ = [
     "PredictMasksOptions",
     "PredictionOptions",
     "RefineCrfOptions",
+    "RefineParOptions",
     "SearchCrfOptions",
     "SearchThresholdOptions",
     "SimulateBoxesOptions",

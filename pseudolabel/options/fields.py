@@ -54,6 +54,9 @@ def _as_integer(value: Any) -> Any:
 
 
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1), BeforeValidator(_split_commas)]
+Dilations = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=512)], ...], Field(min_length=1), BeforeValidator(_split_commas)
+]
 Seconds = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=5, max_length=5), BeforeValidator(_split_commas)
 ]

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, MaskValueOptions, Mixin, StageOptions
-from pseudolabel.options.fields import Scales, Share, option, reads
+from pseudolabel.options.fields import Dilations, Scales, Share, option, reads
 
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
 CrfEngine = Literal["lattice", "exact", "pydensecrf"]
@@ -216,6 +216,24 @@ class RefineCrfOptions(CrfOptions, RefinerOptions):
         "CRF settings from search-crf, in place of --preset. Single CRF options override them.",
         positional=False,
         default=None,
+    )
+
+
+class RefineParOptions(RefinerOptions):
+    """Settings of ``refine-par``."""
+
+    dilations: Dilations = option(
+        (1, 2, 4, 8, 12, 24), "Distances of a pixel's neighbours, in pixels of the downscaled image."
+    )
+    iterations: int = option(10, "Iterations.", ge=1, le=1000)
+    downscale: int = option(2, "Factor by which image and maps are downscaled while they are refined.", ge=1, le=16)
+    start: Literal["softmax", "ratio"] = option(
+        "softmax",
+        "Probabilities that CAMs start from. softmax: of threshold and maps; ratio: threshold and maps over their sum, "
+        "as in refine-crf, which suits --confidence posterior.",
+    )
+    batch_size: int = option(
+        8, "Images of one size at the same time, on an accelerator.", role="execution", panel="rare", ge=1
     )
 
 

@@ -46,6 +46,7 @@ STAGES = Stages(
         "search-threshold": ("masks", "SearchThresholdOptions"),
         "search-crf": ("masks", "SearchCrfOptions"),
         "refine-crf": ("masks", "RefineCrfOptions"),
+        "refine-par": ("masks", "RefineParOptions"),
         "export-masks": ("masks", "ExportMasksOptions"),
         "train-segmenter": ("training", "TrainSegmenterOptions"),
         "predict-masks": ("masks", "PredictMasksOptions"),

@@ -9,7 +9,7 @@ from pseudolabel.pairwise.crf import (
     require_engine,
     resolve,
 )
-from pseudolabel.pairwise.memory import memory_free, memory_needed, require_memory
+from pseudolabel.pairwise.memory import memory_free, memory_of_crf, require_memory
 
 __all__ = [
     "PRESETS",
@@ -18,7 +18,7 @@ __all__ = [
     "dense_crf",
     "describe",
     "memory_free",
-    "memory_needed",
+    "memory_of_crf",
     "require_engine",
     "require_memory",
     "resolve",

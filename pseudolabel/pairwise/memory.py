@@ -1,4 +1,4 @@
-"""What the dense CRF of an image takes, and what there is: an image that would not fit is refused, not begun."""
+"""What refining an image takes, and what there is: an image that would not fit is refused, not begun."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from pseudolabel.errors import PseudolabelError
 
 
-def memory_needed(pixels: int, classes: int) -> int:
+def memory_of_crf(pixels: int, classes: int) -> int:
     """Bytes that the lattice and the maps of one image take where each pixel has three corners of its own.
 
     Photographs have 0.7 to 2.4 with the presets, and pictures of pure noise up to 6 (benchmarks/speed/crf_memory.py).
@@ -26,7 +26,7 @@ def memory_free(workers: int = 1) -> int | None:
     return min(free) // workers if free else None
 
 
-def require_memory(photograph: Path, needed: int, free: int | None) -> None:
+def require_memory(photograph: Path, refiner: str, needed: int, free: int | None) -> None:
     """Refuse an image that would not fit, rather than be killed.
 
     Raises:
@@ -34,7 +34,7 @@ def require_memory(photograph: Path, needed: int, free: int | None) -> None:
     """
     if free is not None and needed > free:
         raise PseudolabelError(
-            f"{photograph}: its dense CRF needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"{photograph}: its {refiner} needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "use fewer --workers, or make the photograph smaller"
         )
 

@@ -22,7 +22,7 @@ from pseudolabel.labels.crf_search import Choice, chosen_crf
 from pseudolabel.labels.inputs import each, write_maps
 from pseudolabel.labels.refinement import Refinement, RefineTask, Rules, Start, open_refinement, refine
 from pseudolabel.options import CrfEngine, RefineCrfOptions
-from pseudolabel.pairwise import CrfSettings, dense_crf, memory_free, memory_needed, require_engine, require_memory
+from pseudolabel.pairwise import CrfSettings, dense_crf, memory_free, memory_of_crf, require_engine, require_memory
 from pseudolabel.runtime.parallel import cores, ordered_map
 from pseudolabel.runtime.progress import Progress
 
@@ -124,7 +124,9 @@ def refine_image(
     def crf(starts: Sequence[Start]) -> list[list[np.ndarray]]:
         (start,) = starts
         height, width = start.image.shape[:2]
-        require_memory(start.record.image, memory_needed(height * width, len(start.labels)), memory_free(workers))
+        require_memory(
+            start.record.image, "dense CRF", memory_of_crf(height * width, len(start.labels)), memory_free(workers)
+        )
         found = [dense_crf(start.image, scores, settings, engine=engine, device=device) for scores in start.runs]
         steps.extend(run.steps for run in found)
         return [[run.probabilities for run in found]]

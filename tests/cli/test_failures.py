@@ -131,7 +131,7 @@ def test_an_output_below_a_file_is_one_line_and_exit_code_2(cams: Path, capsys: 
         (
             "evaluate-masks {1} --dataset voc --root {0} --split val",
             "{1} holds cams (made by make-cams); wanted masks or soft-labels artefact (made by export-masks, "
-            "predict-masks or refine-crf)",
+            "predict-masks, refine-crf or refine-par)",
         ),
         (
             "train-segmenter {0} --out {0}/made/x.h5",

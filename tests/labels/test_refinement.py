@@ -24,12 +24,12 @@ def dataset(synthetic_root: Path) -> Dataset:
 
 
 def start(confidence: str, labels: np.ndarray = LABELS, maps: np.ndarray = MAPS) -> Start:
-    runs, unlabelled = runs_of_cams(labels, maps, ALL, confidence)
+    runs, unlabelled = runs_of_cams(labels, maps, ALL, confidence, probabilities)
     return Start(Record("a", Path("a.jpg"), None), GREY, np.concatenate([[0], labels]), runs, unlabelled)
 
 
 def rules(confidence: str, sure: float = 0.95, *, thresholds: Thresholds | None = ALL) -> Rules:
-    return Rules(thresholds, confidence, sure, skip=False, constrained=False)
+    return Rules(thresholds, confidence, probabilities, sure, skip=False, constrained=False)
 
 
 def labelled(stored: dict[int, np.ndarray]) -> list[int]:

@@ -15,7 +15,7 @@ from pseudolabel.pairwise import (
     CrfSettings,
     dense_crf,
     describe,
-    memory_needed,
+    memory_of_crf,
     require_engine,
     require_memory,
     resolve,
@@ -332,7 +332,7 @@ def test_the_memory_asked_for_holds_what_the_lattice_keeps() -> None:
     image = np.clip(photograph(80, 100).astype(int) * 2 - 100, 0, 255).astype(np.uint8)  # twice the noise
     lattice = Lattice(position_colour(image, 67, 3))
     kept = sum(array.nbytes for array in vars(lattice).values() if isinstance(array, np.ndarray))
-    assert kept + 2 * 4 * lattice.vertices < memory_needed(80 * 100, 2)
+    assert kept + 2 * 4 * lattice.vertices < memory_of_crf(80 * 100, 2)
 
 
 def test_pydensecrf_takes_no_matrix() -> None:
@@ -342,11 +342,11 @@ def test_pydensecrf_takes_no_matrix() -> None:
 
 
 def test_memory_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
-    needed = memory_needed(40_000_000, 3)
-    require_memory(tmp_path / "a.jpg", needed, needed)
-    require_memory(tmp_path / "a.jpg", needed, None)
+    needed = memory_of_crf(40_000_000, 3)
+    require_memory(tmp_path / "a.jpg", "dense CRF", needed, needed)
+    require_memory(tmp_path / "a.jpg", "dense CRF", needed, None)
     with pytest.raises(PseudolabelError) as caught:
-        require_memory(tmp_path / "a.jpg", needed, 10**9)
+        require_memory(tmp_path / "a.jpg", "dense CRF", needed, 10**9)
     assert str(caught.value) == (
         f"{tmp_path / 'a.jpg'}: its dense CRF needs about {needed / 1e9:.1f} GB and 1.0 GB are free; "
         "use fewer --workers, or make the photograph smaller"

@@ -209,14 +209,23 @@ def _scales(protocol: Mapping[str, Any]) -> str:
     return short(protocol["scales"]) + mirrored + propagated
 
 
+_REFINERS = {"crf": "CRF", "par": "PAR"}
+"""Key of the protocol to name, of every refiner."""
+
 _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "scales": _scales,
-    "CRF": lambda protocol: short(protocol.get("crf") or "-"),
+    "refined by": lambda protocol: _refiner(protocol),
     "threshold": lambda protocol: _threshold(protocol.get("threshold")),
     "box-constrained": lambda protocol: str(protocol.get("held_to") or "-"),
     "annotation, hours": lambda protocol: _hours(protocol),
 }
 """What of a protocol stands beside the scores, where it was stated; the document has all of it."""
+
+
+def _refiner(protocol: Mapping[str, Any]) -> str:
+    """What refined the maps, in the order of ``_REFINERS``."""
+    used = [f"{title}: {short(protocol[key])}" for key, title in _REFINERS.items() if protocol.get(key)]
+    return "; ".join(used) or "-"
 
 
 def _measure(figure: Mapping[str, Any], name: str) -> str:
