@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pseudolabel.artefacts import Header
     from pseudolabel.data import Dataset
     from pseudolabel.models.cam import CamNetwork
+    from pseudolabel.models.propagation import Propagation
     from pseudolabel.options import MakeCamsOptions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -198,14 +199,14 @@ class CamReader:
         head: The one that make-cams reads.
         device: Where it computes.
         long_side: Of an image at scale 1, pixels.
-        times: Steps of attention affinity propagation.
+        how: Affinity propagation.
     """
 
     network: CamNetwork
     head: str
     device: torch.device
     long_side: int
-    times: int
+    how: Propagation
 
     def maps(self, view: torch.Tensor) -> torch.Tensor:
         """The head's maps (B, C, h, w) of one normalised view (B, 3, H, W)."""
@@ -219,14 +220,14 @@ def load_cam_reader(options: MakeCamsOptions) -> CamReader:
     from pseudolabel.models.cam import CamNetwork
     from pseudolabel.models.checkpoint import load_network
     from pseudolabel.runtime.devices import pick_device
-    from pseudolabel.stages.make_cams import pick_head, pick_long_side, pick_times
+    from pseudolabel.stages.make_cams import pick_head, pick_long_side, pick_propagation
 
     network, parent = load_network(options.checkpoint, "cam")
     assert isinstance(network, CamNetwork)
     device = pick_device(options.device)
     network.to(device).eval()
-    times = pick_times(network, options)
-    return CamReader(network, pick_head(network, options), device, pick_long_side(parent, times, options), times)
+    how = pick_propagation(network, options)
+    return CamReader(network, pick_head(network, options), device, pick_long_side(parent, how, options), how)
 
 
 def photographs(folder: Path, count: int, size: tuple[int, int]) -> np.ndarray:

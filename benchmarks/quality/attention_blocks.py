@@ -11,12 +11,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from benchmarks.common import conditions, make_parser, report
 from benchmarks.quality.trials import CAM_LOOKS, score_cams
 from pseudolabel.artefacts import read_header
-from pseudolabel.models import affinity
 from pseudolabel.options import MakeCamsOptions
 from pseudolabel.stages.make_cams import make_cams
 
@@ -44,13 +42,11 @@ def main() -> None:
 def score(arguments: Any, blocks: str) -> dict[str, float]:
     """Thresholds and mIoU in per cent, the mixture's and the best."""
     first, last = map(int, blocks.split("-"))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        patch.object(affinity, "middle_blocks", lambda depth: range(first, last + 1)),
-    ):
+    with tempfile.TemporaryDirectory() as folder:
         cams = Path(folder) / "cams.h5"
         settings = {"checkpoint": arguments.checkpoint, "split": arguments.split, "root": arguments.root, **CAM_LOOKS}
-        make_cams(MakeCamsOptions(**settings, propagate=arguments.times, out=cams))
+        read = {"propagate": arguments.times, "attention_blocks": tuple(range(first, last + 1))}
+        make_cams(MakeCamsOptions(**settings, **read, out=cams))
         return score_cams(cams)
 
 

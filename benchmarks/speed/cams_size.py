@@ -152,7 +152,7 @@ def same_maps(reader: CamReader, images: Tensor, records: list[Record], options:
     from pseudolabel.data import image_size
     from pseudolabel.stages.make_cams import cams, normalised
 
-    maps, _ = cams(reader.network, images, reader.head, reader.times, options)
+    maps, _ = cams(reader.network, images, reader.head, reader.how, options)
     return [
         at_size(normalised(row, list(record.tags or ()), options.normalise), image_size(record.image))[1]
         for row, record in zip(maps, records, strict=True)
@@ -170,8 +170,8 @@ def per_scale_maps(
     from pseudolabel.models.multiscale import scaled_inputs, unit_range
     from pseudolabel.stages.make_cams import cams
 
-    if reader.times:
-        scales = [cams(reader.network, images, reader.head, reader.times, options)[0].cpu()]
+    if reader.how.times:
+        scales = [cams(reader.network, images, reader.head, reader.how, options)[0].cpu()]
     else:
         views = scaled_inputs(images, options.scales, flip=True, multiple=reader.network.backbone.stride)
         scales = [reader.maps(view).float().cpu() for view in views]

@@ -134,11 +134,11 @@ def summed(reader: CamReader, image: Tensor, options: MakeCamsOptions) -> Tensor
         larger = torch.maximum(reader.maps(view), reader.maps(view.flip(3)).flip(3))
         by_scale.append(F.interpolate(larger.relu(), grid, mode="bilinear")[0])
     maps = torch.stack(by_scale).sum(dim=0)
-    if not reader.times:
+    if not reader.how.times:
         return maps
     backbone = reader.network.backbone
     both = torch.cat([patch_affinity(backbone, view, flip=False) for view in (image, image.flip(3))])
-    return propagate(maps[None], with_mirrored(both, grid), reader.times)[0]
+    return propagate(maps[None], with_mirrored(both, grid), reader.how.times)[0]
 
 
 def differences(stage: list[Maps], plain: list[Maps]) -> dict[str, float]:

@@ -7,7 +7,7 @@ between patches spreads them over what looks alike: TS-CAM (Gao et al. 2021, arX
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,11 +55,12 @@ class Attending(TorchFunctionMode):
 
     Args:
         backbone: A plain ViT; see ``Backbone.attends``.
+        blocks: Those that are read, ascending, from 0; None: ``middle_blocks``.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, blocks: Sequence[int] | None = None) -> None:
         super().__init__()
-        self._blocks, self._prefix = middle_blocks(backbone.depth), backbone.prefix_tokens
+        self._blocks, self._prefix = blocks or middle_blocks(backbone.depth), backbone.prefix_tokens
         self._block = 0
         self._sum: Tensor | None = None
 
@@ -122,21 +123,21 @@ def mean_attention(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def patch_affinity(backbone: Backbone, images: Tensor, *, flip: bool) -> Tensor:
+def patch_affinity(backbone: Backbone, images: Tensor, *, flip: bool, blocks: Sequence[int] | None = None) -> Tensor:
     """What the patches of images attend to; the blocks behind those that are read are not computed.
 
     Args:
         backbone: A plain ViT; see ``Backbone.attends``.
         images: Normalised (B, 3, H, W).
         flip: Also look at the mirrored images, and take the mean.
+        blocks: As of ``Attending``.
 
     Returns:
         As of ``Attending.affinity``, on the grid of ``backbone``'s maps.
     """
-    with Attending(backbone) as attending:
-        found = backbone.block(
-            torch.cat([images, images.flip(3)]) if flip else images, middle_blocks(backbone.depth)[-1]
-        )
+    last = (blocks or middle_blocks(backbone.depth))[-1]
+    with Attending(backbone, blocks) as attending:
+        found = backbone.block(torch.cat([images, images.flip(3)]) if flip else images, last)
     affinity: Tensor = attending.affinity((found.shape[2], found.shape[3]) if flip else None)
     return affinity
 

@@ -57,6 +57,7 @@ Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_le
 Dilations = Annotated[
     tuple[Annotated[int, Field(ge=1, le=512)], ...], Field(min_length=1), BeforeValidator(_split_commas)
 ]
+Blocks = Annotated[tuple[int, ...], Field(min_length=1), BeforeValidator(_split_commas)]
 Seconds = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=5, max_length=5), BeforeValidator(_split_commas)
 ]

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, MaskValueOptions, Mixin, StageOptions
-from pseudolabel.options.fields import Dilations, Scales, Share, option, reads
+from pseudolabel.options.fields import Blocks, Dilations, Scales, Share, option, reads
 
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
 CrfEngine = Literal["lattice", "exact", "pydensecrf"]
@@ -75,9 +75,29 @@ class MakeCamsOptions(NetworkOptions, BoundOptions, LaterOptions):
     )
     propagate: int | None = option(
         None,
-        "Iterations of attention affinity propagation, for plain ViTs; 0: off. none: 2 for a plain ViT, off for a CNN.",
+        "Iterations of affinity propagation; 0: off. none: 2 for a plain ViT or with --affinity, off for another CNN.",
         ge=0,
         le=16,
+    )
+    affinity: Literal["mean", "caa", "features"] | None = option(
+        None,
+        "Affinity along which maps are propagated. mean: a plain ViT's attention; caa: the same, made doubly "
+        "stochastic, of CLIP-ES; features: likeness of the last features, for CNNs too. none: mean.",
+    )
+    attention_blocks: Blocks | None = option(
+        None,
+        "Blocks whose attention --affinity mean and caa read, from 0, or from the last as -1. none: from the middle "
+        "on, without the last sixth.",
+        panel="rare",
+    )
+    affinity_scales: Scales = option(
+        (1.0,), "Image scales at which maps are propagated; the mean of the results counts.", panel="rare"
+    )
+    class_boxes: Share | None = option(
+        None,
+        "Propagate only what lies in the boxes around the parts of a map above this share of its maximum; CLIP-ES: 0.4 "
+        "for VOC, 0.7 for COCO. none: propagate all.",
+        panel="rare",
     )
     normalise: Literal["minmax", "max"] = option(
         "minmax",

@@ -19,11 +19,12 @@ from pseudolabel.artefacts.header import CostMeter, environment
 from pseudolabel.data import Record
 from pseudolabel.errors import InputError
 from pseudolabel.labels.box_constraints import constrain_cams, open_boxed, stated
-from pseudolabel.models.affinity import Attending, patch_affinity, propagate, require_attention
+from pseudolabel.models.affinity import Attending, middle_blocks, require_attention
 from pseudolabel.models.cam import CamNetwork, HeadOutput
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
 from pseudolabel.models.multiscale import activation, scaled_inputs, unit_range
+from pseudolabel.models.propagation import Propagation, affinity_of, pass_on, shaped
 from pseudolabel.options import MakeCamsOptions
 from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -52,15 +53,15 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
     assert isinstance(network, CamNetwork)  # load_network checked the architecture's type
     dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
     dataset.require_classes(parent.classes, options.checkpoint)
-    head, times = pick_head(network, options), pick_times(network, options)
+    head, how = pick_head(network, options), pick_propagation(network, options)
     if options.tags != "predicted":
         dataset.require_tags("pass --tags predicted, or tag them")
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
     network.to(device).to(memory_format=torch.channels_last).eval()
     backbone, skip = network.backbone, options.on_error == "skip"
-    long_side = pick_long_side(parent, times, options)
-    batch = pick_batch(long_side // backbone.stride, times, options)
+    long_side = pick_long_side(parent, how, options)
+    batch = pick_batch(long_side // backbone.stride, how, options)
     plan = make_plan(dataset, long_side=long_side, multiple=backbone.stride, batch_size=batch, device=device, skip=skip)
     protocol = {
         "split": dataset.split,
@@ -71,7 +72,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
         "flip": options.flip,
         **({"flip_fusion": options.flip_fusion} if options.flip else {}),
         "size": long_side,
-        **({"propagate": times} if times else {}),
+        **stated_propagation(how, options),
     }
     header = child_header(
         "cams",
@@ -91,7 +92,7 @@ def make_cams(options: MakeCamsOptions, progress: Progress = Progress()) -> dict
             return []
         with autocast(device, dtype), torch.inference_mode():
             images = normalise(pixels.to(device), backbone.mean, backbone.std)
-            maps, logits = cams(network, images, head, times, options)
+            maps, logits = cams(network, images, head, how, options)
         wanted = [present(record, row, options) for record, row in zip(records, logits, strict=True)]
         found = [normalised(row, classes, options.normalise) for row, classes in zip(maps, wanted, strict=True)]
         if options.tags != "boxes":
@@ -118,44 +119,79 @@ def pick_head(network: CamNetwork, options: MakeCamsOptions) -> str:
     return options.head or ("main" if network.auxiliary is None or network.pooling == "gmp" else "auxiliary")
 
 
-def pick_times(network: CamNetwork, options: MakeCamsOptions) -> int:
-    """Steps of attention affinity propagation: what is asked for, else 2 where there is attention."""
-    if options.propagate is None:
-        return 2 if network.backbone.attends else 0
-    require_attention(network.backbone, options.propagate, f"the network of {options.checkpoint}")
-    return options.propagate
+def pick_propagation(network: CamNetwork, options: MakeCamsOptions) -> Propagation:
+    """What is asked for, else 2 steps along the mean attention where there is attention.
+
+    Raises:
+        InputError: There is no attention, or no such block.
+    """
+    backbone, name = network.backbone, f"the network of {options.checkpoint}"
+    form = options.affinity or "mean"
+    times = options.propagate
+    if times is None:
+        times = 2 if backbone.attends or options.affinity else 0
+    if form == "features":
+        if options.attention_blocks:
+            raise InputError("--attention-blocks is for --affinity mean and caa; leave it out")
+        return Propagation(times, form, (), options.affinity_scales, options.class_boxes)
+    require_attention(backbone, times, name)
+    depth = backbone.depth
+    asked = options.attention_blocks or tuple(middle_blocks(depth))
+    blocks = tuple(sorted({block % depth for block in asked if -depth <= block < depth}))
+    if len(blocks) < len(asked):
+        found = ", ".join(map(str, asked))
+        raise InputError(f"--attention-blocks {found}: {name} has blocks 0 to {depth - 1}; name each once")
+    return Propagation(times, form, blocks, options.affinity_scales, options.class_boxes)
 
 
-def pick_long_side(parent: Header, times: int, options: MakeCamsOptions) -> int:
+def stated_propagation(how: Propagation, options: MakeCamsOptions) -> dict[str, Any]:
+    """What a header says of it; of the usual form, only how often."""
+    if not how.times:
+        return {}
+    stated: dict[str, Any] = {"propagate": how.times}
+    if how.form != "mean":
+        stated["affinity"] = how.form
+    if options.attention_blocks:
+        stated["attention_blocks"] = list(how.blocks)
+    if how.scales != (1.0,):
+        stated["affinity_scales"] = list(how.scales)
+    if how.boxes is not None:
+        stated["class_boxes"] = how.boxes
+    return stated
+
+
+def pick_long_side(parent: Header, how: Propagation, options: MakeCamsOptions) -> int:
     """Pixels of an image's long side at scale 1: what is asked for, else a multiple of the training's crop.
 
     Attention on a grid much finer than that of the training says less (benchmarks/README.md).
     """
-    return options.size or int(int(parent.network["crop"]) * (1.5 if times else 2))
+    return options.size or int(int(parent.network["crop"]) * (1.5 if how.times else 2))
 
 
-def pick_batch(side: int, times: int, options: MakeCamsOptions) -> int:
+def pick_batch(side: int, how: Propagation, options: MakeCamsOptions) -> int:
     """Images at the same time: what is asked for, or as many as have room for what their patches attend to.
 
     Args:
-        side: Of the longest grid, cells.
-        times: Steps of attention affinity propagation.
+        side: Of the longest grid at scale 1, cells.
+        how: Whether there is an affinity, and at which scales.
         options: Batch size and flip.
     """
-    if not times:
+    if not how.times:
         return options.batch_size
-    views = 2 if options.flip else 1
-    return max(1, min(options.batch_size, _MOST_PAIRS // (views * side**4)))
+    pairs = (2 if options.flip else 1) * sum((side * scale) ** 4 for scale in how.scales)
+    return max(1, min(options.batch_size, int(_MOST_PAIRS // pairs)))
 
 
-def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: MakeCamsOptions) -> tuple[Tensor, Tensor]:
+def cams(
+    network: CamNetwork, images: Tensor, head: str, how: Propagation, options: MakeCamsOptions
+) -> tuple[Tensor, Tensor]:
     """Multi-scale, mirrored CAMs before normalisation, and class logits.
 
     Args:
         network: In evaluation mode.
         images: Normalised (B, 3, H, W).
         head: ``main``, ``auxiliary`` or ``mean`` (each head's maps divided by their own maximum, then averaged).
-        times: Steps of attention affinity propagation, of maps summed over scales, with the affinity of scale 1.
+        how: Propagation of the maps summed over scales.
         options: Scales and flip.
 
     Returns:
@@ -165,21 +201,26 @@ def cams(network: CamNetwork, images: Tensor, head: str, times: int, options: Ma
     grid = (images.shape[2] // stride, images.shape[3] // stride)
     sums: dict[str, Tensor] = {}
     logits = []
-    affinity: Tensor | None = None
+    along: dict[float, tuple[tuple[int, int], Tensor]] = {}
+    scales = how.scales if how.times else ()
     views = scaled_inputs(images, options.scales, flip=options.flip, multiple=stride)
     for scale, view in zip(options.scales, views, strict=True):
-        with Attending(network.backbone) if times and scale == 1 else nullcontext() as attending:
+        reading = scale in scales and how.form != "features"
+        with Attending(network.backbone, how.blocks) if reading else nullcontext() as attending:
             by_head = _by_head(network, view, head)
         if attending is not None and attending.complete:  # not if the head needs fewer blocks
-            affinity = attending.affinity(grid if options.flip else None)
+            own = (view.shape[2] // stride, view.shape[3] // stride)
+            along[scale] = own, shaped(attending.affinity(own if options.flip else None), how.form)
         logits.append(by_head["auxiliary" if head == "auxiliary" else "main"].logits.float()[: len(images)])
         for name, found in by_head.items():
             maps = activation(found.maps, grid, flip=options.flip, mirror=options.flip_fusion)
             sums[name] = sums[name] + maps if name in sums else maps
-    if times:
-        if affinity is None:
-            affinity = patch_affinity(network.backbone, images, flip=options.flip)
-        sums = {name: propagate(maps, affinity, times) for name, maps in sums.items()}
+    absent = [scale for scale in scales if scale not in along]
+    for scale, view in zip(absent, scaled_inputs(images, absent, flip=False, multiple=stride), strict=True):
+        own = (view.shape[2] // stride, view.shape[3] // stride)
+        along[scale] = own, affinity_of(network.backbone, view, how, flip=options.flip)
+    if along:
+        sums = {name: pass_on(maps, list(along.values()), how) for name, maps in sums.items()}
     if head == "mean":
         peak = [maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in sums.values()]
         return torch.stack(peak).mean(dim=0), torch.stack(logits).mean(dim=0)
