@@ -145,8 +145,9 @@ def train(arguments: argparse.Namespace, seed: int, half: Path, folder: Path) ->
         },
         folder,
     )
-    run_pipeline(pipeline, RichProgress(), only=("cam",))
     found: Path = next(step.options.artefact for step in pipeline.steps if step.key == "cam")
+    if not found.exists():
+        run_pipeline(pipeline, RichProgress(), only=("cam",))
     return found
 
 
