@@ -47,6 +47,14 @@ STAGES = {
         "NumPy arrays.",
         "pseudolabel import-cams irn/cam --dataset voc --root VOCdevkit/VOC2012 --out work/cams.h5",
     ),
+    "train-affinity": Entry(
+        "Train a network that tells cells apart. From labels, it learns which neighbouring cells belong together.",
+        "pseudolabel train-affinity work/confident --out work/affinity.h5",
+    ),
+    "refine-affinity": Entry(
+        "Spread CAMs along a learnt affinity. A random walk over the cells of train-affinity's network.",
+        "pseudolabel refine-affinity work/cams.h5 --network work/affinity.h5 --out work/walked.h5",
+    ),
     "search-threshold": Entry(
         "Choose the background threshold of CAMs. From the CAM scores alone, against the masks (marked oracle), or "
         "fixed.",

@@ -22,16 +22,20 @@ REQUIRED: dict[str, tuple[str, ...]] = {kind: required(kind) for kind in KINDS}
 """Every kind of artefact and what it must hold."""
 
 MAKERS: dict[str, tuple[str, ...]] = {
-    "cams": ("make-cams", "import-cams"),
+    "cams": ("make-cams", "import-cams", "refine-affinity"),
     "soft-labels": ("refine-crf", "refine-par", "predict-masks"),
     "masks": ("export-masks", "predict-masks"),
     "thresholds": ("search-threshold",),
     "crf-search": ("search-crf",),
     "scores": ("evaluate-masks",),
-    "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-segmenter"),
+    "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-affinity", "train-segmenter"),
 }
 """The stages that make a kind that a user may be asked for."""
-SERVES: dict[str, tuple[str, ...]] = {"cam": ("cam", "cosa"), "segmenter": ("segmenter", "scribble", "cosa")}
+SERVES: dict[str, tuple[str, ...]] = {
+    "cam": ("cam", "cosa"),
+    "segmenter": ("segmenter", "scribble", "cosa"),
+    "affinity": ("affinity",),
+}
 """The types of network that can be had from a checkpoint as each kind; ``train-TYPE`` trains them."""
 
 _FILTERS = {

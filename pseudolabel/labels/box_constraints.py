@@ -6,12 +6,13 @@ A tagged class without a box may be anywhere, and so may every tagged class of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pseudolabel.artefacts import Header
 from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.data.faults import stop
 from pseudolabel.data.shapes import cells
@@ -55,6 +56,25 @@ def stated(dataset: Dataset) -> dict[str, str]:
             "pass --boxes with the folder of VOC annotations or COCO's JSON that has them, or --tags dataset"
         )
     return {BOX_CONSTRAINED: f"boxes of {counted(count, 'image')}"}
+
+
+def require_boxes(header: Header, records: Sequence[Record], dataset: Dataset, path: Path) -> None:
+    """Refuse maps that were box-constrained where the boxes are gone.
+
+    Args:
+        header: Of the maps.
+        records: Of their images.
+        dataset: That these come from.
+        path: Of the maps, for the message.
+
+    Raises:
+        InputError: No image has a box.
+    """
+    if BOX_CONSTRAINED in header.protocol and not any(record.boxes for record in records):
+        raise InputError(
+            f"{path} is box-constrained, but no image of split {dataset.split} of {dataset.root} has any"
+            f"{dataset.gone_note}; put them back where they were"
+        )
 
 
 def allowed(record: Record, size: tuple[int, int], grid: tuple[int, int] | None = None) -> dict[int, np.ndarray]:

@@ -28,7 +28,7 @@ from pseudolabel.data.inputs import read_photograph
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels.assignment import Thresholds, assign_confident, probabilities, quantise
-from pseudolabel.labels.box_constraints import BOX_CONSTRAINED, constrain_probabilities
+from pseudolabel.labels.box_constraints import BOX_CONSTRAINED, constrain_probabilities, require_boxes
 from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps
 from pseudolabel.options.masks import RefinerOptions
 
@@ -129,12 +129,8 @@ def open_refinement(options: RefinerOptions, begin: Begin = probabilities) -> It
         dataset = reopen_dataset(source.header.dataset, root=options.root)
         dataset.require_classes(source.header.classes, options.cams)
         records = dataset.find(source.images.ids, options.cams)
+        require_boxes(source.header, records, dataset, options.cams)
         constrained = BOX_CONSTRAINED in source.header.protocol
-        if constrained and not any(record.boxes for record in records):
-            raise InputError(
-                f"{options.cams} is box-constrained, but no image of split {dataset.split} of {dataset.root} has any"
-                f"{dataset.gone_note}; put them back where they were"
-            )
         skip = options.on_error == "skip"
         rules = Rules(source.thresholds, options.confidence, begin, options.sure, skip, constrained)
         yield Refinement(source, dataset, records, rules)

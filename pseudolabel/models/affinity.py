@@ -47,7 +47,34 @@ def require_attention(backbone: Backbone, times: int, name: str) -> None:
         raise InputError(f"--propagate {times}: {name} has no attention between patches as plain ViTs do; leave it out")
 
 
-class Attending(TorchFunctionMode):
+class _Reading(TorchFunctionMode):
+    """While it lasts, sees queries and keys of the patches in one forward pass of a plain ViT, block after block."""
+
+    def __init__(self, blocks: Sequence[int], prefix: int) -> None:
+        super().__init__()
+        self._blocks, self._prefix = blocks, prefix
+        self._block = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Calls the function, and reads the attention of those blocks that are wanted."""
+        if func is F.scaled_dot_product_attention:
+            if self._block in self._blocks:
+                self.read(args[0][:, :, self._prefix :], args[1][:, :, self._prefix :])
+            self._block += 1
+        return func(*args, **(kwargs or {}))
+
+    def read(self, queries: Tensor, keys: Tensor) -> None:
+        """Called with (B, heads, N, d) each."""
+        raise NotImplementedError
+
+
+class Attending(_Reading):
     """While it lasts, keeps what patches attend to in one forward pass of a plain ViT.
 
     Attention is read off the fused operation's queries and keys, head by head: all heads of all blocks at once would
@@ -59,25 +86,13 @@ class Attending(TorchFunctionMode):
     """
 
     def __init__(self, backbone: Backbone, blocks: Sequence[int] | None = None) -> None:
-        super().__init__()
-        self._blocks, self._prefix = blocks or middle_blocks(backbone.depth), backbone.prefix_tokens
-        self._block = 0
+        super().__init__(blocks or middle_blocks(backbone.depth), backbone.prefix_tokens)
         self._sum: Tensor | None = None
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Calls the function, and keeps the attention of those blocks that are read."""
-        if func is F.scaled_dot_product_attention:
-            if self._block in self._blocks:
-                found = mean_attention(args[0][:, :, self._prefix :], args[1][:, :, self._prefix :])
-                self._sum = found if self._sum is None else self._sum + found
-            self._block += 1
-        return func(*args, **(kwargs or {}))
+    def read(self, queries: Tensor, keys: Tensor) -> None:
+        """Adds a block's attention."""
+        found = mean_attention(queries, keys)
+        self._sum = found if self._sum is None else self._sum + found
 
     @property
     def complete(self) -> bool:
@@ -102,6 +117,40 @@ class Attending(TorchFunctionMode):
             raise ValueError(f"attention is read up to block {self._blocks[-1]}, {self._block} blocks were computed")
         found = self._sum / self._sum.sum(dim=2, keepdim=True)
         return found if mirrored is None else with_mirrored(found, mirrored)
+
+
+class Scores(_Reading):
+    """While it lasts, keeps a plain ViT's queries and keys, for the attention scores of some pairs of patches.
+
+    Args:
+        backbone: A plain ViT; see ``Backbone.attends``.
+        blocks: Those that are kept, ascending, from 0.
+    """
+
+    def __init__(self, backbone: Backbone, blocks: Sequence[int]) -> None:
+        super().__init__(blocks, backbone.prefix_tokens)
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def read(self, queries: Tensor, keys: Tensor) -> None:
+        """Keeps a block's."""
+        self._kept.append((queries.float(), keys.float()))
+
+    def of_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        """(q_i k_j + q_j k_i) / sqrt(d) of every head of every block that is kept.
+
+        Args:
+            first: int64 (P,), patches i.
+            second: int64 (P,), patches j.
+
+        Returns:
+            float32 (B, P, blocks x heads).
+        """
+        found = []
+        for queries, keys in self._kept:
+            there = (queries[:, :, first] * keys[:, :, second]).sum(dim=3)
+            back = (queries[:, :, second] * keys[:, :, first]).sum(dim=3)
+            found.append((there + back) * queries.shape[3] ** -0.5)
+        return torch.cat(found, dim=1).transpose(1, 2)
 
 
 def mean_attention(queries: Tensor, keys: Tensor) -> Tensor:

@@ -129,6 +129,11 @@ class Backbone(nn.Module):
         return bool(sum(fused) == self.depth)
 
     @property
+    def attention_heads(self) -> int:
+        """Heads of each block of a plain ViT."""
+        return int(self.model.blocks[0].attn.num_heads)
+
+    @property
     def prefix_tokens(self) -> int:
         """Tokens of a plain ViT before its patches: class token, registers."""
         return int(self.model.num_prefix_tokens)

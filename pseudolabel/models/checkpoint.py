@@ -16,14 +16,16 @@ from pseudolabel.artefacts import Artefact, Header, open_artefact, require_unalt
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.cam import build_cam_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
+from pseudolabel.models.pair_affinity import build_pair_affinity
 from pseudolabel.models.scribble import build_scribble_network
 from pseudolabel.models.segmenter import build_segmenter
 
-Kind = Literal["cam", "segmenter"]
+Kind = Literal["cam", "segmenter", "affinity"]
 Which = Literal["teacher", "student"]
 
 BUILDERS = {
     "cam": build_cam_network,
+    "affinity": build_pair_affinity,
     "segmenter": build_segmenter,
     "scribble": build_scribble_network,
     "cosa": build_cosa_network,
@@ -70,7 +72,8 @@ def load_network(path: Path, kind: Kind, which: Which | None = None) -> tuple[nn
 
     Args:
         path: The artefact.
-        kind: What is wanted: ``cam`` gives a ``CamNetwork``, ``segmenter`` an ``AnySegmenter``.
+        kind: What is wanted: ``cam`` gives a ``CamNetwork``, ``segmenter`` an ``AnySegmenter``, ``affinity`` an
+            ``AnyAffinity``.
         which: Of the two networks of train-cosa; None: the teacher. Other checkpoints hold one network.
 
     Returns:

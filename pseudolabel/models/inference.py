@@ -7,7 +7,7 @@ small network are so short that threads spend much of the time waiting for each 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,7 +46,14 @@ class Plan:
 
 
 def make_plan(
-    dataset: Dataset, *, long_side: int, multiple: int, batch_size: int, device: torch.device, skip: bool
+    dataset: Dataset,
+    *,
+    long_side: int,
+    multiple: int,
+    batch_size: int,
+    device: torch.device,
+    skip: bool,
+    skipped: Mapping[str, str] | None = None,
 ) -> Plan:
     """Read every image's size and put images of equal network size together, in a fixed order.
 
@@ -57,6 +64,7 @@ def make_plan(
         batch_size: Most images at the same time: in one batch or, on a processor, in one a thread.
         device: Where the network computes.
         skip: Record unreadable images instead of stopping at them.
+        skipped: Id to reason of images that an earlier stage could not use, and that are not looked at.
 
     Raises:
         DatasetError: An image is unreadable and ``skip`` is not set.
@@ -68,6 +76,10 @@ def make_plan(
     unreadable: dict[int, str] = {}
     groups: dict[tuple[int, int], list[int]] = {}
     for index, record in enumerate(dataset.records):
+        if skipped and record.id in skipped:
+            sizes.append((0, 0))
+            unreadable[index] = skipped[record.id]
+            continue
         try:
             sizes.append(image_size(record.image))
         except DatasetError as error:

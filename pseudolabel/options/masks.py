@@ -132,6 +132,26 @@ class ImportCamsOptions(DatasetOptions):
     )
 
 
+class RefineAffinityOptions(LaterOptions):
+    """Settings of ``refine-affinity``."""
+
+    cams: Path = reads("CAMs from make-cams or import-cams.")
+    network: Path = reads("Checkpoint of train-affinity.", kind="checkpoint", serves="affinity", positional=False)
+    size: int | None = option(
+        None, "Longer side of an image, in pixels. none: that of the training's crop.", ge=16, le=4096
+    )
+    power: float = option(8.0, "Power of each affinity before rows are normalised.", gt=0, le=64)
+    walk: int = option(256, "Steps of the random walk.", ge=1, le=2**16)
+    flip: bool = option(True, "Mean of the affinity and that of the mirrored image.")
+    batch_size: int = option(16, "Images per forward pass.", role="execution", ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
+    )
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
+    )
+
+
 class SearchThresholdOptions(MaskValueOptions, LaterOptions):
     """Settings of ``search-threshold``."""
 

@@ -194,8 +194,8 @@ class TrainCamOptions(AverageOptions, ClassifierOptions):
     """Settings of ``train-cam``."""
 
 
-class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
-    """Settings of ``train-segmenter``."""
+class MaskTrainingOptions(TrainingOptions, LaterOptions):
+    """A training on masks of an earlier stage, with the backbone that made them or another."""
 
     masks: Path = reads("masks.h5, or the folder that holds it.", kind="masks")
     backbone: str | None = option(
@@ -214,17 +214,42 @@ class TrainSegmenterOptions(AverageOptions, TrainingOptions, LaterOptions):
         role="input",
     )
     pretrained: bool = option(True, "Let timm download pretrained weights if no file is given or known.")
-    decoder: Literal[
-        "largefov", "unet", "unetplusplus", "fpn", "pspnet", "manet", "linknet", "pan", "deeplabv3", "deeplabv3plus",
-        "upernet", "segformer", "dpt",
-    ] = option("largefov", "largefov, or a decoder of segmentation_models_pytorch.")  # fmt: skip
-    balanced: bool = option(
-        False, "Average the loss over background and over foreground pixels separately, so that both weigh the same."
-    )
     holdout: Share = option(
         0.0, "Fraction of the images to hold out from training, to measure agreement with their masks."
     )
     freeze: Share = option(0.0, "Fraction of the backbone's parameters to freeze, counted from the input.")
     on_error: Literal["stop", "skip"] = option(
         "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
+    )
+
+
+class TrainAffinityOptions(MaskTrainingOptions):
+    """Settings of ``train-affinity``."""
+
+    form: Literal["features", "attention"] = option(
+        "features",
+        "features: distance of trained features, as in PSA; attention: weighted attention scores of a plain ViT, which "
+        "itself is not trained, as in AFA.",
+    )
+    earlier: int = option(
+        -3,
+        "Earlier block of a plain ViT, or stage of a CNN, that --form features also reads, counted from the end.",
+        panel="rare",
+        lt=-1,
+    )
+    output_stride: Stride | None = option(
+        None, "Output stride of a CNN; later layers are dilated. none: that of the CAM network.", panel="rare"
+    )
+    radius: int = option(5, "Distance in cells below which two cells are a pair.", ge=2, le=32)
+
+
+class TrainSegmenterOptions(AverageOptions, MaskTrainingOptions):
+    """Settings of ``train-segmenter``."""
+
+    decoder: Literal[
+        "largefov", "unet", "unetplusplus", "fpn", "pspnet", "manet", "linknet", "pan", "deeplabv3", "deeplabv3plus",
+        "upernet", "segformer", "dpt",
+    ] = option("largefov", "largefov, or a decoder of segmentation_models_pytorch.")  # fmt: skip
+    balanced: bool = option(
+        False, "Average the loss over background and over foreground pixels separately, so that both weigh the same."
     )

@@ -12,25 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.artefacts import Header, MapsReader, check_output, child_header, open_artefact
+from pseudolabel.artefacts import Header, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter, environment
-from pseudolabel.data import Record, read_image, reopen_dataset
-from pseudolabel.data.augmentation import random_crop, resized
+from pseudolabel.data import Record, reopen_dataset
+from pseudolabel.data.augmentation import resized
 from pseudolabel.data.inputs import unreadable
 from pseudolabel.data.records import IGNORE
-from pseudolabel.data.weak.supervision import ANNOTATION
-from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.errors import InputError
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.memory_order import picks_channels_last
 from pseudolabel.models.segmenter import AnySegmenter, DecoderSegmenter, build_segmenter, timm_model
-from pseudolabel.models.timm_models import describe_backbone
 from pseudolabel.models.weights import (
     Weights,
-    choose_weights,
     network_facts,
-    trained_for,
     weights_inputs,
     weights_oracle,
 )
@@ -45,55 +41,11 @@ from pseudolabel.training import (
     Mean,
     Run,
     joined,
-    sample_rng,
     save_checkpoint,
     split_records,
     train,
 )
-
-
-class MaskCrops:
-    """Random views of photographs with their masks; sample (epoch, index) is always the same.
-
-    The masks artefact is opened in each loader process when it is first needed.
-    """
-
-    def __init__(
-        self, masks: Path, rows: dict[str, int], records: tuple[Record, ...], options: TrainSegmenterOptions
-    ) -> None:
-        self._masks, self._rows, self._records, self._options = masks, rows, records, options
-        self._reader: MapsReader | None = None
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None}  # an open HDF5 file does not travel to another process
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key
-        record, options = self._records[index], self._options
-        view, labels = random_crop(
-            *self.pair(record),
-            sample_rng(options.seed, epoch, index),
-            crop=options.crop,
-            area=options.crop_area,
-            jitter=options.jitter,
-        )
-        return {"id": record.id, "image": view, "labels": labels}
-
-    def pair(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        """Photograph uint8 (H, W, 3) and mask uint8 (H, W) of one record."""
-        if self._reader is None:
-            self._context = open_artefact(self._masks, "masks")
-            self._reader = MapsReader(self._context.__enter__())
-        image, labels = read_image(record.image, record.decoding), self._reader.labels(self._rows[record.id])
-        if image.shape[:2] != labels.shape:
-            raise DatasetError(
-                f"{record.image} is {image.shape[0]} x {image.shape[1]} pixels, its mask in {self._masks} "
-                f"{labels.shape[0]} x {labels.shape[1]}; has the photograph changed since?"
-            )
-        return image, labels
+from pseudolabel.training.masked import MaskCrops, choose_encoder, describe_masks, labelled_at, labelled_rows
 
 
 def train_segmenter(
@@ -152,7 +104,8 @@ def make_run(
 ) -> Run:
     """The training: network, views, loss, and the header of its checkpoint."""
     dtype = pick_dtype(options.precision, device)
-    architecture, weights = choose_network(options, parent, path)
+    encoder, weights = choose_encoder(options, parent, path)
+    architecture = {"type": "segmenter", **encoder, "decoder": options.decoder, "classes": len(parent.classes)}
     network = make_network(options, architecture, weights)
     mean, std = network.mean, network.std
     channels_last = picks_channels_last(options.channels_last, network, architecture, device)
@@ -195,43 +148,6 @@ def make_run(
     )
 
 
-def describe_masks(count: int, parent: Header) -> str:
-    """What a segmenter was trained on, in words that its scores state."""
-    stated = {name: value for name, value in parent.protocol.items() if name not in ANNOTATION}
-    made = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in stated.items())
-    return f"{count} masks ({made or 'of unknown making'})"
-
-
-def labelled_at(parent: Header) -> dict[str, Any]:
-    """What the labels behind the masks cost to draw, where they say so: no more was drawn for the segmenter."""
-    return {name: parent.protocol[name] for name in ANNOTATION if name in parent.protocol}
-
-
-def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -> tuple[dict[str, Any], Weights]:
-    """The architecture, and the initial weights: what the options say, else what made the masks.
-
-    Raises:
-        InputError: Neither names a backbone.
-    """
-    made_by = parent.network.get("backbone")
-    backbone = options.backbone or made_by
-    if backbone is None:
-        raise InputError(f"{path} names no network that made it; pass --backbone")
-    known = parent.network if backbone == made_by else {}
-    channels = options.in_chans or len(known.get("mean", "rgb"))
-    architecture = {
-        "type": "segmenter",
-        **describe_backbone(backbone, channels, known.get("backbone_config")),
-        "decoder": options.decoder,
-        "output_stride": known.get("output_stride"),
-        "classes": len(parent.classes),
-    }
-    stored = known.get("weights")
-    file = options.weights or (Path(stored) if stored else None)
-    weights = choose_weights(file, pretrained=options.pretrained and known.get("pretrained", True))
-    return architecture | trained_for(weights), weights
-
-
 def make_network(options: TrainSegmenterOptions, architecture: dict[str, Any], weights: Weights) -> AnySegmenter:
     """Build the network with its initial weights, the first part of it frozen if asked."""
     torch.manual_seed(options.seed)
@@ -265,15 +181,6 @@ def agreement(
         image, labels = samples.pair(record)
         table += counter.table(labels, predict(image))
     return float(summarise(table, classes, "background", boundary=False)["miou"] or 0.0)
-
-
-def labelled_rows(path: Path) -> tuple[Header, dict[str, int]]:
-    """The header of a masks artefact, and the row of every image in which some pixel is labelled."""
-    with open_artefact(path, "masks") as artefact:
-        reader = MapsReader(artefact)
-        ids = reader.images.ids
-        usable = (row for row, name in enumerate(ids) if name not in reader.skipped)
-        return artefact.header, {ids[row]: row for row in usable if (reader.labels(row) != IGNORE).any()}
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, *, balanced: bool) -> Tensor:

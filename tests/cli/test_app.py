@@ -276,7 +276,7 @@ def completed(line: str, shell: str = "bash") -> list[str]:
 
 def test_completion_knows_commands_flags_and_choices() -> None:
     assert set(COMMANDS) <= set(completed("pseudolabel "))
-    assert completed("pseudolabel refine") == ["refine-crf", "refine-par"]
+    assert completed("pseudolabel refine") == ["refine-affinity", "refine-crf", "refine-par"]
     assert {"--pooling", "--pretrained"} <= set(completed("pseudolabel train-cam --p"))
     assert completed("pseudolabel train-cam --pooling ") == ["gap", "gmp", "none"]
     assert completed("pseudolabel refine-crf --preset to") == ["toco", "toco-labels"]

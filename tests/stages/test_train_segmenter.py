@@ -19,7 +19,8 @@ from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.segmenter import timm_model
 from pseudolabel.options import PredictMasksOptions, TrainSegmenterOptions
 from pseudolabel.stages.predict_masks import class_probabilities, predict_masks, restricted
-from pseudolabel.stages.train_segmenter import labelled_rows, segmentation_loss, train_segmenter
+from pseudolabel.stages.train_segmenter import segmentation_loss, train_segmenter
+from pseudolabel.training.masked import labelled_rows
 from tests.helpers import kinds
 
 
