@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.artefacts import Header, Input, MapsWriter, check_output, child_header, read_header
@@ -25,15 +24,13 @@ from pseudolabel.labels.box_constraints import constrain_probabilities, open_box
 from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
-from pseudolabel.models.multiscale import scaled_inputs, split_mirrored
+from pseudolabel.models.prediction import SMALLEST, class_probabilities, stored
 from pseudolabel.models.segmenter import AnySegmenter
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
 from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.export_masks import write_masks
 from pseudolabel.stages.refine_crf import refine_crf
-
-SMALLEST = 1e-4  # a class that is nowhere more probable than this is not stored
 
 
 def predict_masks(options: PredictMasksOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
@@ -163,7 +160,7 @@ def predict(
             found = [restricted(row, record.tags or ()) for row, record in zip(found, records, strict=True)]
         if options.tags == "boxes":
             return [held(row, record, sizes[record.id]) for row, record in zip(found, records, strict=True)]
-        return [{k: m.astype(np.float16) for k, m in enumerate(row) if m.max() >= SMALLEST} for row in found]
+        return [stored(row) for row in found]
 
     cost = CostMeter()
     writer = MapsWriter(out, header, plan.images, dtype="float16", cost=cost, overwrite=options.overwrite)
@@ -172,30 +169,6 @@ def predict(
             writer, dataset, plan, compute, device=device, skip=skip, workers=options.workers, progress=progress
         )
     return {"skipped": len(writer.skipped), "images_per_second": cost.read(handled)["images_per_second"]}
-
-
-def class_probabilities(network: AnySegmenter, images: Tensor, scales: tuple[float, ...], *, flip: bool) -> Tensor:
-    """Softmax averaged over scales and mirrored images.
-
-    Args:
-        network: In evaluation mode.
-        images: Normalised (B, 3, H, W).
-        scales: Factors on H and W.
-        flip: Average with the mirrored images.
-
-    Returns:
-        float32 (B, K, h, w) at the grid of scale 1, summing to 1 over K.
-    """
-    total: Tensor | None = None
-    grid = tuple(network(images[:1]).shape[2:]) if scales[0] != 1 else None
-    for view in scaled_inputs(images, scales, flip=flip, multiple=network.multiple):
-        maps = network(view).float().softmax(dim=1)
-        maps = torch.stack(split_mirrored(maps)).mean(dim=0) if flip else maps
-        grid = grid or tuple(maps.shape[2:])
-        maps = F.interpolate(maps, grid, mode="bilinear") if maps.shape[2:] != grid else maps
-        total = maps if total is None else total + maps
-    assert total is not None  # scales is never empty
-    return total / len(scales)
 
 
 def restricted(probabilities: np.ndarray, tags: tuple[int, ...]) -> np.ndarray:
