@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from pseudolabel.options.fields import Meanings, PixelValues, is_optional, option, role_of
+from pseudolabel.options.fields import Meanings, PixelValues, is_optional, is_repeated, option, role_of
 
 DatasetName = Literal["voc", "coco", "folder", "synthetic"]
 TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks", "weak"]
@@ -63,9 +63,10 @@ class StageOptions(BaseModel):
         """No stage may replace what it reads, not even with --overwrite."""
         target = os.path.realpath(self.artefact)  # Path.resolve may raise at a loop of links
         for name in type(self).model_fields:
-            path = getattr(self, name) if role_of(type(self), name) == "input" else None
-            if path is not None and target in (os.path.realpath(path), os.path.realpath(path / "masks.h5")):
-                raise ValueError(f"--out would replace the input {path}; choose another place")
+            given = getattr(self, name) if role_of(type(self), name) == "input" else None
+            for path in given if isinstance(given, tuple) else (given,):
+                if path is not None and target in (os.path.realpath(path), os.path.realpath(path / "masks.h5")):
+                    raise ValueError(f"--out would replace the input {path}; choose another place")
         return self
 
     @property
@@ -75,7 +76,10 @@ class StageOptions(BaseModel):
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as plain JSON data, defaults filled in, paths with ``/`` on every system."""
-        paths = {name: value.as_posix() for name, value in self if isinstance(value, Path)}
+        paths: dict[str, Any] = {name: value.as_posix() for name, value in self if isinstance(value, Path)}
+        for name, value in self:
+            if value is not None and is_repeated(type(self), name):
+                paths[name] = [path.as_posix() for path in value]
         return self.model_dump(mode="json") | paths
 
     def meaning(self) -> dict[str, Any]:

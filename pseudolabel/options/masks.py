@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, MaskValueOptions, Mixin, StageOptions
-from pseudolabel.options.fields import Scales, Share, option, reads
+from pseudolabel.options.fields import Paths, Scales, Share, option, reads
 
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
 CrfEngine = Literal["lattice", "exact", "pydensecrf"]
@@ -212,7 +212,14 @@ class RefineCrfOptions(CrfOptions, LaterOptions):
     )
 
 
-class ExportMasksOptions(LaterOptions):
+class PictureOptions(Mixin):
+    """Pictures to look at beside the masks."""
+
+    overlays: int = option(0, "Number of images to draw: image, heat map, mask and ground truth side by side.", ge=0)
+    contact_sheet: int = option(0, "Number of random images to show on a contact sheet; 0: no sheet.", ge=0, le=400)
+
+
+class ExportMasksOptions(PictureOptions, LaterOptions):
     """Settings of ``export-masks``."""
 
     writes_folder: ClassVar[bool] = True
@@ -224,8 +231,6 @@ class ExportMasksOptions(LaterOptions):
     dataset: DatasetName | None = option(
         None, "Fail if the labels belong to another data set layout. none: accept any.", panel="rare"
     )
-    overlays: int = option(0, "Number of images to draw: image, heat map, mask and ground truth side by side.", ge=0)
-    contact_sheet: int = option(0, "Number of random images to show on a contact sheet; 0: no sheet.", ge=0, le=400)
     rle: bool = option(False, "Also write coco.json, with masks in COCO RLE.")
 
 
@@ -239,13 +244,19 @@ class PredictionOptions(Mixin):
     flip: bool = option(True, "Also average over the mirrored image.")
 
 
-class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOptions, LaterOptions):
+class PredictMasksOptions(NetworkOptions, PredictionOptions, PictureOptions, CrfOptions, BoundOptions, LaterOptions):
     """Settings of ``predict-masks``."""
 
     writes_folder: ClassVar[bool] = True
 
     checkpoint: Path = reads(
         "Checkpoint of train-segmenter, train-scribble or train-cosa.", kind="checkpoint", serves="segmenter"
+    )
+    images: Paths | None = option(
+        None,
+        "New photographs, in place of the data set's: a file, or a folder with all that is below it; may be repeated. "
+        "They need no list and no tags.",
+        role="input",
     )
     split: str = option(
         "val", "Split to use: a list file of the data set, or a path to any list of image ids.", panel="input"
@@ -264,6 +275,17 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOp
     on_error: Literal["stop", "skip"] = option(
         "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
     )
+
+    @model_validator(mode="after")
+    def _new_photographs_stand_alone(self) -> PredictMasksOptions:
+        if self.images is None:
+            return self
+        if self.tags != "none":
+            raise ValueError(f"--tags {self.tags} is for images of a data set; --images has no tags, leave one out")
+        for name in ("split", "root"):
+            if name in self.model_fields_set and getattr(self, name) is not None:
+                raise ValueError(f"--{name} is for images of a data set; leave it or --images out")
+        return self
 
 
 class EvaluateMasksOptions(MaskValueOptions, StageOptions):

@@ -35,6 +35,7 @@ from pseudolabel.export.gallery import COCO, OVERLAYS, SHEET, Gallery
 from pseudolabel.labels.assignment import Thresholds, assign, from_soft
 from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps, write_maps
 from pseudolabel.options import ExportMasksOptions
+from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.progress import Progress
 
 
@@ -93,7 +94,7 @@ def write_masks(
         tasks = ((source.task(index), staging.place(pngs[index])) for index in range(done, len(pngs)))
         write_maps(writer, work, tasks, len(pngs), to_maps=counted, workers=options.workers, progress=progress)
         if seen[False] and not seen[True]:
-            progress.warn(f"none of the {seen[False]} masks has a pixel of an object: nothing can be learnt from them")
+            progress.warn(nothing_found(header.stage, seen[False]))
         skipped = {name for name, _ in writer.skipped}
         kept = [index for index, name in enumerate(source.images.ids) if name not in skipped]
         also: list[Path] = []
@@ -108,6 +109,13 @@ def write_masks(
         "also": sorted({str(options.out / path.relative_to(options.out).parts[0]) for path in also}),
         "images_per_second": cost.read(len(pngs) - done)["images_per_second"],
     }
+
+
+def nothing_found(stage: str, count: int) -> str:
+    """What to say of masks in which there is no object."""
+    if stage == "predict-masks":
+        return f"the network found no object in any of {counted(count, 'image')}"
+    return f"none of the {count} masks has a pixel of an object: nothing can be learnt from them"
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """``predict-masks``: a segmenter and photographs in, soft labels, masks and PNG files out.
 
+The photographs are a split of the checkpoint's data set, or with ``--images`` new ones.
+
 Probabilities are averaged over scales and mirrored images at the network's grid, and kept so in ``soft.h5``, which can
 be scored with and without the image tags; with ``--tags boxes`` at image size, where boxes end between pixels and not
 within cells. With ``--crf`` they are kept in ``network.h5`` and ``soft.h5`` holds what refine-crf makes of them. The
@@ -20,13 +22,16 @@ from pseudolabel.artefacts import Header, Input, MapsWriter, check_output, child
 from pseudolabel.artefacts.header import CostMeter, environment, made_differently
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, Record
+from pseudolabel.data.opening import open_photographs
+from pseudolabel.data.palette import mask_path
+from pseudolabel.errors import InputError
 from pseudolabel.labels.box_constraints import constrain_probabilities, open_boxed, stated
 from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
 from pseudolabel.models.prediction import SMALLEST, class_probabilities, stored
 from pseudolabel.models.segmenter import AnySegmenter
-from pseudolabel.options import CrfOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
+from pseudolabel.options import CrfOptions, ExportMasksOptions, PictureOptions, PredictMasksOptions, RefineCrfOptions
 from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.export_masks import write_masks
@@ -34,10 +39,10 @@ from pseudolabel.stages.refine_crf import refine_crf
 
 
 def predict_masks(options: PredictMasksOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
-    """Predict a split and write ``soft.h5``, ``masks.h5`` and one PNG an image into the folder ``out``.
+    """Predict a split or new photographs; write ``soft.h5``, ``masks.h5`` and one PNG an image into the folder ``out``.
 
     Args:
-        options: Checkpoint, split, scales, tag filter, CRF.
+        options: Checkpoint, photographs, scales, tag filter, CRF.
         progress: Where to report.
 
     Returns:
@@ -45,8 +50,9 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
 
     Raises:
         InputError: The checkpoint holds no segmenter or no such network, no image has boxes where ``tags`` is
-            ``boxes``, or the outputs exist.
-        DatasetError: A photograph is unreadable, or has no tags where ``tags`` needs them, or a box is at fault.
+            ``boxes``, a photograph would be replaced, or the outputs exist.
+        DatasetError: There is no photograph, or one is unreadable, or has no tags where ``tags`` needs them, or a box
+            is at fault.
     """
     cost = CostMeter()
     soft = options.out / "soft.h5"
@@ -54,8 +60,7 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
     check_output(options.artefact, overwrite=options.overwrite)
     network, parent = load_network(options.checkpoint, "segmenter", options.network)
     assert isinstance(network, AnySegmenter)  # load_network checked the architecture's type
-    dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
-    dataset.require_classes(parent.classes, options.checkpoint)
+    dataset = open_images(options, parent, progress)
     header = make_header(options, parent, dataset)
     if options.overwrite or not already_made(first, header):
         written = predict(options, network, dataset, header, first, progress)
@@ -71,8 +76,32 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
     if options.crf and (options.overwrite or not soft.exists()):
         settings = {name: getattr(options, name) for name in CrfOptions.model_fields}
         refine_crf(RefineCrfOptions(cams=first, out=soft, on_error=options.on_error, **settings, **common), progress)
-    exported = export(options, ExportMasksOptions(labels=soft, out=options.out, **common), cost, progress)
-    return {"out": str(options.out), "images": exported["images"], **written}
+    pictures = {name: getattr(options, name) for name in PictureOptions.model_fields}
+    exporting = ExportMasksOptions(labels=soft, out=options.out, **pictures, **common)
+    exported = export(options, exporting, cost, progress)
+    also = {"also": exported["also"]} if exported["also"] else {}
+    return {"out": str(options.out), "images": exported["images"], **also, **written}
+
+
+def open_images(options: PredictMasksOptions, parent: Header, progress: Progress) -> Dataset:
+    """What is to be predicted: a split of the checkpoint's data set, or new photographs.
+
+    Raises:
+        InputError: ``--out`` is among the photographs in such a way that a mask would replace one.
+        DatasetError: As of ``predict_masks``.
+    """
+    if options.images is None:
+        dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
+        dataset.require_classes(parent.classes, options.checkpoint)
+        return dataset
+    dataset = open_photographs(options.images, parent.classes, parent.dataset)
+    for note in dataset.notes:
+        progress.warn(note)
+    photographs = {record.image.resolve() for record in dataset.records}
+    for record in dataset.records:
+        if (path := mask_path(options.out, record.id)).resolve() in photographs:
+            raise InputError(f"--out {options.out} would replace the photograph {path}; choose another folder")
+    return dataset
 
 
 def export(
