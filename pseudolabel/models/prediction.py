@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,51 @@ from torch import Tensor
 
 from pseudolabel.models.multiscale import scaled_inputs, split_mirrored
 from pseudolabel.models.segmenter import AnySegmenter
+from pseudolabel.models.tiles import in_tiles
+from pseudolabel.runtime.devices import autocast, normalise
 
 SMALLEST = 1e-4
 """A class that is nowhere more probable than this is not kept."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A segmenter, and how it looks at photographs.
+
+    Attributes:
+        network: In evaluation mode, on ``device``.
+        device: Where it computes.
+        dtype: The number format in which it does.
+        scales: Over which probabilities are averaged.
+        flip: Average with the mirrored images.
+        tile: Longest side of what is seen at once, pixels; None: all of a photograph.
+        tiles_at_once: Most tiles of a photograph that are computed at the same time.
+    """
+
+    network: AnySegmenter
+    device: torch.device
+    dtype: torch.dtype
+    scales: tuple[float, ...]
+    flip: bool
+    tile: int | None = None
+    tiles_at_once: int = 1
+
+    def probabilities(self, pixels: Tensor) -> np.ndarray:
+        """Probabilities float32 (B, K, h, w), at the network's grid, of photographs uint8 (B, H, W, 3) of one size."""
+        if self.tile is None:
+            return self._at_once(pixels)
+        return np.stack(
+            [
+                in_tiles(self._at_once, image, self.tile, multiple=self.network.multiple, at_once=self.tiles_at_once)
+                for image in pixels
+            ]
+        )
+
+    def _at_once(self, pixels: Tensor) -> np.ndarray:
+        with autocast(self.device, self.dtype), torch.inference_mode():
+            images = normalise(pixels.to(self.device), self.network.mean, self.network.std)
+            found = class_probabilities(self.network, images, self.scales, flip=self.flip)
+        return np.asarray(found.cpu().numpy())
 
 
 def class_probabilities(network: AnySegmenter, images: Tensor, scales: tuple[float, ...], *, flip: bool) -> Tensor:

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, MaskValueOptions, Mixin, StageOptions
 from pseudolabel.options.fields import Paths, Scales, Share, option, reads
 
+_LARGEST = 4096  # pixels, of an image that a network sees at once
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
 CrfEngine = Literal["lattice", "exact", "pydensecrf"]
 IgnoredPolicy = Literal["background", "drop", "miss"]
@@ -238,10 +239,26 @@ class PredictionOptions(Mixin):
     """How a segmenter looks at an image."""
 
     size: int | None = option(
-        None, "Longer side of an image at scale 1, in pixels. none: twice the training crop.", ge=16, le=4096
+        None,
+        "Longer side of an image at scale 1, in pixels. none: twice the training crop, or with --tile the image's own.",
+        ge=16,
+        le=65536,
+    )
+    tile: int | None = option(
+        None,
+        "Longest side of what the network sees at once, in pixels: larger images are seen in tiles that overlap by "
+        "half. none: it sees whole images.",
+        ge=64,
+        le=4096,
     )
     scales: Scales = option((1.0,), "Image scales over which probabilities are averaged.")
     flip: bool = option(True, "Also average over the mirrored image.")
+
+    @model_validator(mode="after")
+    def _large_images_are_tiled(self) -> PredictionOptions:
+        if self.size is not None and self.size > _LARGEST and self.tile is None:
+            raise ValueError(f"--size {self.size} is more than {_LARGEST} and needs --tile, such as --tile 1024")
+        return self
 
 
 class PredictMasksOptions(NetworkOptions, PredictionOptions, PictureOptions, CrfOptions, BoundOptions, LaterOptions):

@@ -26,7 +26,7 @@ from pseudolabel.artefacts import (
 )
 from pseudolabel.artefacts.atomic import STAGED, Staging
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.artefacts.maps import at_size
+from pseudolabel.artefacts.maps import at_size, bands
 from pseudolabel.data import Dataset, reopen_dataset
 from pseudolabel.data.palette import mask_path, write_mask
 from pseudolabel.data.records import IGNORE
@@ -183,8 +183,11 @@ def make_mask(task: tuple[MapsTask, Path], *, kind: str, thresholds: Thresholds 
     if kind == "masks":
         found = item.maps[0]
     else:
-        labels, maps = at_size(item.maps, item.size)
-        found = from_soft(labels, maps) if thresholds is None else assign(labels, maps, thresholds.value)
+        parts = []
+        for columns in bands(len(item.maps), item.size):
+            labels, maps = at_size(item.maps, item.size, columns)
+            parts.append(from_soft(labels, maps) if thresholds is None else assign(labels, maps, thresholds.value))
+        found = np.concatenate(parts, axis=1)
     write_mask(path, found)
     return found
 

@@ -29,10 +29,10 @@ from pseudolabel.labels.box_constraints import constrain_probabilities, open_box
 from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
-from pseudolabel.models.prediction import SMALLEST, class_probabilities, stored
+from pseudolabel.models.prediction import SMALLEST, Inference, stored
 from pseudolabel.models.segmenter import AnySegmenter
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PictureOptions, PredictMasksOptions, RefineCrfOptions
-from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.runtime.devices import pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.export_masks import write_masks
 from pseudolabel.stages.refine_crf import refine_crf
@@ -137,7 +137,8 @@ def make_header(options: PredictMasksOptions, parent: Header, dataset: Dataset) 
             **(stated(dataset) if options.tags == "boxes" else {}),
             "scales": list(options.scales),
             "flip": options.flip,
-            "size": options.size or 2 * int(parent.network["crop"]),
+            "size": options.size or ("the image's own" if options.tile else 2 * int(parent.network["crop"])),
+            **({"tile": options.tile} if options.tile else {}),
         },
         oracle=() if options.tags == "none" else dataset.oracle,
         dataset=dataset.spec(),
@@ -167,24 +168,24 @@ def predict(
     device = pick_device(options.device)
     dtype = pick_dtype(options.precision, device)
     network.to(device).to(memory_format=torch.channels_last).eval()
-    mean, std = network.mean, network.std
+    tiles = 1 if device.type == "cpu" else options.batch_size
+    inference = Inference(network, device, dtype, options.scales, options.flip, options.tile, tiles)
     skip = options.on_error == "skip"
     plan = make_plan(
         dataset,
-        long_side=int(header.protocol["size"]),
+        long_side=None if options.tile and not options.size else int(header.protocol["size"]),
         multiple=network.multiple,
         batch_size=options.batch_size,
         device=device,
         skip=skip,
+        tile=options.tile,
     )
     sizes = plan.images.sizes()
 
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
         if not records:
             return []
-        with autocast(device, dtype), torch.inference_mode():
-            images = normalise(pixels.to(device), mean, std)
-            found = list(class_probabilities(network, images, options.scales, flip=options.flip).cpu().numpy())
+        found = list(inference.probabilities(pixels))
         if options.tags != "none":
             found = [restricted(row, record.tags or ()) for row, record in zip(found, records, strict=True)]
         if options.tags == "boxes":

@@ -7,19 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels.assignment import from_soft
+from pseudolabel.models.checkpoint import load_network
+from pseudolabel.models.prediction import class_probabilities
 from pseudolabel.options import EvaluateMasksOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
+from pseudolabel.runtime.devices import normalise
 from pseudolabel.stages.evaluate_masks import evaluate_masks
 from pseudolabel.stages.export_masks import export_masks
 from pseudolabel.stages.predict_masks import predict_masks
 from pseudolabel.stages.refine_crf import refine_crf
 from tests.helpers.artefacts import interrupted
 from tests.helpers.cli import program
-from tests.helpers.segmenters import CLASSES, photograph, write_segmenter
+from tests.helpers.segmenters import CLASSES, RESNET_FPN, photograph, write_segmenter
 from tests.helpers.training import Listening
 
 QUICK: dict[str, Any] = {"device": "cpu", "precision": "float32", "workers": 0}
@@ -165,3 +169,83 @@ def test_the_command_line(checkpoint: Path, photographs: Path, tmp_path: Path) -
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr.startswith(f"error: {empty} holds no photograph; wanted JPEG, PNG")
     assert not (tmp_path / "none").exists()
+
+
+def masks_of(folder: Path) -> list[np.ndarray]:
+    with open_artefact(folder / "masks.h5", "masks") as artefact:
+        reader = MapsReader(artefact)
+        return [reader.labels(index) for index in range(len(reader))]
+
+
+@pytest.mark.parametrize("network", [{}, RESNET_FPN])
+def test_tiles_that_hold_whole_photographs_change_nothing(
+    photographs: Path, tmp_path: Path, network: dict[str, Any]
+) -> None:
+    checkpoint = write_segmenter(tmp_path / "seg.h5", **network)
+    predict_masks(options(checkpoint, photographs, tmp_path / "whole", size=96))
+    predict_masks(options(checkpoint, photographs, tmp_path / "tiled", size=96, tile=96))
+    for whole, tiled in zip(masks_of(tmp_path / "whole"), masks_of(tmp_path / "tiled"), strict=True):
+        assert np.array_equal(whole, tiled)
+    protocol = read_header(tmp_path / "tiled" / "masks.h5").protocol
+    assert (protocol["size"], protocol["tile"]) == (96, 96)
+
+
+def test_a_large_photograph_in_tiles_equals_a_plain_loop(checkpoint: Path, tmp_path: Path) -> None:
+    """Every tile on its own, weighted by hand; the photograph is seen at its own size."""
+    path = photograph(tmp_path / "in" / "large.png", (160, 256))
+    photograph(tmp_path / "in" / "small.png", (48, 64), 1)
+    predict_masks(options(checkpoint, tmp_path / "in", tmp_path / "out", tile=128, batch_size=2, scales=(1, 0.5)))
+    network, _ = load_network(checkpoint, "segmenter")
+    network.eval()
+    pixels = torch.from_numpy(np.array(Image.open(path)))[None]
+    total, weight = np.zeros((4, 10, 16)), np.zeros((10, 16))
+    for top in (0, 32):
+        for left in (0, 64, 128):
+            tile = normalise(pixels[:, top : top + 128, left : left + 128], network.mean, network.std)
+            with torch.no_grad():
+                found = class_probabilities(network, tile, (1, 0.5), flip=True)[0].numpy()
+            middle = np.exp(-0.5 * (np.arange(8) - 3.5) ** 2)  # a cell is as wide as a standard deviation
+            down, across = middle.copy(), middle.copy()
+            down[[0, 7]] *= top == 0, top == 32
+            across[[0, 7]] *= left == 0, left == 128
+            place = slice(top // 16, top // 16 + 8), slice(left // 16, left // 16 + 8)
+            total[:, *place] += found * (down[:, None] * across)
+            weight[place] += down[:, None] * across
+    with open_artefact(tmp_path / "out" / "soft.h5") as artefact:
+        reader = MapsReader(artefact)
+        stored = reader.maps(0)
+        assert reader.header.protocol["size"] == "the image's own"
+        assert {found.shape for found in reader.maps(1).values()} == {(3, 4)}
+    assert len(stored) > 2
+    for label, found in stored.items():
+        np.testing.assert_allclose(found, (total / weight)[label], atol=1e-3)
+
+
+def test_a_photograph_of_24_megapixels_takes_bounded_memory(checkpoint: Path, tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "large.jpg", (4000, 6000))
+    words = [
+        "--size",
+        "3000",
+        "--tile",
+        "256",
+        "--no-flip",
+        "--quiet",
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        "--contact-sheet",
+        "1",
+    ]
+    words += ["--overlays", "1", "--precision", "float32"]
+    found = program(
+        "predict-masks", str(checkpoint), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *words
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert np.asarray(Image.open(tmp_path / "out" / "large.png")).shape == (4000, 6000)
+    assert read_header(tmp_path / "out" / "masks.h5").cost["peak_memory_bytes"] < 2e9
+
+
+def test_a_large_size_needs_tiles(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--size 6000 is more than 4096 and needs --tile, such as --tile 1024"):
+        options(checkpoint, tmp_path, tmp_path / "out", size=6000)
