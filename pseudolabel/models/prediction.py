@@ -12,7 +12,8 @@ from torch import Tensor
 from pseudolabel.models.multiscale import scaled_inputs, split_mirrored
 from pseudolabel.models.segmenter import AnySegmenter
 from pseudolabel.models.tiles import in_tiles
-from pseudolabel.runtime.devices import autocast, normalise
+from pseudolabel.options import InferenceOptions
+from pseudolabel.runtime.devices import autocast, normalise, pick_dtype
 
 SMALLEST = 1e-4
 """A class that is nowhere more probable than this is not kept."""
@@ -40,6 +41,18 @@ class Inference:
     tile: int | None = None
     tiles_at_once: int = 1
 
+    @classmethod
+    def of(cls, network: AnySegmenter, options: InferenceOptions, device: torch.device) -> Inference:
+        """Bring a network to a device and into evaluation mode, to look at photographs as options say.
+
+        Raises:
+            InputError: The device does not compute in the number format that is asked for.
+        """
+        dtype = pick_dtype(options.precision, device)
+        network.to(device).to(memory_format=torch.channels_last).eval()
+        tiles = 1 if device.type == "cpu" else options.batch_size
+        return cls(network, device, dtype, options.scales, options.flip, options.tile, tiles)
+
     def probabilities(self, pixels: Tensor) -> np.ndarray:
         """Probabilities float32 (B, K, h, w), at the network's grid, of photographs uint8 (B, H, W, 3) of one size."""
         if self.tile is None:
@@ -56,6 +69,11 @@ class Inference:
             images = normalise(pixels.to(self.device), self.network.mean, self.network.std)
             found = class_probabilities(self.network, images, self.scales, flip=self.flip)
         return np.asarray(found.cpu().numpy())
+
+
+def long_side(options: InferenceOptions, crop: int) -> int | None:
+    """Pixels of an image's long side at scale 1: what is asked for, else twice the training's crop; None: its own."""
+    return options.size or (None if options.tile else 2 * crop)
 
 
 def class_probabilities(network: AnySegmenter, images: Tensor, scales: tuple[float, ...], *, flip: bool) -> Tensor:

@@ -21,7 +21,18 @@ class Mixin(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
 
-class StageOptions(BaseModel):
+class DeviceOptions(Mixin):
+    """Where a network computes."""
+
+    device: str = option(
+        "auto",
+        "Device: auto (an accelerator if there is one), cpu, cuda, mps or xpu; cuda:N and xpu:N choose one of several.",
+        role="execution",
+        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$",
+    )
+
+
+class StageOptions(DeviceOptions):
     """What every stage takes. Unknown names are errors that name the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, defer_build=True)
@@ -33,12 +44,6 @@ class StageOptions(BaseModel):
         "Artefact to write: a .h5 file, or a folder for export-masks and predict-masks.",
         role="execution",
         panel="input",
-    )
-    device: str = option(
-        "auto",
-        "Device: auto (an accelerator if there is one), cpu, cuda, mps or xpu; cuda:N and xpu:N choose one of several.",
-        role="execution",
-        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$",
     )
     seed: int = option(0, "Seed of all random numbers.", panel="execution", ge=0, le=2**32 - 1)
     workers: int | None = option(

@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
-from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, MaskValueOptions, Mixin, StageOptions
+from pseudolabel.options.base import (
+    DatasetName,
+    DatasetOptions,
+    DeviceOptions,
+    LaterOptions,
+    MaskValueOptions,
+    Mixin,
+    StageOptions,
+)
 from pseudolabel.options.fields import Paths, Scales, Share, option, reads
 
 _LARGEST = 4096  # pixels, of an image that a network sees at once
@@ -261,7 +269,22 @@ class PredictionOptions(Mixin):
         return self
 
 
-class PredictMasksOptions(NetworkOptions, PredictionOptions, PictureOptions, CrfOptions, BoundOptions, LaterOptions):
+class InferenceOptions(NetworkOptions, PredictionOptions):
+    """A segmenter at work: which network, how it looks at an image, in which numbers it computes."""
+
+    batch_size: int = option(16, "Images per forward pass.", role="execution", ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
+    )
+
+
+class PredictorOptions(InferenceOptions, DeviceOptions):
+    """Settings of ``export.predictor.Predictor``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
+
+
+class PredictMasksOptions(InferenceOptions, PictureOptions, CrfOptions, BoundOptions, LaterOptions):
     """Settings of ``predict-masks``."""
 
     writes_folder: ClassVar[bool] = True
@@ -285,10 +308,6 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, PictureOptions, Crf
         "none: unconstrained.",
     )
     crf: bool = option(False, "Refine the probabilities with a dense CRF.")
-    batch_size: int = option(16, "Images per forward pass.", role="execution", ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
-    )
     on_error: Literal["stop", "skip"] = option(
         "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
     )

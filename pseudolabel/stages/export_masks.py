@@ -26,13 +26,12 @@ from pseudolabel.artefacts import (
 )
 from pseudolabel.artefacts.atomic import STAGED, Staging
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.artefacts.maps import at_size, bands
 from pseudolabel.data import Dataset, reopen_dataset
 from pseudolabel.data.palette import mask_path, write_mask
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.export.gallery import COCO, OVERLAYS, SHEET, Gallery
-from pseudolabel.labels.assignment import Thresholds, assign, from_soft
+from pseudolabel.labels.assignment import Thresholds, label_map
 from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps, write_maps
 from pseudolabel.options import ExportMasksOptions
 from pseudolabel.runtime.formatting import counted
@@ -180,14 +179,7 @@ def make_mask(task: tuple[MapsTask, Path], *, kind: str, thresholds: Thresholds 
     item, path = task
     if item.skipped is not None:
         return item.skipped
-    if kind == "masks":
-        found = item.maps[0]
-    else:
-        parts = []
-        for columns in bands(len(item.maps), item.size):
-            labels, maps = at_size(item.maps, item.size, columns)
-            parts.append(from_soft(labels, maps) if thresholds is None else assign(labels, maps, thresholds.value))
-        found = np.concatenate(parts, axis=1)
+    found = item.maps[0] if kind == "masks" else label_map(item.maps, item.size, thresholds)
     write_mask(path, found)
     return found
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pseudolabel.artefacts import Header, Input, MapsWriter, check_output, child_header, read_header
@@ -29,7 +28,7 @@ from pseudolabel.labels.box_constraints import constrain_probabilities, open_box
 from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
-from pseudolabel.models.prediction import SMALLEST, Inference, stored
+from pseudolabel.models.prediction import SMALLEST, Inference, long_side, stored
 from pseudolabel.models.segmenter import AnySegmenter
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PictureOptions, PredictMasksOptions, RefineCrfOptions
 from pseudolabel.runtime.devices import pick_device, pick_dtype
@@ -137,7 +136,7 @@ def make_header(options: PredictMasksOptions, parent: Header, dataset: Dataset) 
             **(stated(dataset) if options.tags == "boxes" else {}),
             "scales": list(options.scales),
             "flip": options.flip,
-            "size": options.size or ("the image's own" if options.tile else 2 * int(parent.network["crop"])),
+            "size": long_side(options, int(parent.network["crop"])) or "the image's own",
             **({"tile": options.tile} if options.tile else {}),
         },
         oracle=() if options.tags == "none" else dataset.oracle,
@@ -166,14 +165,11 @@ def predict(
     if options.tags != "none":
         dataset.require_tags("pass --tags none, or tag them")
     device = pick_device(options.device)
-    dtype = pick_dtype(options.precision, device)
-    network.to(device).to(memory_format=torch.channels_last).eval()
-    tiles = 1 if device.type == "cpu" else options.batch_size
-    inference = Inference(network, device, dtype, options.scales, options.flip, options.tile, tiles)
+    inference = Inference.of(network, options, device)
     skip = options.on_error == "skip"
     plan = make_plan(
         dataset,
-        long_side=None if options.tile and not options.size else int(header.protocol["size"]),
+        long_side=long_side(options, int(header.network["crop"])),
         multiple=network.multiple,
         batch_size=options.batch_size,
         device=device,
