@@ -83,8 +83,8 @@ STAGES = {
         "pseudolabel train-segmenter work/masks --epochs 20 --out work/seg.h5",
     ),
     "predict-masks": Entry(
-        "Predict the masks of a split with a segmenter. Writes soft.h5, masks.h5 and PNG files into one folder.",
-        "pseudolabel predict-masks work/seg.h5 --split val --out work/val",
+        "Predict the masks of new photographs or of a split. Writes soft.h5, masks.h5 and PNG files into one folder.",
+        "pseudolabel predict-masks work/seg.h5 --images photos --out work/new",
     ),
     "evaluate-masks": Entry(
         "Score masks against the ground truth. The result states everything that the scores depend on.",

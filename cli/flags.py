@@ -19,6 +19,7 @@ from pseudolabel.options.fields import (
     flag_of,
     is_optional,
     is_positional,
+    is_repeated,
     panel_of,
     type_of,
     validated,
@@ -28,7 +29,7 @@ from .failures import traced
 from .help import PANELS
 
 FIRST = (
-    "dataset", "root", "split", "out", "scribbles", "points", "boxes", "threshold",
+    "images", "dataset", "root", "split", "out", "scribbles", "points", "boxes", "threshold",
     "backbone", "decoder", "epochs", "batch_size", "learning_rate", "crop", "regulariser",
     "method", "tags", "size", "scales", "flip", "crf", "preset",
 )  # fmt: skip
@@ -106,6 +107,9 @@ def _annotation(model: type[BaseModel], name: str) -> Any:
     described["rich_help_panel"] = PANELS[panel_of(model, name)]
     if kind is bool:
         return Annotated[bool | None, typer.Option(f"--{flag}/--no-{flag}", **described)]
+    if is_repeated(model, name):
+        described["callback"] = _none_if_empty
+        return Annotated[list[str] | None, typer.Option(f"--{flag}", metavar="PATH", **described)]
     words = [as_word(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
     several = "TEXT,..." if str in get_args(kind) else "NUMBER,..."
     metavar = "|".join(words) or _METAVARS.get(kind) or (several if ... in get_args(kind) else "LOW,HIGH")
@@ -120,6 +124,11 @@ def _annotation(model: type[BaseModel], name: str) -> Any:
 
     option = typer.Option(f"--{flag}", metavar=metavar, autocompletion=complete if words else None, **described)
     return Annotated[str | None, option]
+
+
+def _none_if_empty(values: list[str] | None) -> list[str] | None:
+    """What was given of a flag that may be repeated; None where it was not."""
+    return values or None
 
 
 def _place(model: type[BaseModel], name: str) -> tuple[bool, int, int]:

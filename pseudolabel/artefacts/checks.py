@@ -38,6 +38,8 @@ SERVES: dict[str, tuple[str, ...]] = {
 }
 """The types of network that can be had from a checkpoint as each kind; ``train-TYPE`` trains them."""
 
+_TAKERS = {"cam": "make-cams", "segmenter": "predict-masks"}  # by what a network serves as
+
 _FILTERS = {
     "gzip": h5py.h5z.FILTER_DEFLATE,
     "shuffle": h5py.h5z.FILTER_SHUFFLE,
@@ -95,7 +97,10 @@ def _checked_kind(path: Path, file: h5py.File, kinds: tuple[str, ...], serves: s
 def _check_network(path: Path, header: Header, kinds: tuple[str, ...], serves: str) -> None:
     found = header.facts.get("architecture", {}).get("type", "unknown")
     if found not in SERVES[serves]:
-        raise ArtefactError(f"{path} holds a {found} network (made by {header.stage}); wanted {a_kind(kinds, serves)}")
+        hint = next((f"; {stage} takes it" for kind, stage in _TAKERS.items() if found in SERVES[kind]), "")
+        raise ArtefactError(
+            f"{path} holds a {found} network (made by {header.stage}); wanted {a_kind(kinds, serves)}{hint}"
+        )
     check_network_facts(path, header)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pseudolabel import __version__
 from pseudolabel.options import STAGES, StageOptions
-from pseudolabel.options.fields import role_of
+from pseudolabel.options.fields import default_of, role_of
 from pseudolabel.runtime.usage import used
 
 
@@ -149,7 +149,7 @@ def made_differently(options: Mapping[str, Any], inputs: Sequence[Input], header
 
 
 def differences(options: Mapping[str, Any], inputs: Sequence[Input], header: Header) -> list[str]:
-    """In what an earlier making differs from a new header's, in words.
+    """In what an earlier making differs from a new header's, in words; an option that it did not have counts as unset.
 
     Args:
         options: The earlier making's settings.
@@ -160,7 +160,7 @@ def differences(options: Mapping[str, Any], inputs: Sequence[Input], header: Hea
     found = [
         f"--{name.replace('_', '-')} ({options.get(name)!r}, now {value!r})"
         for name, value in header.options.items()
-        if role_of(model, name) == "option" and options.get(name) != value
+        if role_of(model, name) == "option" and options.get(name, default_of(model, name)) != value
     ]
     if [(item.kind, item.digest) for item in inputs] != [(item.kind, item.digest) for item in header.inputs]:
         found.append("input (" + ", ".join(item.kind for item in header.inputs) + " differ by digest)")

@@ -134,25 +134,52 @@ class MapsReader:
         return int(self.images.heights[image]), int(self.images.widths[image])
 
 
-def at_size(stored: Mapping[int, np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def at_size(
+    stored: Mapping[int, np.ndarray], size: tuple[int, int], columns: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Stored maps of one image, class index to array (h, w), as ``MapsReader.full_size`` returns them.
 
     Args:
         stored: What ``MapsReader.maps`` returns.
         size: (H, W) of the image.
+        columns: First column, and the one after the last, of the part that is wanted; None: all.
     """
     labels = np.asarray(sorted(stored), dtype=np.int64)
     if not stored:
-        return labels, np.zeros((0, *size), dtype=np.float32)
-    return labels, np.stack([enlarge(_as_share(stored[int(label)]), size) for label in labels])
+        return labels, np.zeros((0, size[0], columns[1] - columns[0] if columns else size[1]), dtype=np.float32)
+    return labels, np.stack([enlarge(_as_share(stored[int(label)]), size, columns) for label in labels])
 
 
-def enlarge(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a float map (h, w) bilinearly to ``size`` = (H, W); pixel centres, not corners, are aligned."""
+def bands(maps: int, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Parts of an image, from column to column, in each of which maps at image size take up to 256 MiB.
+
+    Args:
+        maps: How many there are.
+        size: (H, W) of the image.
+    """
+    columns = max(1, _MOST // max(1, 4 * maps * size[0]))
+    return [(left, min(left + columns, size[1])) for left in range(0, size[1], columns)]
+
+
+def enlarge(array: np.ndarray, size: tuple[int, int], columns: tuple[int, int] | None = None) -> np.ndarray:
+    """Resize a float map (h, w) bilinearly to ``size`` = (H, W); pixel centres, not corners, are aligned.
+
+    Args:
+        array: The map.
+        size: Of the result.
+        columns: As of ``at_size``. The numbers are those of the whole, as Pillow resizes rows first, then each column
+            on its own.
+    """
+    left, right = columns or (0, size[1])
     if array.shape == size:
-        return np.asarray(array, dtype=np.float32)
+        return np.asarray(array[:, left:right], dtype=np.float32)
     image = Image.fromarray(np.ascontiguousarray(array, dtype=np.float32))
-    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    if columns is not None:
+        image = image.resize((size[1], len(array)), Image.Resampling.BILINEAR).crop((left, 0, right, len(array)))
+    return np.asarray(image.resize((right - left, size[0]), Image.Resampling.BILINEAR))
+
+
+_MOST = 1 << 28  # bytes of maps at image size
 
 
 def _are_shares(values: np.ndarray) -> np.ndarray:

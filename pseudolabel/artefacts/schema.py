@@ -155,7 +155,8 @@ ATTRIBUTES: dict[str, str] = {
 """Every root attribute and its type; ``seal`` from version 2 on."""
 
 FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "dataset": {name: ("string", "null") for name in ("dataset", "root", "split", "tag_source", "tags_file")},
+    "dataset": {name: ("string", "null") for name in ("dataset", "root", "split", "tag_source", "tags_file")}
+    | {name: ("strings",) for name in ("classes", "files")},
     "network": {
         "backbone": ("string", "null"),
         "mean": ("numbers",),

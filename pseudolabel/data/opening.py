@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +12,7 @@ from pseudolabel.artefacts.conformity import folded
 from pseudolabel.data.decoding import Decoding
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.ground_truth import require_objects
-from pseudolabel.data.layouts import coco, folder, synthetic, voc
+from pseudolabel.data.layouts import coco, folder, photographs, synthetic, voc
 from pseudolabel.data.records import WEAK, Dataset, MaskValues
 from pseudolabel.data.weak.labels import attach
 from pseudolabel.errors import DatasetError, InputError
@@ -33,6 +33,24 @@ def open_dataset(options: DatasetOptions) -> Dataset:
         DatasetError: Something of the layout is missing or inconsistent; the message names file and cause.
     """
     return load_dataset({name: getattr(options, name) for name in _SPEC if hasattr(options, name)})
+
+
+def open_photographs(paths: Sequence[Path], classes: Sequence[str], like: Mapping[str, Any]) -> Dataset:
+    """Open new photographs.
+
+    Args:
+        paths: Folders and files.
+        classes: Names of the classes that they may show, background first.
+        like: The ``spec()`` of the data set whose photographs were decoded as these are to be.
+
+    Raises:
+        InputError: One of the paths does not exist.
+        DatasetError: There are no photographs, or two would have the same mask.
+    """
+    root, files = photographs.find(paths)
+    about = {"dataset": photographs.NAME, "root": root.as_posix(), "split": "all", "tag_source": "none"}
+    named = {"classes": list(classes), "files": list(files)}
+    return load_dataset({**about, **named, **Decoding.of(like).spec()})
 
 
 def restated(spec: Mapping[str, Any], options: object) -> dict[str, Any]:
@@ -91,6 +109,8 @@ def _load(
     if not spec.get("dataset"):
         raise InputError("the artefact names no data set (it was imported without one); pass --dataset and --root")
     name, place = spec["dataset"], folder_of(spec, root)
+    if name == photographs.NAME:
+        return _photographs(spec, place, fault)
     source = spec.get("tag_source") or "auto"
     if source == "weak" and not places:
         raise InputError(
@@ -120,6 +140,16 @@ def _load(
     if source == "weak":
         dataset = replace(dataset, records=tuple(replace(record, tags=None) for record in dataset.records))
     return attach(dataset, places, fault)
+
+
+def _photographs(spec: Mapping[str, Any], place: Path, fault: Fault) -> Dataset:
+    """New photographs again, as their spec has them."""
+    dataset = photographs.load(place, spec.get("classes", ("background",)), spec.get("files", ()), fault)
+    with passing_on(fault):
+        _require_distinct(dataset)
+    decoding = Decoding.of(spec)
+    records = tuple(replace(record, decoding=decoding) for record in dataset.records)
+    return replace(dataset, records=records, decoding=decoding)
 
 
 def reopen_dataset(

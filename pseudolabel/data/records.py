@@ -76,7 +76,7 @@ class Dataset:
     """Records of one split, in list order.
 
     Attributes:
-        name: ``voc``, ``coco``, ``folder`` or ``synthetic``.
+        name: ``voc``, ``coco``, ``folder`` or ``synthetic``; ``photographs`` where they are new ones.
         root: Absolute folder.
         split: Name or path of the list.
         classes: Names, background first.
@@ -94,6 +94,7 @@ class Dataset:
         decoding: How the photographs' alpha and 16-bit samples are taken, as their records say, too.
         notes: What is easily overlooked: images and labels that were left out and are no fault, conventions that labels
             were read by; one line each.
+        files: Of new photographs, those below ``root`` that were named, with ``/``; none: all of them.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Dataset:
     mask_values: MaskValues | None = None
     decoding: Decoding = AS_USUAL
     notes: tuple[str, ...] = field(default=(), repr=False)
+    files: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def oracle(self) -> tuple[str, ...]:
@@ -190,6 +192,9 @@ class Dataset:
             "tag_source": self.tag_source,
             "tags_file": self.tags_file.as_posix() if self.tags_file else None,
         }
+        if self.name == "photographs":  # which have nothing that names the classes
+            spec["classes"] = list(self.classes)
+            spec |= {"files": list(self.files)} if self.files else {}
         spec |= {kind: path.as_posix() for kind, path in self.weak.items()}
         if self.simulated:
             spec["simulated"] = {kind: dict(how) for kind, how in self.simulated.items()}

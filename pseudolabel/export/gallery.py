@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pseudolabel.artefacts.atomic import Staging
-from pseudolabel.artefacts.maps import at_size
+from pseudolabel.artefacts.maps import at_size, bands
 from pseudolabel.data import Dataset, Record
 from pseudolabel.data.images import read_label_png
 from pseudolabel.data.inputs import read_photograph
@@ -166,8 +166,10 @@ def draw_overlay(drawing: Drawing, *, kind: str, classes: tuple[str, ...]) -> No
     """
     heat, item = None, drawing.item
     if kind != "masks":
-        labels, maps = at_size(item.maps, item.size)
-        heat = maps.max(axis=0, initial=0) if kind == "cams" else 1 - maps[labels == 0].sum(axis=0)
+        shown = {label: found for label, found in item.maps.items() if kind == "cams" or label == 0}
+        parts = (at_size(shown, item.size, columns)[1] for columns in bands(len(shown), item.size))
+        strongest = np.concatenate([part.max(axis=0, initial=0) for part in parts], axis=1)
+        heat = strongest if kind == "cams" else 1 - strongest
     image = read_photograph(drawing.record, item.size)
     picture = overlay(image, read_label_png(drawing.png), classes, heat=heat, truth=drawing.truth)
     write_png(drawing.place, picture)

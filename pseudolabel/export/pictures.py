@@ -14,6 +14,7 @@ _MARGIN = 10  # pixels around everything
 _LINE = 22  # height of a line of text
 _PANEL = 400  # long side of an overlay's panels
 _CELL = (200, 160)  # width and height of a contact sheet's pictures
+_DRAWN = 1600  # pixels, of the long side of what is painted before it is made smaller
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 _HEAT = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float64)
 _OPACITY = 0.65  # of colour over the photograph
@@ -68,14 +69,16 @@ def overlay(
         heat: float (H, W) in [0, 1]; None leaves its panel out.
         truth: uint8 (H, W), ground truth; None leaves its panel out.
     """
-    panels = [("photograph", photograph)]
-    if heat is not None:
-        panels.append(("heat map", paint_heat(photograph, heat)))
-    panels.append(("mask", paint_labels(photograph, labels)))
     present = np.unique(labels)
     if truth is not None:
-        panels.append(("ground truth", paint_labels(photograph, truth)))
         present = np.union1d(present, np.unique(truth))
+    photograph, labels = _thinned(photograph), _thinned(labels)
+    panels = [("photograph", photograph)]
+    if heat is not None:
+        panels.append(("heat map", paint_heat(photograph, _thinned(heat))))
+    panels.append(("mask", paint_labels(photograph, labels)))
+    if truth is not None:
+        panels.append(("ground truth", paint_labels(photograph, _thinned(truth))))
     pictures = [(title, _fitted(array, (_PANEL, _PANEL))) for title, array in panels]
     width, height = pictures[0][1].size
     cell = (max(width, 120), height)  # room for the title of a very narrow picture
@@ -94,7 +97,7 @@ def contact_sheet(
     """
     tiles, present = [], np.zeros(256, dtype=bool)
     for name, photograph, labels in pictures:
-        tiles.append((name, _fitted(paint_labels(photograph, labels), _CELL)))
+        tiles.append((name, _fitted(paint_labels(_thinned(photograph), _thinned(labels)), _CELL)))
         present[np.unique(labels)] = True
     columns = math.ceil(math.sqrt(count))
     return sheet(tiles, columns, _CELL, legend_entries(np.flatnonzero(present), classes))
@@ -106,6 +109,12 @@ def _borders(labels: np.ndarray) -> np.ndarray:
     found[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     found[:-1] |= labels[:-1] != labels[1:]
     return found
+
+
+def _thinned(array: np.ndarray) -> np.ndarray:
+    """A large picture at fewer pixels, still several times as many as are shown of it."""
+    step = max(1, max(array.shape[:2]) // _DRAWN)
+    return array[::step, ::step]
 
 
 def _fitted(array: np.ndarray, box: tuple[int, int]) -> Image.Image:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pseudolabel.artefacts import Artefact, Header, open_artefact
+from pseudolabel.artefacts.maps import at_size, bands
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import InputError
 
@@ -140,6 +141,26 @@ def from_soft(labels: np.ndarray, maps: np.ndarray) -> np.ndarray:
     for index in np.flatnonzero(labels == IGNORE):
         found[maps[index] > half] = IGNORE
     return found
+
+
+def label_map(
+    stored: Mapping[int, np.ndarray], size: tuple[int, int], thresholds: Thresholds | None = None
+) -> np.ndarray:
+    """The label map of an image, at its size, of maps that are stored at another: part by part if it is large.
+
+    Args:
+        stored: Class index to map (h, w), as ``MapsReader.maps`` returns them.
+        size: (H, W) of the image.
+        thresholds: Of CAMs; None: the maps are soft labels.
+
+    Returns:
+        uint8 (H, W): a class index, or 255 where unlabelled.
+    """
+    parts = []
+    for columns in bands(len(stored), size):
+        labels, maps = at_size(stored, size, columns)
+        parts.append(from_soft(labels, maps) if thresholds is None else assign(labels, maps, thresholds.value))
+    return np.concatenate(parts, axis=1)
 
 
 def quantise(probabilities: np.ndarray) -> np.ndarray:

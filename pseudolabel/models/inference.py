@@ -48,23 +48,26 @@ class Plan:
 def make_plan(
     dataset: Dataset,
     *,
-    long_side: int,
+    long_side: int | None,
     multiple: int,
     batch_size: int,
     device: torch.device,
     skip: bool,
     skipped: Mapping[str, str] | None = None,
+    tile: int | None = None,
 ) -> Plan:
     """Read every image's size and put images of equal network size together, in a fixed order.
 
     Args:
         dataset: The images.
-        long_side: Of the network's input at scale 1, pixels.
+        long_side: Of the network's input at scale 1, pixels; None: of the image itself.
         multiple: Both sides of the input become multiples of it.
         batch_size: Most images at the same time: in one batch or, on a processor, in one a thread.
         device: Where the network computes.
         skip: Record unreadable images instead of stopping at them.
         skipped: Id to reason of images that an earlier stage could not use, and that are not looked at.
+        tile: Longest side of what the network sees at once, pixels; a larger image is alone in its batch, and where
+            there is one, a processor computes one image at a time. None: it sees whole images.
 
     Raises:
         DatasetError: An image is unreadable and ``skip`` is not set.
@@ -88,12 +91,13 @@ def make_plan(
             sizes.append((0, 0))
             unreadable[index] = str(error)
             continue
-        groups.setdefault(network_size(*sizes[-1], long_side, multiple), []).append(index)
-    at_once = min(batch_size, torch.get_num_threads()) if device.type == "cpu" else 1
-    most = batch_size // at_once
+        groups.setdefault(network_size(*sizes[-1], long_side or max(sizes[-1]), multiple), []).append(index)
+    large = {size for size in groups if tile is not None and max(size) > tile}
+    at_once = min(batch_size, torch.get_num_threads()) if device.type == "cpu" and not large else 1
     batches, seen = [], []
     for size in sorted(groups):
         members = groups[size]
+        most = 1 if size in large or (large and device.type == "cpu") else batch_size // at_once
         for start in range(0, len(members), most):
             batches.append(tuple(members[start : start + most]))
             seen.append(size)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from pseudolabel.options.fields import Meanings, PixelValues, is_optional, option, role_of
+from pseudolabel.options.fields import Meanings, PixelValues, is_optional, is_repeated, option, role_of
 
 DatasetName = Literal["voc", "coco", "folder", "synthetic"]
 TagSource = Literal["auto", "xml", "csv", "folders", "instances", "masks", "weak"]
@@ -21,7 +21,18 @@ class Mixin(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
 
-class StageOptions(BaseModel):
+class DeviceOptions(Mixin):
+    """Where a network computes."""
+
+    device: str = option(
+        "auto",
+        "Device: auto (an accelerator if there is one), cpu, cuda, mps or xpu; cuda:N and xpu:N choose one of several.",
+        role="execution",
+        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$",
+    )
+
+
+class StageOptions(DeviceOptions):
     """What every stage takes. Unknown names are errors that name the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, defer_build=True)
@@ -33,12 +44,6 @@ class StageOptions(BaseModel):
         "Artefact to write: a .h5 file, or a folder for export-masks and predict-masks.",
         role="execution",
         panel="input",
-    )
-    device: str = option(
-        "auto",
-        "Device: auto (an accelerator if there is one), cpu, cuda, mps or xpu; cuda:N and xpu:N choose one of several.",
-        role="execution",
-        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$",
     )
     seed: int = option(0, "Seed of all random numbers.", panel="execution", ge=0, le=2**32 - 1)
     workers: int | None = option(
@@ -63,9 +68,10 @@ class StageOptions(BaseModel):
         """No stage may replace what it reads, not even with --overwrite."""
         target = os.path.realpath(self.artefact)  # Path.resolve may raise at a loop of links
         for name in type(self).model_fields:
-            path = getattr(self, name) if role_of(type(self), name) == "input" else None
-            if path is not None and target in (os.path.realpath(path), os.path.realpath(path / "masks.h5")):
-                raise ValueError(f"--out would replace the input {path}; choose another place")
+            given = getattr(self, name) if role_of(type(self), name) == "input" else None
+            for path in given if isinstance(given, tuple) else (given,):
+                if path is not None and target in (os.path.realpath(path), os.path.realpath(path / "masks.h5")):
+                    raise ValueError(f"--out would replace the input {path}; choose another place")
         return self
 
     @property
@@ -75,7 +81,10 @@ class StageOptions(BaseModel):
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as plain JSON data, defaults filled in, paths with ``/`` on every system."""
-        paths = {name: value.as_posix() for name, value in self if isinstance(value, Path)}
+        paths: dict[str, Any] = {name: value.as_posix() for name, value in self if isinstance(value, Path)}
+        for name, value in self:
+            if value is not None and is_repeated(type(self), name):
+                paths[name] = [path.as_posix() for path in value]
         return self.model_dump(mode="json") | paths
 
     def meaning(self) -> dict[str, Any]:

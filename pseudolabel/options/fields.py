@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -29,6 +30,11 @@ def _pair(value: Any) -> Any:
     if not isinstance(parts, list | tuple) or len(parts) != 2:
         raise ValueError("wanted two numbers with a comma between them")
     return parts
+
+
+def _alone(value: Any) -> Any:
+    """Let one path stand for a list; commas are part of it."""
+    return [value] if isinstance(value, str | Path) else value
 
 
 def _meanings(value: Any) -> Any:
@@ -66,6 +72,8 @@ Meanings = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_mean
 PixelValues = Annotated[
     tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(min_length=1), BeforeValidator(_split_commas)
 ]
+Paths = Annotated[tuple[Path, ...], Field(min_length=1), BeforeValidator(_alone)]
+"""On the command line a flag that may be repeated."""
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_as_integer)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_as_integer)]
@@ -159,6 +167,11 @@ def type_of(model: type[BaseModel], name: str) -> tuple[Any, dict[str, float]]:
         metadata += [bound for item in more for bound in getattr(item, "metadata", [item])]
     bounds = {key: getattr(item, key) for item in metadata for key in ("ge", "gt", "le", "lt") if hasattr(item, key)}
     return kind, bounds
+
+
+def is_repeated(model: type[BaseModel], name: str) -> bool:
+    """Whether the command line takes this field's flag more than once, each time with one value."""
+    return Path in get_args(type_of(model, name)[0])
 
 
 def as_word(value: Any) -> str:

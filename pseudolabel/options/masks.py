@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
-from pseudolabel.options.base import DatasetName, DatasetOptions, LaterOptions, MaskValueOptions, Mixin, StageOptions
-from pseudolabel.options.fields import Blocks, Dilations, Scales, Share, option, reads
+from pseudolabel.options.base import (
+    DatasetName,
+    DatasetOptions,
+    DeviceOptions,
+    LaterOptions,
+    MaskValueOptions,
+    Mixin,
+    StageOptions,
+)
+from pseudolabel.options.fields import Blocks, Dilations, Paths, Scales, Share, option, reads
 
+_LARGEST = 4096  # pixels, of an image that a network sees at once
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
 CrfEngine = Literal["lattice", "exact", "pydensecrf"]
 IgnoredPolicy = Literal["background", "drop", "miss"]
@@ -277,7 +286,14 @@ class RefineParOptions(RefinerOptions):
     )
 
 
-class ExportMasksOptions(LaterOptions):
+class PictureOptions(Mixin):
+    """Pictures to look at beside the masks."""
+
+    overlays: int = option(0, "Number of images to draw: image, heat map, mask and ground truth side by side.", ge=0)
+    contact_sheet: int = option(0, "Number of random images to show on a contact sheet; 0: no sheet.", ge=0, le=400)
+
+
+class ExportMasksOptions(PictureOptions, LaterOptions):
     """Settings of ``export-masks``."""
 
     writes_folder: ClassVar[bool] = True
@@ -289,8 +305,6 @@ class ExportMasksOptions(LaterOptions):
     dataset: DatasetName | None = option(
         None, "Fail if the labels belong to another data set layout. none: accept any.", panel="rare"
     )
-    overlays: int = option(0, "Number of images to draw: image, heat map, mask and ground truth side by side.", ge=0)
-    contact_sheet: int = option(0, "Number of random images to show on a contact sheet; 0: no sheet.", ge=0, le=400)
     rle: bool = option(False, "Also write coco.json, with masks in COCO RLE.")
 
 
@@ -298,19 +312,56 @@ class PredictionOptions(Mixin):
     """How a segmenter looks at an image."""
 
     size: int | None = option(
-        None, "Longer side of an image at scale 1, in pixels. none: twice the training crop.", ge=16, le=4096
+        None,
+        "Longer side of an image at scale 1, in pixels. none: twice the training crop, or with --tile the image's own.",
+        ge=16,
+        le=65536,
+    )
+    tile: int | None = option(
+        None,
+        "Longest side of what the network sees at once, in pixels: larger images are seen in tiles that overlap by "
+        "half. none: it sees whole images.",
+        ge=64,
+        le=4096,
     )
     scales: Scales = option((1.0,), "Image scales over which probabilities are averaged.")
     flip: bool = option(True, "Also average over the mirrored image.")
 
+    @model_validator(mode="after")
+    def _large_images_are_tiled(self) -> PredictionOptions:
+        if self.size is not None and self.size > _LARGEST and self.tile is None:
+            raise ValueError(f"--size {self.size} is more than {_LARGEST} and needs --tile, such as --tile 1024")
+        return self
 
-class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOptions, LaterOptions):
+
+class InferenceOptions(NetworkOptions, PredictionOptions):
+    """A segmenter at work: which network, how it looks at an image, in which numbers it computes."""
+
+    batch_size: int = option(16, "Images per forward pass.", role="execution", ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
+    )
+
+
+class PredictorOptions(InferenceOptions, DeviceOptions):
+    """Settings of ``export.predictor.Predictor``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
+
+
+class PredictMasksOptions(InferenceOptions, PictureOptions, CrfOptions, BoundOptions, LaterOptions):
     """Settings of ``predict-masks``."""
 
     writes_folder: ClassVar[bool] = True
 
     checkpoint: Path = reads(
         "Checkpoint of train-segmenter, train-scribble or train-cosa.", kind="checkpoint", serves="segmenter"
+    )
+    images: Paths | None = option(
+        None,
+        "New photographs, in place of the data set's: a file, or a folder with all that is below it; may be repeated. "
+        "They need no list and no tags.",
+        role="input",
     )
     split: str = option(
         "val", "Split to use: a list file of the data set, or a path to any list of image ids.", panel="input"
@@ -322,13 +373,20 @@ class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOp
         "none: unconstrained.",
     )
     crf: bool = option(False, "Refine the probabilities with a dense CRF.")
-    batch_size: int = option(16, "Images per forward pass.", role="execution", ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "Number format of the forward pass. auto: bfloat16 where the hardware supports it, else float32."
-    )
     on_error: Literal["stop", "skip"] = option(
         "stop", "What to do with an unreadable image: stop, or skip it and record it in the artefact.", panel="rare"
     )
+
+    @model_validator(mode="after")
+    def _new_photographs_stand_alone(self) -> PredictMasksOptions:
+        if self.images is None:
+            return self
+        if self.tags != "none":
+            raise ValueError(f"--tags {self.tags} is for images of a data set; --images has no tags, leave one out")
+        for name in ("split", "root"):
+            if name in self.model_fields_set and getattr(self, name) is not None:
+                raise ValueError(f"--{name} is for images of a data set; leave it or --images out")
+        return self
 
 
 class EvaluateMasksOptions(MaskValueOptions, StageOptions):

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel.errors import InputError
-from pseudolabel.options.fields import as_word, default_of, is_positional, nearest, validated
+from pseudolabel.options.fields import as_word, default_of, is_positional, is_repeated, nearest, validated
 
 if TYPE_CHECKING:
     from pseudolabel.options.base import StageOptions
@@ -70,6 +70,8 @@ def command_line(stage: str, options: StageOptions) -> str:
             continue
         elif isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None and is_repeated(model, name):
+            flags += [word for path in value for word in (f"--{flag}", as_word(path))]
         else:
             flags += [f"--{flag}", as_word(value)]
     return shlex.join(words + flags)

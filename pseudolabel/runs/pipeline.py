@@ -32,7 +32,7 @@ _TOP = ("name", "out", "defaults", "stages")
 # What all later stages read from their input.
 _DATASET = (
     "dataset", "root", "split", "tag_source", "tags_file", "scribbles", "points", "boxes",
-    "mask_values", "ignore_value",
+    "mask_values", "ignore_value", "images",
 )  # fmt: skip
 _RESERVED = ("out", "overwrite")  # the pipeline's own business
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

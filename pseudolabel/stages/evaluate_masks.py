@@ -133,6 +133,11 @@ def open_ground_truth(options: EvaluateMasksOptions, predictions: Predictions) -
     """
     header = predictions.header
     spec = dict(header.dataset) if header else {}
+    if spec.get("dataset") == "photographs" and not options.dataset:
+        raise InputError(
+            f"{options.masks} holds masks of new photographs, of which there is no ground truth; "
+            "pass --dataset, --root and --split if a data set has them"
+        )
     if options.dataset and options.dataset != spec.get("dataset"):
         spec = {"dataset": options.dataset, "split": spec.get("split")}
     unsaid = [f"--{name}" for name in ("dataset", "root", "split") if not (getattr(options, name) or spec.get(name))]

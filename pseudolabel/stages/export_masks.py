@@ -26,15 +26,15 @@ from pseudolabel.artefacts import (
 )
 from pseudolabel.artefacts.atomic import STAGED, Staging
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, reopen_dataset
 from pseudolabel.data.palette import mask_path, write_mask
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.export.gallery import COCO, OVERLAYS, SHEET, Gallery
-from pseudolabel.labels.assignment import Thresholds, assign, from_soft
+from pseudolabel.labels.assignment import Thresholds, label_map
 from pseudolabel.labels.inputs import MapsInput, MapsTask, each, open_maps, write_maps
 from pseudolabel.options import ExportMasksOptions
+from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.parallel import ordered_map
 from pseudolabel.runtime.progress import Progress
 
@@ -82,7 +82,7 @@ def write_masks(
     writer = MapsWriter(options.artefact, header, source.images, dtype="uint8", cost=cost, overwrite=options.overwrite)
     seen: Counter[bool] = Counter()
 
-    def counted(found: np.ndarray | str) -> tuple[np.ndarray | str]:
+    def noted(found: np.ndarray | str) -> tuple[np.ndarray | str]:
         """The label map, counted by whether it has an object."""
         if not isinstance(found, str):
             seen[bool((found % IGNORE).any())] += 1
@@ -92,10 +92,10 @@ def write_masks(
         done = writer.done
         work = partial(make_mask, kind=source.header.kind, thresholds=source.thresholds)
         tasks = ((source.task(index), staging.place(pngs[index])) for index in range(done, len(pngs)))
-        made = each(ordered_map(work, tasks, workers=options.workers), counted)
+        made = each(ordered_map(work, tasks, workers=options.workers), noted)
         write_maps(writer, made, len(pngs), progress)
         if seen[False] and not seen[True]:
-            progress.warn(f"none of the {seen[False]} masks has a pixel of an object: nothing can be learnt from them")
+            progress.warn(nothing_found(header.stage, seen[False]))
         skipped = {name for name, _ in writer.skipped}
         kept = [index for index, name in enumerate(source.images.ids) if name not in skipped]
         also: list[Path] = []
@@ -110,6 +110,13 @@ def write_masks(
         "also": sorted({str(options.out / path.relative_to(options.out).parts[0]) for path in also}),
         "images_per_second": cost.read(len(pngs) - done)["images_per_second"],
     }
+
+
+def nothing_found(stage: str, count: int) -> str:
+    """What to say of masks in which there is no object."""
+    if stage == "predict-masks":
+        return f"the network found no object in any of {counted(count, 'image')}"
+    return f"none of the {count} masks has a pixel of an object: nothing can be learnt from them"
 
 
 @contextmanager
@@ -174,11 +181,7 @@ def make_mask(task: tuple[MapsTask, Path], *, kind: str, thresholds: Thresholds 
     item, path = task
     if item.skipped is not None:
         return item.skipped
-    if kind == "masks":
-        found = item.maps[0]
-    else:
-        labels, maps = at_size(item.maps, item.size)
-        found = from_soft(labels, maps) if thresholds is None else assign(labels, maps, thresholds.value)
+    found = item.maps[0] if kind == "masks" else label_map(item.maps, item.size, thresholds)
     write_mask(path, found)
     return found
 

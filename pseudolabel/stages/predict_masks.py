@@ -1,5 +1,7 @@
 """``predict-masks``: a segmenter and photographs in, soft labels, masks and PNG files out.
 
+The photographs are a split of the checkpoint's data set, or with ``--images`` new ones.
+
 Probabilities are averaged over scales and mirrored images at the network's grid, and kept so in ``soft.h5``, which can
 be scored with and without the image tags; with ``--tags boxes`` at image size, where boxes end between pixels and not
 within cells. With ``--crf`` they are kept in ``network.h5`` and ``soft.h5`` holds what refine-crf makes of them. The
@@ -13,34 +15,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.artefacts import Header, Input, MapsWriter, check_output, child_header, read_header
 from pseudolabel.artefacts.header import CostMeter, environment, made_differently
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, Record
+from pseudolabel.data.opening import open_photographs
+from pseudolabel.data.palette import mask_path
+from pseudolabel.errors import InputError
 from pseudolabel.labels.box_constraints import constrain_probabilities, open_boxed, stated
 from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
-from pseudolabel.models.multiscale import scaled_inputs, split_mirrored
+from pseudolabel.models.prediction import SMALLEST, Inference, long_side, stored
 from pseudolabel.models.segmenter import AnySegmenter
-from pseudolabel.options import CrfOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
-from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
+from pseudolabel.options import CrfOptions, ExportMasksOptions, PictureOptions, PredictMasksOptions, RefineCrfOptions
+from pseudolabel.runtime.devices import pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.stages.export_masks import write_masks
 from pseudolabel.stages.refine_crf import refine_crf
 
-SMALLEST = 1e-4  # a class that is nowhere more probable than this is not stored
-
 
 def predict_masks(options: PredictMasksOptions, progress: Progress = Progress()) -> dict[str, Any]:  # noqa: B008 - has no state
-    """Predict a split and write ``soft.h5``, ``masks.h5`` and one PNG an image into the folder ``out``.
+    """Predict a split or new photographs; write ``soft.h5``, ``masks.h5`` and one PNG an image into the folder ``out``.
 
     Args:
-        options: Checkpoint, split, scales, tag filter, CRF.
+        options: Checkpoint, photographs, scales, tag filter, CRF.
         progress: Where to report.
 
     Returns:
@@ -48,8 +49,9 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
 
     Raises:
         InputError: The checkpoint holds no segmenter or no such network, no image has boxes where ``tags`` is
-            ``boxes``, or the outputs exist.
-        DatasetError: A photograph is unreadable, or has no tags where ``tags`` needs them, or a box is at fault.
+            ``boxes``, a photograph would be replaced, or the outputs exist.
+        DatasetError: There is no photograph, or one is unreadable, or has no tags where ``tags`` needs them, or a box
+            is at fault.
     """
     cost = CostMeter()
     soft = options.out / "soft.h5"
@@ -57,8 +59,7 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
     check_output(options.artefact, overwrite=options.overwrite)
     network, parent = load_network(options.checkpoint, "segmenter", options.network)
     assert isinstance(network, AnySegmenter)  # load_network checked the architecture's type
-    dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
-    dataset.require_classes(parent.classes, options.checkpoint)
+    dataset = open_images(options, parent, progress)
     header = make_header(options, parent, dataset)
     if options.overwrite or not already_made(first, header):
         written = predict(options, network, dataset, header, first, progress)
@@ -74,8 +75,32 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
     if options.crf and (options.overwrite or not soft.exists()):
         settings = {name: getattr(options, name) for name in CrfOptions.model_fields}
         refine_crf(RefineCrfOptions(cams=first, out=soft, on_error=options.on_error, **settings, **common), progress)
-    exported = export(options, ExportMasksOptions(labels=soft, out=options.out, **common), cost, progress)
-    return {"out": str(options.out), "images": exported["images"], **written}
+    pictures = {name: getattr(options, name) for name in PictureOptions.model_fields}
+    exporting = ExportMasksOptions(labels=soft, out=options.out, **pictures, **common)
+    exported = export(options, exporting, cost, progress)
+    also = {"also": exported["also"]} if exported["also"] else {}
+    return {"out": str(options.out), "images": exported["images"], **also, **written}
+
+
+def open_images(options: PredictMasksOptions, parent: Header, progress: Progress) -> Dataset:
+    """What is to be predicted: a split of the checkpoint's data set, or new photographs.
+
+    Raises:
+        InputError: ``--out`` is among the photographs in such a way that a mask would replace one.
+        DatasetError: As of ``predict_masks``.
+    """
+    if options.images is None:
+        dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
+        dataset.require_classes(parent.classes, options.checkpoint)
+        return dataset
+    dataset = open_photographs(options.images, parent.classes, parent.dataset)
+    for note in dataset.notes:
+        progress.warn(note)
+    photographs = {record.image.resolve() for record in dataset.records}
+    for record in dataset.records:
+        if (path := mask_path(options.out, record.id)).resolve() in photographs:
+            raise InputError(f"--out {options.out} would replace the photograph {path}; choose another folder")
+    return dataset
 
 
 def export(
@@ -111,7 +136,8 @@ def make_header(options: PredictMasksOptions, parent: Header, dataset: Dataset) 
             **(stated(dataset) if options.tags == "boxes" else {}),
             "scales": list(options.scales),
             "flip": options.flip,
-            "size": options.size or 2 * int(parent.network["crop"]),
+            "size": long_side(options, int(parent.network["crop"])) or "the image's own",
+            **({"tile": options.tile} if options.tile else {}),
         },
         oracle=() if options.tags == "none" else dataset.oracle,
         dataset=dataset.spec(),
@@ -139,31 +165,28 @@ def predict(
     if options.tags != "none":
         dataset.require_tags("pass --tags none, or tag them")
     device = pick_device(options.device)
-    dtype = pick_dtype(options.precision, device)
-    network.to(device).to(memory_format=torch.channels_last).eval()
-    mean, std = network.mean, network.std
+    inference = Inference.of(network, options, device)
     skip = options.on_error == "skip"
     plan = make_plan(
         dataset,
-        long_side=int(header.protocol["size"]),
+        long_side=long_side(options, int(header.network["crop"])),
         multiple=network.multiple,
         batch_size=options.batch_size,
         device=device,
         skip=skip,
+        tile=options.tile,
     )
     sizes = plan.images.sizes()
 
     def compute(pixels: Tensor, records: list[Record]) -> list[dict[int, np.ndarray]]:
         if not records:
             return []
-        with autocast(device, dtype), torch.inference_mode():
-            images = normalise(pixels.to(device), mean, std)
-            found = list(class_probabilities(network, images, options.scales, flip=options.flip).cpu().numpy())
+        found = list(inference.probabilities(pixels))
         if options.tags != "none":
             found = [restricted(row, record.tags or ()) for row, record in zip(found, records, strict=True)]
         if options.tags == "boxes":
             return [held(row, record, sizes[record.id]) for row, record in zip(found, records, strict=True)]
-        return [{k: m.astype(np.float16) for k, m in enumerate(row) if m.max() >= SMALLEST} for row in found]
+        return [stored(row) for row in found]
 
     cost = CostMeter()
     writer = MapsWriter(out, header, plan.images, dtype="float16", cost=cost, overwrite=options.overwrite)
@@ -172,30 +195,6 @@ def predict(
             writer, dataset, plan, compute, device=device, skip=skip, workers=options.workers, progress=progress
         )
     return {"skipped": len(writer.skipped), "images_per_second": cost.read(handled)["images_per_second"]}
-
-
-def class_probabilities(network: AnySegmenter, images: Tensor, scales: tuple[float, ...], *, flip: bool) -> Tensor:
-    """Softmax averaged over scales and mirrored images.
-
-    Args:
-        network: In evaluation mode.
-        images: Normalised (B, 3, H, W).
-        scales: Factors on H and W.
-        flip: Average with the mirrored images.
-
-    Returns:
-        float32 (B, K, h, w) at the grid of scale 1, summing to 1 over K.
-    """
-    total: Tensor | None = None
-    grid = tuple(network(images[:1]).shape[2:]) if scales[0] != 1 else None
-    for view in scaled_inputs(images, scales, flip=flip, multiple=network.multiple):
-        maps = network(view).float().softmax(dim=1)
-        maps = torch.stack(split_mirrored(maps)).mean(dim=0) if flip else maps
-        grid = grid or tuple(maps.shape[2:])
-        maps = F.interpolate(maps, grid, mode="bilinear") if maps.shape[2:] != grid else maps
-        total = maps if total is None else total + maps
-    assert total is not None  # scales is never empty
-    return total / len(scales)
 
 
 def restricted(probabilities: np.ndarray, tags: tuple[int, ...]) -> np.ndarray:

@@ -176,7 +176,7 @@ def test_a_range_is_two_increasing_shares() -> None:
     ("stage", "values", "said"),
     [
         ("make-cams", {"size": 100_000}, "--size: should be less than or equal to 4096, found 100000"),
-        ("predict-masks", {"size": 4097}, "--size: should be less than or equal to 4096, found 4097"),
+        ("predict-masks", {"tile": 4097}, "--tile: should be less than or equal to 4096, found 4097"),
         ("import-cams", {"grid": 5000}, "--grid: should be less than or equal to 4096, found 5000"),
         ("make-cams", {"scales": "1,40"}, "--scales: should be less than or equal to 8, found '40'"),
     ],

@@ -16,9 +16,10 @@ from pseudolabel.data import load_dataset
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels.assignment import from_soft
 from pseudolabel.models.checkpoint import load_network
+from pseudolabel.models.prediction import class_probabilities
 from pseudolabel.models.segmenter import timm_model
 from pseudolabel.options import PredictMasksOptions, TrainSegmenterOptions
-from pseudolabel.stages.predict_masks import class_probabilities, predict_masks, restricted
+from pseudolabel.stages.predict_masks import predict_masks, restricted
 from pseudolabel.stages.train_segmenter import segmentation_loss, train_segmenter
 from pseudolabel.training.masked import labelled_rows
 from tests.helpers import kinds
