@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.errors import InputError
 from pseudolabel.runtime.devices import autocast, pins_memory, seed_everything
+from pseudolabel.runtime.files import stands
 from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.training.curves import Curves, CurveWriter, log_folder
@@ -22,7 +23,7 @@ from pseudolabel.training.group import accumulating, apart
 from pseudolabel.training.run import Arrays, Batch, Best, Losses, Run, Step, state_path
 from pseudolabel.training.samples import load_batches
 from pseudolabel.training.schedule import make_optimiser, rate_factor
-from pseudolabel.training.state import restore_state, share_cost, state_arrays, write_state
+from pseudolabel.training.state import require_state, restore_state, share_cost, state_arrays, write_state
 
 
 def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> None:
@@ -38,6 +39,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         InputError: The batch cannot be shared among the processes, or batch normalisation, or there are no layers to
             set rates by.
         StalePartialError: The state to resume from was made with other options or inputs.
+        InputError: What has the name of the state is something else.
         DatasetError: A photograph cannot be read.
         PseudolabelError: The processes have found different images or states; the loss is no longer finite, or weights
             are not after the last step or before a validation; the last saved state is kept.
@@ -50,6 +52,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     if options.sync_batchnorm:
         run.network = run.group.synchronised(run.network, run.device)
     optimiser = make_optimiser(run.network, options)
+    if overwrite and run.group.leads and stands(state):
+        require_state(state)
     if state.exists() and not overwrite:
         cost.resume(restore_state(run, optimiser))
         for change in run.header.facts.get("changed", ()):
