@@ -40,11 +40,12 @@ def read_storage(content: bytes) -> np.ndarray:
     """
     file = io.BytesIO(content)
     magic, _, _, about, _ = (list(islice(pickletools.genops(file), _LONGEST)) for _ in range(5))
-    numbers = [argument for operation, argument, _ in about if operation.name.startswith(("BININT", "LONG1"))]
-    names = [argument for operation, argument, _ in about if operation.name == "GLOBAL"]
+    counts = ("BININT", "BININT1", "BININT2", "LONG1")
+    numbers = [value for operation, value, _ in about if operation.name in counts and value is not None]
+    names = [str(argument) for operation, argument, _ in about if operation.name == "GLOBAL"]
     code = _TYPES.get(names[0] if len(names) == 1 else "")
     if MAGIC not in [argument for _, argument, _ in magic] or code is None or len(numbers) != 1:
-        raise ValueError(f"no storage of numbers that are read ({', '.join(map(str, names))[:40]})")
+        raise ValueError(f"no storage of numbers that are read ({', '.join(names)[:40]})")
     (length,), begin = numbers, file.tell()
     dtype = np.dtype(code)
     if struct.unpack_from("<q", content, begin) != (length,) or len(content) - begin - 8 != length * dtype.itemsize:

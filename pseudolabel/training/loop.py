@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.artefacts.journal import claimed
 from pseudolabel.errors import InputError
 from pseudolabel.runtime.devices import autocast, pins_memory, seed_everything
 from pseudolabel.runtime.files import stands
@@ -39,7 +40,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         InputError: The batch cannot be shared among the processes, or batch normalisation, or there are no layers to
             set rates by.
         StalePartialError: The state to resume from was made with other options or inputs.
-        InputError: What has the name of the state is something else.
+        InputError: What has the name of the state is something else, or another run is writing the same output.
         DatasetError: A photograph cannot be read.
         PseudolabelError: The processes have found different images or states; the loss is no longer finite, or weights
             are not after the last step or before a validation; the last saved state is kept.
@@ -77,6 +78,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         for batches in batches_of_steps:
             values = _step(run, module, optimiser, batches)
             if curves is None:  # a training that cannot take a step leaves nothing behind, and changes nothing
+                if run.group.leads:
+                    stack.enter_context(claimed(run.options.out))
                 if overwrite and run.group.leads:
                     state.unlink(missing_ok=True)
                 curves = stack.enter_context(_curves(run))

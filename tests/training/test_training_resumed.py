@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
+from pseudolabel.artefacts import StalePartialError, open_artefact, partial_path, read_header
 from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.artefacts.journal import claimed
 from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.training import (
@@ -95,6 +96,19 @@ def test_nothing_of_the_users_own_that_has_the_name_of_the_state_is_removed(tmp_
         assert run.step == 0
         assert os.path.lexists(state), kind
         shutil.rmtree(state) if kind == "folder" else state.unlink()
+
+
+def test_a_training_in_progress_is_not_taken_over_by_another(tmp_path):
+    run = make_run(tmp_path)
+    with claimed(run.options.out), pytest.raises(InputError) as error:
+        finish(run)
+    assert str(error.value) == (
+        f"{run.options.out}.partial is being written by another run; wait for it, or choose another --out"
+    )
+    assert (run.step, list(tmp_path.iterdir())) == (0, [])
+    partial_path(run.options.out).touch()  # what a killed one has left
+    finish(make_run(tmp_path))
+    assert not partial_path(run.options.out).exists()
 
 
 def test_a_training_can_go_on_with_other_options_and_says_so(tmp_path):
