@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) -> None:
     from pseudolabel.data.check import check_dataset
-    from pseudolabel.runtime.terminal import printable
+    from pseudolabel.runtime.terminal import printable_line
 
     from .checks import show_check
     from .render import print_json
@@ -39,7 +39,7 @@ def _check(options: DataCheckOptions, progress: RichProgress, *, as_json: bool) 
         print_json(result)
     else:
         for problem in problems:
-            print(printable(problem))
+            print(printable_line(problem))
         show_check(result)
     if problems:
         raise typer.Exit(2)

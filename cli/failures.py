@@ -14,7 +14,7 @@ import typer
 
 from pseudolabel.errors import PseudolabelError
 from pseudolabel.runtime.interrupts import TERMINATED, answering_terminate
-from pseudolabel.runtime.terminal import printable
+from pseudolabel.runtime.terminal import printable, printable_line
 
 from .catalogue import STAGES
 
@@ -100,7 +100,7 @@ def speaks_for_all() -> bool:
 def _say(message: str, code: int, *, alone: bool = True) -> int:
     """Print an error's line; one that all processes meet is left to the first of them."""
     if alone or speaks_for_all():
-        print("error:", printable(" ".join(message.split())), file=sys.stderr)
+        print("error:", printable_line(message), file=sys.stderr)
     return code
 
 

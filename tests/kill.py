@@ -4,8 +4,9 @@ As a script, for as many rounds as wanted, from the root of the repository::
 
     python -m tests.kill --rounds 20 --out benchmarks/results/kill.json
 
-Each round ends a stage with SIGKILL, SIGTERM or SIGINT, the process or all of its session, until it gets through. Then
-the digest of its data must be that of the same stage left alone; no process may be left over, and no unfinished file.
+Each round ends a stage, or ``run``, with SIGKILL, SIGTERM or SIGINT, the process or all of its session, until it gets
+through. Then its data must be those of the same stage left alone, by digest; no process may be left over, and no
+unfinished file.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.artefacts import read_header
 from pseudolabel.artefacts.header import environment
+from tests.helpers.every_stage import COMMANDS, command, complete, name_of, outcome, prepare, settings, unfinished
 
-PROGRAM = (sys.executable, "-m", "pseudolabel")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {
     signal.SIGKILL: (-signal.SIGKILL,),
@@ -37,18 +39,6 @@ CODES = {
 }
 """How a process may end by each signal; the negative ones before Python has begun to answer it."""
 
-TRAINING = (
-    "--backbone test_vit --no-pretrained --epochs 3 --batch-size 4 --crop 64 --save-every 1 --device cpu --workers 2"
-)
-STAGES = {
-    "refine-crf": "refine-crf {root}/../cams.h5 --threshold {root}/../threshold.h5 --iterations 150 --workers 2",
-    "refine-par": "refine-par {root}/../cams.h5 --threshold {root}/../threshold.h5 --iterations 300 --workers 2",
-    "search-crf": "search-crf {root}/../cams.h5 --threshold {root}/../threshold.h5 --trials 2 --images 8 --workers 2",
-    "export-masks": "export-masks {root}/../cams.h5 --threshold {root}/../threshold.h5 --workers 2",
-    "train-cam": f"train-cam --dataset voc --root {{root}} {TRAINING}",
-}
-"""Commands with worker processes, but for ``--out``."""
-
 
 @dataclass
 class Outcome:
@@ -56,37 +46,8 @@ class Outcome:
 
     stage: str
     kills: list[str]
-    codes: list[int]
     equal: bool
     left: list[str]
-
-
-def prepare(folder: Path) -> Path:
-    """A small data set and CAMs of it; returns the root of the data set."""
-    root = folder / "data"
-    for words in (
-        f"data synth --out {root} --train 24 --val 4 --size 96",
-        f"train-cam --dataset voc --root {root} {TRAINING} --out {folder}/cam.h5 --quiet",
-        f"make-cams {folder}/cam.h5 --device cpu --out {folder}/cams.h5 --quiet",
-        f"search-threshold {folder}/cams.h5 --method fixed --out {folder}/threshold.h5 --quiet",
-    ):
-        subprocess.run([*PROGRAM, *words.split()], check=True, capture_output=True, env=settings())
-    return root
-
-
-def settings() -> dict[str, str]:
-    """The environment of every command: one thread, so that sums are rounded alike."""
-    return os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def artefact(stage: str, out: Path) -> Path:
-    """The file whose digest counts."""
-    return out / "masks.h5" if stage == "export-masks" else out
-
-
-def command(stage: str, root: Path, out: Path) -> list[str]:
-    """The words of a stage."""
-    return [*PROGRAM, *STAGES[stage].format(root=root).split(), "--quiet", "--out", str(out)]
 
 
 def children(session: int) -> list[int]:
@@ -122,62 +83,67 @@ def kill_once(words: Sequence[str], number: signal.Signals, after: float, *, eve
             return None
         assert code in CODES[number], f"exit code {code} after {number.name} of {' '.join(words)}"
         return code
-    assert code == 0, f"exit code {code} of {' '.join(words)}: {said}"
+    through = code == 0 or "exists already; pass --overwrite" in said  # it was killed after its last write
+    assert through, f"exit code {code} of {' '.join(words)}: {said}"
     return None
 
 
-def play(stage: str, root: Path, folder: Path, rng: random.Random, whole: float, digest: str) -> Outcome:
+def play(stage: str, inputs: Path, folder: Path, rng: random.Random, whole: float, made: str) -> Outcome:
     """Kill a stage until it gets through.
 
     Args:
-        stage: A key of ``STAGES``.
-        root: Of the data set.
+        stage: A key of ``COMMANDS``.
+        inputs: Where ``prepare`` has been.
         folder: An empty one, for its output.
         rng: Where moments and signals come from.
         whole: Seconds that it takes when it is left alone.
-        digest: What its data then have.
+        made: What it then makes, as ``outcome`` says it.
     """
-    out = folder / ("out" if stage == "export-masks" else "out.h5")
-    kills, codes = [], []
+    out = folder / name_of(stage)
+    kills: list[str] = []
     while True:
         number, everybody = rng.choice(SIGNALS), rng.random() < 0.5
-        patience = whole * rng.uniform(0.2, 1.0) * (1 + len(kills) / 4)
-        code = kill_once(command(stage, root, out), number, patience, everybody=everybody)
+        patience = whole * rng.uniform(0.2, 1.0) * (1 + len(kills) / 8)
+        code = kill_once(command(stage, inputs, out), number, patience, everybody=everybody)
         if code is None:
             break
         kills.append(f"{number.name}{' to all' if everybody else ''} after {patience:.2f} s")
-        codes.append(code)
-        if artefact(stage, out).exists():  # it was killed between its last write and its end
-            break
-    left = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.name.endswith((".partial", ".training"))
-    )
-    return Outcome(stage, kills, codes, read_header(artefact(stage, out)).digest == digest, left)
+    return Outcome(stage, kills, outcome(stage, out) == made, unfinished(folder))
 
 
-def rounds(count: int, seed: int, folder: Path, stages: Sequence[str] = tuple(STAGES)) -> list[Outcome]:
+def rounds(
+    count: int,
+    seed: int,
+    folder: Path,
+    stages: Sequence[str] = tuple(COMMANDS),
+    *,
+    enough: Callable[[], bool] = lambda: False,
+) -> Iterator[Outcome]:
     """Play rounds, the stages in turn.
 
     Args:
         count: How many.
         seed: Of moments and signals.
         folder: An empty one.
-        stages: Keys of ``STAGES``.
+        stages: Keys of ``COMMANDS``.
+        enough: Asked before each round whether to stop all the same.
     """
-    root, rng = prepare(folder), random.Random(seed)
+    rng = random.Random(seed)
+    prepare(folder, stages)
     alone: dict[str, tuple[float, str]] = {}
-    outcomes = []
     for number in range(count):
+        if enough():
+            return
         stage = stages[number % len(stages)]
         if stage not in alone:
-            out = folder / f"alone-{stage}" / "out.h5"
+            out = folder / f"alone-{stage}" / name_of(stage)
             began = time.monotonic()
-            subprocess.run(command(stage, root, out), check=True, capture_output=True, env=settings())
-            alone[stage] = time.monotonic() - began, read_header(artefact(stage, out)).digest
+            complete(command(stage, folder, out))
+            alone[stage] = time.monotonic() - began, outcome(stage, out)
         place = folder / str(number)
         place.mkdir()
-        outcomes.append(play(stage, root, place, rng, *alone[stage]))
-    return outcomes
+        yield play(stage, folder, place, rng, *alone[stage])
+        shutil.rmtree(place)
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -200,23 +166,29 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
+def _later_than(end: float) -> bool:
+    return time.monotonic() > end
+
+
 def main() -> None:
-    """Play, print and write the figures."""
+    """Play, and write the figures after each round, so that those of a long run that is ended are not lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=12, help="how many stages to get through")
+    parser.add_argument("--rounds", type=int, default=26, help="how many stages to get through")
     parser.add_argument("--seed", type=int, default=0, help="of moments and signals")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no round after so many")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     words = parser.parse_args()
+    start, played = time.monotonic(), list[Outcome]()
+    line = f"python -m tests.kill --rounds {words.rounds} --seed {words.seed} --seconds {words.seconds:g}"
+    about = {"command": line, "environment": environment()}
     with tempfile.TemporaryDirectory() as folder:
-        found = summary(rounds(words.rounds, words.seed, Path(folder)))
-    found = {
-        "command": f"python -m tests.kill --rounds {words.rounds} --seed {words.seed}",
-        "environment": environment(),
-        **found,
-    }
+        enough = partial(_later_than, start + words.seconds)
+        for one in rounds(words.rounds, words.seed, Path(folder), enough=enough):
+            played.append(one)
+            found = {**about, **summary(played)}
+            if words.out:
+                words.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
-    if words.out:
-        words.out.write_text(json.dumps(found, indent=2) + "\n")
     sys.exit(found["equal"] != found["rounds"] or bool(found["files_left"]))
 
 

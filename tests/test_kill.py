@@ -13,6 +13,6 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists() or sys.plat
 
 
 def test_killed_stages_go_on_and_end_with_the_same_digest(tmp_path: Path) -> None:
-    found = summary(rounds(2, 0, tmp_path, ("refine-crf", "train-cam")))
+    found = summary(list(rounds(2, 0, tmp_path, ("refine-crf", "train-cam"))))
     assert (found["equal"], found["files_left"]) == (2, [])
     assert found["kills"] > 0

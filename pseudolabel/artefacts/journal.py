@@ -14,15 +14,17 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.artefacts.atomic import claim, what_is_there
+from pseudolabel.artefacts.atomic import claim, partial_path, what_is_there
 from pseudolabel.errors import InputError
 
 MAGIC = b"pseudolabel journal 1\n"
 _OURS = MAGIC[: MAGIC.index(b"1")]  # of any version
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+_POSIX = os.name == "posix"
 _FRAME = struct.Struct("<QI")  # bytes in the payload, their CRC-32
 
 Record = tuple[dict[str, Any], list[bytes]]
@@ -43,6 +45,23 @@ class WholeFile(io.FileIO):
         return size
 
 
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Keep other runs from writing an output that has no journal, by an empty one that is gone when the block is left.
+
+    Args:
+        out: The output.
+
+    Raises:
+        InputError: Another process is writing it, or what has the journal's name is none.
+    """
+    journal = Journal(partial_path(out))
+    try:
+        yield
+    finally:
+        journal.forget()
+
+
 class Journal:
     """A journal, open for reading and appending by one process.
 
@@ -58,9 +77,14 @@ class Journal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _opened(path)
-        if not claim(self._file):
-            self._file.close()
-            raise InputError(f"{path} is being written by another run; wait for it, or choose another --out") from None
+        while True:
+            if not claim(self._file):
+                self._file.close()
+                raise InputError(f"{path} is being written by another run; wait for it, or choose another --out")
+            if _has_name(self._file, path):
+                break
+            self._file.close()  # the run that had claimed it was through just then, and has removed it
+            self._file = _opened(path)
         self._file.seek(0)
         found = self._file.read(len(_OURS))
         if not _OURS.startswith(found):  # a beginning of it is what a killed run may leave
@@ -121,8 +145,11 @@ class Journal:
 
     def forget(self) -> None:
         """Close the file and remove it."""
+        if _POSIX:  # nobody may claim it in between
+            self.path.unlink()
         self._file.close()
-        self.path.unlink()
+        if not _POSIX:  # Windows removes nothing that is open
+            self.path.unlink()
 
     def _scan(self) -> list[int]:
         """Where each whole record ends. Only the last one's bytes are checked: each was safe before the next began."""
@@ -158,6 +185,14 @@ def _opened(path: Path) -> WholeFile:
         if error.errno == errno.ELOOP:  # it became a link just now
             raise _foreign(path, "a link") from error
         raise
+
+
+def _has_name(file: io.FileIO, path: Path) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _foreign(path: Path, what: str) -> InputError:

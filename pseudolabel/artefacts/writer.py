@@ -94,6 +94,7 @@ class MapsWriter:
         self._total = 0
         with writing(partial_path(out)):
             self._journal = Journal(partial_path(out), anew=overwrite)
+            self._require_unwritten(overwrite=overwrite)
             begin(self._journal, header, _image_digest(images))
             spent = self._go_on()
         self._cost = CostMeter(spent) if cost is None or spent else cost
@@ -182,6 +183,14 @@ class MapsWriter:
                 self.commit()
         finally:
             self._journal.__exit__(kind, error, trace)
+
+    def _require_unwritten(self, *, overwrite: bool) -> None:
+        """Refuse an output that another run has finished between the first check and the claim."""
+        try:
+            check_output(self.out, overwrite=overwrite)
+        except InputError:
+            self._journal.forget()
+            raise
 
     def _require_an_image(self) -> None:
         skipped = self.skipped

@@ -62,7 +62,11 @@ def check_dataset(options: DataCheckOptions, progress: Progress = Progress()) ->
     if isinstance(dataset.read_mask, InstanceMasks) and (count := shapeless_note(dataset.read_mask, dataset.records)):
         progress.warn(count)
     seen = LabelCounts(dataset)
-    problems += foreign_masks(dataset.records)
+    counts = foreign_masks(dataset.records)
+    if counts:  # which name them all; reading tags from them has named each on its own
+        masks = {str(record.mask) for record in dataset.records if record.mask and record.mask.suffix.lower() != ".png"}
+        problems = [line for line in problems if line.partition(" is a ")[0] not in masks]
+    problems += counts
     problems += faults_in_files(dataset, options, progress, seen)
     problems += seen.problems()
     for warning in seen.warnings():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pseudolabel.data.lists import background_name, checked_classes, read_text
+from pseudolabel.data.lists import MAX_CLASSES, background_name, checked_classes, read_text
 from pseudolabel.errors import DatasetError
 from pseudolabel.runtime.files import stands
 
@@ -19,12 +19,12 @@ FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
 """Where a data set's folder may hold its class names: ours, labelme's and CVAT's."""
 
 _LABELMAP = re.compile(r"([^:]+):(?:\d+,\d+,\d+)?:[^:]*:[^:]*")
-_NUMBERED = re.compile(r"(\d+)\s*[\s:,;=.]\s*(\S.*)")
+_NUMBERED = re.compile(r"(\d{1,9})\s*[\s:,;=.]\s*(\S.*)")
 _HEADING = re.compile(
     r"(id|index|class(es)?|class[_ ]?(name|id)s?|names?|labels?|categor(y|ies))([,; ]+(names?|class|labels?|r|g|b))*",
     re.IGNORECASE,
 )
-_ENDING = re.compile(r"(.+)\s(\d+)")
+_ENDING = re.compile(r"(.+)\s(\d{1,9})")
 _WANTED = "wanted one class name a line, in index order"
 _FORMS = (
     (re.compile(r"[\[{]"), "begins like JSON"),
@@ -62,7 +62,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         lines = [(number, line.partition(":")[0].strip()) for number, line in lines]
     elif len(lines) > 1 and all(_NUMBERED.fullmatch(line) for _, line in lines):
         lines = _without_numbers(path, lines)
-    for number, line in lines:
+    for number, line in lines[: MAX_CLASSES + 2]:  # more are refused below, whatever they say
         complaint = next((words for form, words in _FORMS if form.match(line)), None)
         if complaint is None and len(lines) > 1 and number == lines[0][0] and _HEADING.fullmatch(line):
             complaint = "looks like a heading"

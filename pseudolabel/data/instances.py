@@ -184,7 +184,7 @@ def read_shape(segmentation: Any, size: tuple[int, int], where: str) -> Shape | 
         return _read_runs(segmentation, size, where)
     try:
         rings = [array("d", ring) for ring in segmentation]
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise DatasetError(f"{where}: its segmentation is no list of polygons [x, y, x, y, ...]") from error
     for ring in rings:
         if len(ring) % 2 or max(ring, default=0) > _FAR or min(ring, default=0) < -_FAR:
@@ -203,7 +203,7 @@ def _read_runs(segmentation: Mapping[str, Any], size: tuple[int, int], where: st
     if isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts):
         if sum(counts) == size[0] * size[1]:
             return {"size": list(size), "counts": counts} if any(counts[1::2]) else None
-    elif isinstance(counts, str):
+    elif isinstance(counts, str) and counts.isascii():
         return {"size": list(size), "counts": counts.encode()}
     raise DatasetError(f"{where}: its run lengths do not fill the image")
 

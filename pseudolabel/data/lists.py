@@ -17,6 +17,8 @@ from pseudolabel.runtime.files import absolute, open_regular, stands
 MAX_CLASSES = 254  # object classes that a uint8 label map can hold beside background and 255
 _VOC_FLAGGED = re.compile(r"\S+ (?: 0| 1|-1)")  # a line of VOC's ImageSets/Main/CLASS_SPLIT.txt
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # halves of characters, as JSON can hold them, and bytes of no text in names
+
 
 def read_ids(path: Path, fault: Fault = stop) -> list[str]:
     """Read a list of image ids.
@@ -60,6 +62,8 @@ def unsafe(name: str) -> str | None:
         return "could lead out of the data set; wanted a plain name"
     if re.search(r"[\x00-\x1f\x7f]", name):
         return "holds a control character"
+    if not name.isascii() and _NO_TEXT.search(name):
+        return "is no text that can be written as UTF-8"
     return None
 
 
@@ -102,17 +106,19 @@ def checked_classes(source: Path, names: Iterable[str]) -> tuple[str, ...]:
         DatasetError: They are not.
     """
     names = [nfc(name) for name in names]
+    if not 0 < len(names) <= MAX_CLASSES:
+        raise DatasetError(f"{source} names {len(names)} classes; wanted 1 to {MAX_CLASSES}")
     twice = {name for name in names if names.count(name) > 1 and not background_name(name)}
     if twice:
         raise DatasetError(f"{source}: class {min(twice)!r} stands twice; every class needs a name of its own")
+    if broken := next((name for name in names if _NO_TEXT.search(name)), None):
+        raise DatasetError(f"{source}: class {broken!r} is no text that can be written as UTF-8; give it another name")
     place = next((place for place, name in enumerate(names, 1) if background_name(name)), None)
     if place is not None:
         raise DatasetError(
             f"{source}: {names[place - 1]!r} is class {place}, but background is what belongs to no class, with index "
             "0; put it first, leave it out, or give the class another name"
         )
-    if not 0 < len(names) <= MAX_CLASSES:
-        raise DatasetError(f"{source} names {len(names)} classes; wanted 1 to {MAX_CLASSES}")
     return ("background", *names)
 
 

@@ -13,11 +13,12 @@ from pseudolabel.data.decoding import Decoding
 from pseudolabel.data.faults import Fault, passing_on, stop
 from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.data.layouts import coco, folder, photographs, synthetic, voc
-from pseudolabel.data.records import WEAK, Dataset, MaskValues
+from pseudolabel.data.records import IGNORE, WEAK, Dataset, MaskValues
 from pseudolabel.data.weak.labels import attach
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import DatasetOptions
 from pseudolabel.runtime.files import absolute
+from pseudolabel.runtime.formatting import counted
 
 LAYOUTS: Mapping[str, ModuleType] = {"voc": voc, "coco": coco, "folder": folder, "synthetic": synthetic}
 """The module that reads each layout."""
@@ -134,7 +135,7 @@ def _load(
         dataset = replace(dataset, records=records, decoding=decoding)
     if dataset.tag_source == "masks" and not any(record.tags for record in dataset.records):
         with passing_on(fault):
-            require_objects(dataset, [record for record in dataset.records if record.tags is not None])
+            dataset = _without_classes(dataset)
     if not places or source == "none":
         return dataset
     if source == "weak":
@@ -195,6 +196,23 @@ def reopen_dataset(
         simulated={**stated, **found.simulated},
         gone=tuple(gone.values()),
     )
+
+
+def _without_classes(dataset: Dataset) -> Dataset:
+    """A data set in whose masks no class was found, with a note, once it is sure that they hold background alone.
+
+    Raises:
+        DatasetError: They hold ignored pixels, which may stand for a class.
+    """
+    tagged = [record for record in dataset.records if record.tags is not None]
+    if not tagged or any((dataset.read_mask(record) == IGNORE).any() for record in tagged):
+        require_objects(dataset, tagged)
+        return dataset
+    note = (
+        f"the {counted(len(tagged), 'mask')} of split {dataset.split} of {dataset.root} "
+        f"{'holds' if len(tagged) == 1 else 'hold'} background alone, so that its images have none of the classes"
+    )
+    return replace(dataset, notes=(*dataset.notes, note))
 
 
 def _require_distinct(dataset: Dataset) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pseudolabel.data.pickled_tensors import read_storage, view
 from pseudolabel.errors import DatasetError
 from pseudolabel.runtime.files import read_regular, stands
 
@@ -36,6 +37,8 @@ _GLOBALS = {
     ("collections", "OrderedDict"): "dictionary",
     ("_codecs", "encode"): "encode",  # how protocol 2 carries an array's bytes ...
     ("__builtin__", "bytes"): "nothing",  # ... and those of an empty one
+    ("torch._utils", "_rebuild_tensor_v2"): "tensor",
+    ("torch.storage", "_load_from_bytes"): "storage",
 }
 _NUMBER = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 _PUSHED = {
@@ -63,6 +66,13 @@ class _Type:
     """A dtype: its letter and size, with the byte order once it is known."""
 
     code: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """The numbers of a tensor of PyTorch, in one row."""
+
+    values: np.ndarray
 
 
 @dataclass
@@ -256,9 +266,22 @@ def _made(what: str, arguments: tuple[Any, ...]) -> Any:
         return _pairs([item for pair in (arguments[0] if arguments else ()) for item in pair])
     if what == "encode" and len(arguments) == 2 and arguments[1] == "latin1":
         return _word(arguments[0]).encode("latin1")
+    if what in ("storage", "tensor"):
+        return _of_torch(what, arguments)
     if what == "nothing" and not arguments:
         return b""
     raise _NotPlainError("it makes a value in a way that is not NumPy's")
+
+
+def _of_torch(what: str, arguments: tuple[Any, ...]) -> _Storage | _Array:
+    """A tensor of PyTorch, or the storage of one."""
+    try:
+        if what == "storage":
+            return _Storage(read_storage(arguments[0]))
+        values = view(arguments[0].values if isinstance(arguments[0], _Storage) else None, *arguments[1:4])
+    except ValueError as error:
+        raise _NotPlainError(f"it holds {error}") from error
+    return _Array(values, shape=values.shape)
 
 
 def _numbers(data: Any, kind: Any, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:

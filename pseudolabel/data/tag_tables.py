@@ -97,7 +97,7 @@ def strange_name(name: str) -> str | None:
         return f"{name!r} is no class name; {_FORM}, without brackets and quotes"
     if found := re.search(r"[|,]", name):
         return f"{name!r} holds {found[0]!r}; {_FORM}"
-    if re.search(r"[:=]\s*\d*\.?\d+$", name):
+    if re.search(r"[:=]\s*(\d+(\.\d+)?|\.\d+)$", name):
         return f"{name!r} ends in a number; {_FORM}"
     return None
 
@@ -213,7 +213,7 @@ def _one_hot_columns(path: Path, heading: Sequence[str], lines: Sequence[tuple[i
             odd = next(((number, cell) for number, cell in column if cell.casefold() not in marks), None)
             if odd:
                 raise DatasetError(f"{path}, line {odd[0]}: column {heading[place]!r} holds {odd[1]!r}; {_ONE_HOT}")
-        twice = {name for name in columns if columns.count(name) > 1}
+        twice = {name for name, count in Counter(columns).items() if count > 1}
         if twice:
             raise DatasetError(f"{path}: its heading names class {min(twice)!r} twice; remove one of the columns")
         return columns
@@ -231,4 +231,6 @@ def _one_hot_columns(path: Path, heading: Sequence[str], lines: Sequence[tuple[i
 
 def _is_mark(cell: str) -> bool:
     """Whether a cell says whether, or how often or how surely, a class is there."""
-    return bool(re.fullmatch(r"[+-]?\d*\.?\d+|x|y(es)?|no?|t(rue)?|f(alse)?|present|absent", cell, re.IGNORECASE))
+    return bool(
+        re.fullmatch(r"[+-]?(\d+(\.\d+)?|\.\d+)|x|y(es)?|no?|t(rue)?|f(alse)?|present|absent", cell, re.IGNORECASE)
+    )

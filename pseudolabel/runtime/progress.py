@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from pseudolabel.runtime.terminal import printable, printing_console
+from pseudolabel.runtime.terminal import printable_line, printing_console
 
 
 class Progress:
@@ -19,7 +19,7 @@ class Progress:
 
     def warn(self, message: str) -> None:
         """Say what the user should know even under --quiet."""
-        print(f"warning: {printable(message)}", file=sys.stderr)
+        print(f"warning: {printable_line(message)}", file=sys.stderr)
 
     @contextmanager
     def track(self, total: int, what: str, *, done: int = 0) -> Iterator[Callable[[int], None]]:
@@ -61,7 +61,9 @@ class RichProgress(Progress):
 
     def warn(self, message: str) -> None:
         """Print one line on stderr, always."""
-        self._console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            f"warning: {printable_line(message)}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
 
     @contextmanager
     def track(self, total: int, what: str, *, done: int = 0) -> Iterator[Callable[[int], None]]:

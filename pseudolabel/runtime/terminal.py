@@ -15,10 +15,18 @@ _UNSAFE = re.compile(
     "|[\U000e0000-\U000e007f]"
 )
 
+_LONGEST = 4000  # characters of a line; two paths of the longest kind are twice as many
+
 
 def printable(text: str) -> str:
     """A text with everything in it that a terminal would obey as an escape, such as ``\\\\x1b``."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+
+
+def printable_line(text: str) -> str:
+    """A message as one line, ``printable``, without its middle where a name of a broken file makes it endless."""
+    line = " ".join(text.split())
+    return printable(line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}")
 
 
 def printable_json(text: str) -> str:

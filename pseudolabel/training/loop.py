@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.artefacts.journal import claimed
 from pseudolabel.errors import InputError
 from pseudolabel.runtime.devices import autocast, pins_memory, seed_everything
+from pseudolabel.runtime.files import stands
 from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.training.curves import Curves, CurveWriter, log_folder
@@ -22,7 +24,7 @@ from pseudolabel.training.group import accumulating, apart
 from pseudolabel.training.run import Arrays, Batch, Best, Losses, Run, Step, state_path
 from pseudolabel.training.samples import load_batches
 from pseudolabel.training.schedule import make_optimiser, rate_factor
-from pseudolabel.training.state import restore_state, share_cost, state_arrays, write_state
+from pseudolabel.training.state import require_state, restore_state, share_cost, state_arrays, write_state
 
 
 def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> None:
@@ -38,6 +40,7 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         InputError: The batch cannot be shared among the processes, or batch normalisation, or there are no layers to
             set rates by.
         StalePartialError: The state to resume from was made with other options or inputs.
+        InputError: What has the name of the state is something else, or another run is writing the same output.
         DatasetError: A photograph cannot be read.
         PseudolabelError: The processes have found different images or states; the loss is no longer finite, or weights
             are not after the last step or before a validation; the last saved state is kept.
@@ -50,6 +53,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
     if options.sync_batchnorm:
         run.network = run.group.synchronised(run.network, run.device)
     optimiser = make_optimiser(run.network, options)
+    if overwrite and run.group.leads and stands(state):
+        require_state(state)
     if state.exists() and not overwrite:
         cost.resume(restore_state(run, optimiser))
         for change in run.header.facts.get("changed", ()):
@@ -73,6 +78,8 @@ def train(run: Run, progress: Progress, cost: CostMeter, *, overwrite: bool) -> 
         for batches in batches_of_steps:
             values = _step(run, module, optimiser, batches)
             if curves is None:  # a training that cannot take a step leaves nothing behind, and changes nothing
+                if run.group.leads:
+                    stack.enter_context(claimed(run.options.out))
                 if overwrite and run.group.leads:
                     state.unlink(missing_ok=True)
                 curves = stack.enter_context(_curves(run))

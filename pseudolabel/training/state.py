@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pseudolabel.artefacts import Header, StalePartialError, open_artefact, write_artefact
+from pseudolabel.artefacts import Header, StalePartialError, open_artefact, read_header, write_artefact
 from pseudolabel.artefacts.header import CostMeter, differences
 from pseudolabel.data import Record
-from pseudolabel.errors import ArtefactError
+from pseudolabel.errors import ArtefactError, InputError
 from pseudolabel.models.checkpoint import read_weights, weight_arrays
 from pseudolabel.runtime.devices import random_state, set_random_state, wide_dtype
 from pseudolabel.training.finite import not_finite, require_finite_weights
@@ -92,6 +93,21 @@ def write_state(run: Run, arrays: Arrays, cost: CostMeter) -> None:
     """Write what ``state_arrays`` gave to where a killed training looks for it."""
     header = replace(run.header, kind="training-state")
     write_artefact(state_path(run.options.out), header, arrays, cost, images=int(arrays["step"]) * run.images_per_step)
+
+
+def require_state(path: Path) -> None:
+    """Refuse to start anew where that would remove something else than the state of a training.
+
+    Raises:
+        InputError: What has its name is no such file.
+    """
+    try:
+        read_header(path, "training-state")
+    except InputError as error:
+        raise InputError(
+            f"{path} is not the state of a training ({error}), and is not replaced; "
+            "move it away, or choose another --out"
+        ) from error
 
 
 def share_cost(run: Run, cost: CostMeter) -> None:

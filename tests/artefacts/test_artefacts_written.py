@@ -109,6 +109,22 @@ def test_two_runs_cannot_write_the_same_artefact(tmp_path: Path) -> None:
     assert first.done == 0
 
 
+def test_many_writers_at_once_leave_what_one_does(uninterrupted: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.h5"
+    writers = [write_in_process(out) for _ in range(4)]
+    said = [writer.communicate(timeout=120)[1].strip().rpartition("\n")[2] for writer in writers]
+    codes = [writer.returncode for writer in writers]
+    assert codes.count(0) >= 1
+    for code, line in zip(codes, said, strict=True):
+        refused = (
+            f"{out}.partial is being written by another run; wait for it, or choose another --out",
+            f"{out} exists already; pass --overwrite to replace it, or another --out",
+        )
+        assert code == 0 or line.removeprefix("pseudolabel.errors.InputError: ") in refused
+    assert read_header(out).digest == uninterrupted
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+
+
 @pytest.mark.parametrize("cut", [1, 5, 30])
 def test_a_record_that_was_cut_short_is_dropped(cut: int, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "x.partial")

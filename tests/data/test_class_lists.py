@@ -95,3 +95,11 @@ def test_lists_of_labelme_and_cvat_are_found_by_their_names(tmp_path: Path, name
     Image.new("RGB", (3, 2)).save(tmp_path / "JPEGImages/a.png")
     (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a")
     assert load_dataset(spec | {"dataset": "voc"}).classes == ("background", "dog", "cat")
+
+
+def test_long_lists_and_numbers_take_no_time(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"classes.txt names 200001 classes; wanted 1 to 254$"):
+        read(tmp_path, "\n".join(f"word{number}" for number in range(200_000)) + "\nword7\n")
+    numbers = "9" * 5000  # more digits than Python makes a number of
+    assert read(tmp_path, f"{numbers} cat\n1 dog\n") == ("background", f"{numbers} cat", "1 dog")
+    assert read(tmp_path, f"cat {numbers}\ndog 1\n") == ("background", f"cat {numbers}", "dog 1")

@@ -245,6 +245,8 @@ WHERE = f"{JSON}: annotation 1 of image 42: "
         ({"image_id": 9}, f"{JSON}: an annotation has image_id 9, which no image has"),
         ({"category_id": 4}, f"{JSON}: an annotation of image 42 has category_id 4, which no category has"),
         ({"segmentation": [["a", "b"]]}, WHERE + "its segmentation is no list of polygons [x, y, x, y, ...]"),
+        ({"segmentation": [[10**400] * 6]}, WHERE + "its segmentation is no list of polygons [x, y, x, y, ...]"),
+        ({"segmentation": {"size": [5, 6], "counts": "\ud800"}}, WHERE + "its run lengths do not fill the image"),
         ({"segmentation": [1, 2, 3]}, WHERE + "its segmentation is no list of polygons [x, y, x, y, ...]"),
         ({"segmentation": [[1, 2, 3]]}, WHERE + "a polygon has a coordinate too many, or one that lies in no image"),
         ({"segmentation": [[1e9] * 6]}, WHERE + "a polygon has a coordinate too many, or one that lies in no image"),
@@ -266,6 +268,7 @@ def test_bad_annotations(tmp_path: Path, content: dict[str, Any], change: dict[s
     [
         ({"file_name": "../b.jpg"}, "file_name '../b.jpg' could lead out of the data set; wanted a plain name"),
         ({"file_name": "/b.jpg"}, "file_name '/b.jpg' is an absolute path; wanted a name inside the data set"),
+        ({"file_name": "b\ud800.jpg"}, "file_name 'b\\ud800.jpg' is no text that can be written as UTF-8"),
         ({"file_name": ""}, "file_name '' could lead out of the data set; wanted a plain name"),
         ({"id": 42}, "image 42 (b.jpg) stands twice; remove one of them"),
         ({"file_name": "c.jpg"}, "image 8 (c.jpg) stands twice; remove one of them"),
@@ -360,3 +363,21 @@ def test_other_layouts_number_their_own_classes(synthetic_root: Path) -> None:
     dataset = load_dataset({"dataset": "synthetic", "root": synthetic_root, "split": "val"})
     assert category_ids(dataset) == (1, 2, 3, 4, 5)
     assert image_ids(dataset)["scene_00008"] == "scene_00008"
+
+
+def test_an_id_that_cannot_be_one_is_one_problem_among_others(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["images"][1]["id"] = []
+    make(tmp_path, content)
+    problems: list[str] = []
+    load_dataset({"dataset": "coco", "root": tmp_path, "split": "train"}, fault=problems.append)
+    assert [line.replace(f"{tmp_path}/", "") for line in problems] == [
+        f"{JSON}: images[1] has id [], which is of the wrong type",
+        f"{JSON}: an annotation has image_id 7, which no image has",
+    ]
+
+
+def test_a_class_name_that_is_no_text(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["categories"][1]["name"] = "\udcff"
+    make(tmp_path, content)
+    wanted = f"{JSON}: class '\\udcff' is no text that can be written as UTF-8; give it another name"
+    assert refusal(tmp_path) == wanted

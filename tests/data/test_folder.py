@@ -124,6 +124,18 @@ def test_splits(table: Path) -> None:
     assert refusal(table, split="val") == f"id 'bb' has no image in ROOT {looked}"
 
 
+def test_a_text_that_is_no_list_leaves_train_all_images(table: Path) -> None:
+    (table / "README.txt").write_text("Photographs of cats.\nTaken in 2019.\n")
+    (table / "empty.txt").touch()
+    (table / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    assert len(load(table).records) == 3
+    (table / "mine.txt").write_text("b  1\n")
+    assert refusal(table) == "--split train: no such list in ROOT, and no file of that name; known here: mine, all"
+    (table / "mine.txt").unlink()
+    (table / "val.txt").write_text("ghost\n")
+    assert refusal(table) == "--split train: no such list in ROOT, and no file of that name; known here: val, all"
+
+
 def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     assert refusal(tmp_path) == f"ROOT holds no image; wanted {NAMES} files"

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pseudolabel.data import Dataset, load_dataset
+from pseudolabel.data.check import check_dataset
 from pseudolabel.data.opening import restated
 from pseudolabel.errors import InputError
 from pseudolabel.options import DataCheckOptions
@@ -127,6 +128,32 @@ def test_values_without_a_meaning_are_refused(root: Path) -> None:
 )
 def test_what_cannot_be_meant_is_refused(root: Path, changes: dict[str, Any], wanted: str) -> None:
     assert refusal(root, **changes).startswith(wanted)
+
+
+def test_images_whose_masks_are_all_background_have_no_tags(root: Path) -> None:
+    (root / "classes.txt").write_text("cat\n")
+    (root / "tags.csv").write_text("a,\nb,\n")
+    for name in "ab":
+        save(root / f"masks/{name}.png", array([[0, 0, 0]]))
+    dataset = load(root, tag_source="masks")
+    assert [record.tags for record in dataset.records] == [(), ()]
+    assert dataset.notes == (
+        f"the 2 masks of split train of {root} hold background alone, so that its images have none of the classes",
+    )
+
+
+def test_a_mask_in_another_format_is_one_problem(root: Path) -> None:
+    (root / "classes.txt").write_text("cat\ndog\n")
+    (root / "masks/a.png").unlink()
+    save(root / "masks/a.jpg", array([[0, 1, 2]]))
+    wanted = [
+        "1 mask with the ending .jpg (first: masks/a.jpg); lossy compression alters class indices: make them anew as "
+        "8-bit palette or grey PNG"
+    ]
+    for source in ("csv", "masks"):
+        about = {"dataset": "folder", "root": root, "workers": 0, "tag_source": source, "mask_values": "7=dog"}
+        found = check_dataset(validated(DataCheckOptions, about | {"ignore_value": "254"}, where="data check"))
+        assert [line.replace(f"{root}/", "") for line in found["problems"] if ".jpg" in line] == wanted
 
 
 def test_tags_from_masks_without_a_class_are_refused(root: Path) -> None:

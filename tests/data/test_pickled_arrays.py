@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from pseudolabel.data.pickled_arrays import read_arrays
 from pseudolabel.errors import DatasetError
@@ -179,3 +181,45 @@ def test_damage_never_ends_otherwise_than_in_one_line(tmp_path: Path) -> None:
             path = npy(tmp_path / "x.npy", bytes(damaged[: numbers.choice([None, numbers.randrange(len(damaged))])]))
             with suppress(DatasetError):
                 read_arrays(path)
+
+
+def test_tensors_of_pytorch_are_read_as_arrays(tmp_path: Path) -> None:
+    """As IRN's make_cam.py writes them: keys and cam are tensors, high_res is an array."""
+    whole = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)
+    given: Any = {
+        "keys": torch.nonzero(torch.tensor([0, 1, 0, 1]))[:, 0],
+        "cam": whole,
+        "high_res": whole.numpy(),
+        "turned": whole.transpose(1, 2)[:, 1:],  # a view with an offset and strides
+        "half": whole.half(),
+        "repeated": torch.ones(3)[1:2].expand(3),
+        "none": torch.zeros((0, 3)),
+        "number": torch.tensor(7, dtype=torch.uint8),
+    }
+    np.save(tmp_path / "a.npy", given, allow_pickle=True)
+    found = read_arrays(tmp_path / "a.npy")
+    assert found.keys() == given.keys()
+    for name, value in given.items():
+        assert found[name].dtype == np.asarray(value).dtype
+        np.testing.assert_array_equal(found[name], np.asarray(value), err_msg=name)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2).requires_grad_(), nn.ReLU()])
+def test_what_is_no_plain_tensor_is_one_line(value: Any, tmp_path: Path) -> None:
+    given: Any = {"cam": nn.Parameter(torch.zeros(2)) if getattr(value, "requires_grad", False) else value}
+    np.save(tmp_path / "a.npy", given, allow_pickle=True)
+    assert refusal(tmp_path / "a.npy").endswith(HINT)
+
+
+def test_a_damaged_tensor_is_read_or_one_line(tmp_path: Path) -> None:
+    given: Any = {"cam": torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)}
+    np.save(tmp_path / "a.npy", given, allow_pickle=True)
+    whole, rng = (tmp_path / "a.npy").read_bytes(), random.Random(0)
+    for _ in range(2000):
+        content = bytearray(whole)
+        for _ in range(rng.choice((1, 2, 8))):
+            content[rng.randrange(len(content))] = rng.choice((0, 1, 2, 127, 255, rng.randrange(256)))
+        (tmp_path / "a.npy").write_bytes(content)
+        with suppress(DatasetError):
+            found = read_arrays(tmp_path / "a.npy")
+            assert sum(value.nbytes for value in found.values() if isinstance(value, np.ndarray)) <= len(whole)

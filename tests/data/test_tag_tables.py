@@ -147,3 +147,10 @@ def test_an_empty_table_is_one(tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_text('id,tags\na,"b\n')
     with pytest.raises(DatasetError, match="not CSV"):
         read_table(tmp_path / "tags.csv")
+
+
+def test_long_cells_take_no_time(tmp_path: Path) -> None:
+    for cell in (":" + "1" * 100_000 + "x", "1" * 100_000 + "x"):
+        assert load(tmp_path, f"id,tags\nim1,{cell}\nim2,\n").classes == ("background", cell)
+        with pytest.raises(DatasetError, match="holds neither class names nor cells of 0 and 1"):
+            load(tmp_path, f"id,tags,split\nim1,cat,{cell}\nim2,,\n")

@@ -8,12 +8,13 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 from pseudolabel.cli.app import main
 from pseudolabel.runtime.progress import Progress, RichProgress
-from pseudolabel.runtime.terminal import printable, printable_json, printing_console
+from pseudolabel.runtime.terminal import printable, printable_json, printable_line, printing_console
 
 PLAIN = "K\u00e4fer \u56fe \u05d0\u05d1 \U0001f431\u200d\U0001f4bb\ta\nb"
 
@@ -82,3 +83,16 @@ def test_a_bug_shows_its_traceback_escaped(capsys: pytest.CaptureFixture[str]) -
 
     assert exit_code(failing(ZeroDivisionError("\x1b[2J")), ["--"]) == 1
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_message_is_one_line_of_a_length_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable_line("a\n b\x1b") == r"a b\x1b"
+    assert printable_line("a" * 4000) == "a" * 4000
+    assert printable_line("a" * 4001 + "b") == "a" * 2000 + " ... " + "a" * 999 + "b"
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (3, 2)).save(tmp_path / "images/a.png")
+    (tmp_path / "tags.csv").write_text(f"id,tags\na,cat\n{'b' * 100_000},cat\n")
+    assert main(["data", "check", "--dataset", "folder", "--root", str(tmp_path), "--workers", "0"]) == 2
+    assert len(capsys.readouterr().out.splitlines()[0]) == 3005
+    assert main(["data", "tags", "--dataset", "folder", "--root", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err) == len("error: ") + 3005 + 1

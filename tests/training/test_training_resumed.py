@@ -1,5 +1,7 @@
 """Trainings that were killed, and go on; states that are kept, and those that are not."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from pseudolabel.artefacts import StalePartialError, open_artefact, read_header
+from pseudolabel.artefacts import StalePartialError, open_artefact, partial_path, read_header
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.errors import ArtefactError, PseudolabelError
+from pseudolabel.artefacts.journal import claimed
+from pseudolabel.errors import ArtefactError, InputError, PseudolabelError
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.training import (
     Mean,
@@ -22,6 +25,7 @@ from pseudolabel.training import (
 from pseudolabel.training.samples import epoch_order
 from pseudolabel.training.schedule import make_optimiser
 from pseudolabel.training.state import restore_state
+from tests.helpers import kinds
 from tests.helpers.loop import finish, kill_at_step, make_run, squared
 from tests.helpers.training import KilledError, Listening
 
@@ -75,6 +79,36 @@ def test_resuming_with_another_option_is_refused_by_name(tmp_path):
         "pass --overwrite to start anew, another --out, or --resume-changed to go on all the same"
     )
     finish(make_run(tmp_path, learning_rate=0.1), overwrite=True)
+
+
+def test_nothing_of_the_users_own_that_has_the_name_of_the_state_is_removed(tmp_path):
+    state = state_path(make_run(tmp_path).options.out)
+    write = {"folder": lambda: state.mkdir(), "notes": lambda: state.write_text("mine")}
+    write |= {"link": lambda: state.symlink_to("nowhere"), "artefact": lambda: kinds.make("scores", state)}
+    for kind, make in write.items():
+        make()
+        run = make_run(tmp_path)
+        with pytest.raises(InputError) as error:
+            finish(run, overwrite=True)
+        said = str(error.value)
+        assert said.startswith(f"{state} is not the state of a training ({state} "), kind
+        assert said.endswith("), and is not replaced; move it away, or choose another --out"), kind
+        assert run.step == 0
+        assert os.path.lexists(state), kind
+        shutil.rmtree(state) if kind == "folder" else state.unlink()
+
+
+def test_a_training_in_progress_is_not_taken_over_by_another(tmp_path):
+    run = make_run(tmp_path)
+    with claimed(run.options.out), pytest.raises(InputError) as error:
+        finish(run)
+    assert str(error.value) == (
+        f"{run.options.out}.partial is being written by another run; wait for it, or choose another --out"
+    )
+    assert (run.step, list(tmp_path.iterdir())) == (0, [])
+    partial_path(run.options.out).touch()  # what a killed one has left
+    finish(make_run(tmp_path))
+    assert not partial_path(run.options.out).exists()
 
 
 def test_a_training_can_go_on_with_other_options_and_says_so(tmp_path):

@@ -135,7 +135,7 @@ def _read_instances(
     images = _index_photographs(path, root, content, missing, fault)
     instances: dict[int, list[Instance]] = {number: [] for number in images}
     tags: dict[int, set[int]] = {number: set() for number in images}
-    known = {item.get("id") for item in content["images"] if isinstance(item, dict)}
+    known = {item.get("id") for item in content["images"] if isinstance(item, dict) and isinstance(item.get("id"), int)}
     for item in entries(path, content, "annotations", {"image_id": int, "category_id": int}, fault):
         number, category = item["image_id"], item["category_id"]
         if number not in known:

@@ -13,6 +13,7 @@ where there are neither lists nor such folders.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pseudolabel.data.class_lists import FILES, class_file, read_classes
 from pseudolabel.data.faults import Fault, stop
 from pseudolabel.data.ground_truth import find_mask, index_masks
 from pseudolabel.data.image_files import NAMES
-from pseudolabel.data.layouts.folder_names import Folders, label_maps, read_folders
+from pseudolabel.data.layouts.folder_names import Folders, label_maps, read_folders, split_name
 from pseudolabel.data.lists import (
     background_name,
     checked_classes,
@@ -30,6 +31,7 @@ from pseudolabel.data.lists import (
     no_list,
     pictures_left_out,
     read_ids,
+    read_text,
 )
 from pseudolabel.data.mask_files import mask_reader
 from pseudolabel.data.names import nfc
@@ -174,12 +176,29 @@ def _classes(root: Path, table: TagTable, source: str) -> tuple[str, ...]:
     return checked_classes(root, names) if names else ("background",)
 
 
+def _lists(root: Path, images: Mapping[str, Path]) -> set[str]:
+    """Names of the lists in the root: of its texts those that are called as splits are, or name an image."""
+    found = set()
+    for path in root.glob("*.txt"):
+        if path.name in FILES:
+            continue
+        if split_name(path.stem):
+            found.add(path.stem)
+            continue
+        with suppress(DatasetError):
+            words = {line.strip() for line in read_text(path).split("\n")}
+            words |= {line.split()[0] for line in words if line}  # of VOC's two columns
+            if not words.isdisjoint(images):
+                found.add(path.stem)
+    return found
+
+
 def _ids(root: Path, split: str, images: Mapping[str, Path], folders: Folders, fault: Fault) -> tuple[list[str], str]:
     """The ids of a split, and its name for later stages."""
     found = find_list(split, (root,)) if f"{split}.txt" not in FILES else None
     if found is not None:
         return read_ids(found[0], fault), found[1]
-    known = sorted({path.stem for path in root.glob("*.txt") if path.name not in FILES} | set(folders.splits))
+    known = sorted(_lists(root, images) | set(folders.splits))
     if split in folders.splits:
         return [name for name in images if name.startswith(f"{split}/")], split
     if split == "train" and not known:

@@ -37,6 +37,11 @@ class Folders(NamedTuple):
     note: str | None
 
 
+def split_name(name: str) -> bool:
+    """Whether a folder or list is called as splits are."""
+    return bool(_SPLIT.fullmatch(name))
+
+
 def read_folders(ids: Collection[str], listed: Collection[str]) -> Folders:
     """Tell classes from splits and from what is only a place.
 
