@@ -37,7 +37,10 @@ class TrainingOptions(StageOptions):
     head_rate: float = option(10.0, "Factor on the learning rate for the randomly initialised heads.", gt=0)
     weight_decay: float = option(0.01, "AdamW's weight decay.", ge=0)
     decay_all: bool = option(
-        False, "Weight decay on biases, norms and token embeddings, too, as in the released code of CoSA.", panel="rare"
+        False,
+        "Weight decay on biases, norms, token embeddings and heads that do not learn yet, too, as in the released code "
+        "of CoSA.",
+        panel="rare",
     )
     layer_decay: float | None = option(
         None,

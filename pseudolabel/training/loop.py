@@ -23,7 +23,7 @@ from pseudolabel.training.finite import diverged, names_of, require_finite, requ
 from pseudolabel.training.group import accumulating, apart
 from pseudolabel.training.run import Arrays, Batch, Best, Losses, Run, Step, state_path
 from pseudolabel.training.samples import load_batches
-from pseudolabel.training.schedule import make_optimiser, rate_factor
+from pseudolabel.training.schedule import fill_gradients, make_optimiser, rate_factor
 from pseudolabel.training.state import require_state, restore_state, share_cost, state_arrays, write_state
 
 
@@ -174,6 +174,8 @@ def _step(run: Run, module: nn.Module, optimiser: torch.optim.AdamW, batches: li
     if options.clip_gradients is not None:  # of the whole batch: parts and processes are summed by now
         norm = nn.utils.clip_grad_norm_(run.network.parameters(), options.clip_gradients)
         values["gradient_norm"] = float(norm)
+    if options.decay_all:
+        fill_gradients(optimiser)
     optimiser.step()
     run.group.share_statistics(run.network)
     return values | {"rate": options.learning_rate * factor}

@@ -43,6 +43,17 @@ def make_optimiser(network: Any, options: TrainingOptions) -> torch.optim.AdamW:
     )
 
 
+def fill_gradients(optimiser: torch.optim.Optimizer) -> None:
+    """A gradient of zero for every parameter that a step does not train, so that it decays and Adam counts the step.
+
+    As where a loss has a weight of 0 in the released code of CoSA. [code: training-steps]
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+
 def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
     """The factors on the rates of a backbone's parameters: decay^k, k layers before the last one. [code: timm]
 

@@ -337,6 +337,16 @@ def test_thresholds_that_all_pixels_lie_beyond_train(synthetic_root, tmp_path, l
     assert np.isfinite(curves_of(tmp_path / "cosa.h5")["loss"]).all()
 
 
+def test_a_head_that_does_not_learn_yet_decays_only_where_all_does(synthetic_root, tmp_path):
+    rates = {"learning_rate": 0.001, "head_rate": 10.0, "weight_decay": 0.1, "warmup": 0.0, "decay_power": 0.0}
+    still, decayed = tmp_path / "still.h5", tmp_path / "decayed.h5"
+    for path, decay_all in ((still, False), (decayed, True)):
+        values = {"steps": 2, "classification": 1.0, "decay_all": decay_all, **rates}
+        train_cosa(cosa_options(synthetic_root, path, **values))
+    name = "head.first.weight"
+    torch.testing.assert_close(weights_of(decayed)[name], weights_of(still)[name] * (1 - 0.01 * 0.1) ** 2)
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(synthetic_root, tmp_path):
     options = cosa_options(
         synthetic_root, tmp_path / "cosa.h5", learning_rate=1e30, warmup=0.0, save_every=1, workers=0

@@ -1,13 +1,14 @@
 """The optimiser's groups and their rates."""
 
 import pytest
+import torch
 
 from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import Backbone, freeze
 from pseudolabel.models.cam import CamNetwork
 from pseudolabel.models.segmenter import build_segmenter
 from pseudolabel.options import TrainCamOptions
-from pseudolabel.training.schedule import make_optimiser, rate_factor
+from pseudolabel.training.schedule import fill_gradients, make_optimiser, rate_factor
 from tests.helpers.loop import make_run
 
 
@@ -39,6 +40,22 @@ def test_everything_may_decay():
     found = settings_by_name(network, made_options(decay_all=True))
     assert {decay for _, decay in found.values()} == {0.1}
     assert found.keys() == {name for name, _ in network.named_parameters()}
+
+
+def test_what_a_step_does_not_train_decays_too_where_all_decays():
+    """As in the released code of CoSA, whose losses have a weight of 0 at first: the head decays and counts steps."""
+    network = CamNetwork(Backbone("test_vit2"), 3, "gap")
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    optimiser = make_optimiser(network, made_options(decay_all=True, head_rate=1.0))
+    network.classifier.weight.grad = torch.ones_like(network.classifier.weight)
+    fill_gradients(optimiser)
+    optimiser.step()
+    moved = before.pop("classifier.weight") * 0.999 - 0.01  # 1 - rate x decay, and Adam's first step of 1
+    torch.testing.assert_close(network.classifier.weight.detach(), moved)
+    for name, parameter in network.named_parameters():
+        if name in before:
+            torch.testing.assert_close(parameter.detach(), before[name] * 0.999)
+    assert {int(state["step"]) for state in optimiser.state.values()} == {1}
 
 
 def test_heads_learn_faster_and_biases_do_not_decay(tmp_path):
