@@ -114,6 +114,10 @@ DATA = {
         "Draw weak labels over their images. Writes one PNG per image.",
         "pseudolabel data show --root VOCdevkit/VOC2012 --scribbles scribbles --count 12 --out work/shown",
     ),
+    "split": Entry(
+        "Draw a list of images to draw masks of. Every class occurs in it about as often, by the image tags.",
+        "pseudolabel data split --masks 50 --root VOCdevkit/VOC2012 --split train --out work/masks50.txt",
+    ),
     "scribbles": Entry(
         "Simulate scribbles from masks. Draws a stroke along the middle of each object, and background strokes, as "
         "ID.png.",

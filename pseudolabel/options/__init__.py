@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pseudolabel.options.data import (
         DataCheckOptions,
         DataShowOptions,
+        DataSplitOptions,
         DataTagsOptions,
         DemoOptions,
         SimulateBoxesOptions,
@@ -76,6 +77,7 @@ __all__ = [
     "DataCheckOptions",
     "DataOptions",
     "DataShowOptions",
+    "DataSplitOptions",
     "DataTagsOptions",
     "DatasetName",
     "DatasetOptions",
