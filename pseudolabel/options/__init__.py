@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         SearchCrfOptions,
         SearchThresholdOptions,
     )
-    from pseudolabel.options.scribble import TrainScribbleOptions
+    from pseudolabel.options.scribble import MixedLabelOptions, TrainScribbleOptions
     from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
     from pseudolabel.options.training import (
         AverageOptions,
@@ -88,6 +88,7 @@ __all__ = [
     "ImportCamsOptions",
     "LaterOptions",
     "MakeCamsOptions",
+    "MixedLabelOptions",
     "NetworkOptions",
     "PredictMasksOptions",
     "PredictionOptions",
