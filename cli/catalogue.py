@@ -37,6 +37,11 @@ STAGES = {
         "covers unlabelled pixels.",
         "pseudolabel train-scribble --root VOCdevkit/VOC2012 --scribbles strokes --out work/scribble.h5",
     ),
+    "train-semi": Entry(
+        "Train a segmenter on a few masks and many photographs. Images without masks teach by consistency, and by weak "
+        "labels if they have any.",
+        "pseudolabel train-semi --root VOCdevkit/VOC2012 --mask-list work/masks50.txt --out work/semi.h5",
+    ),
     "make-cams": Entry(
         "Compute the class activation maps of a split. They are summed over scales and flips and normalised to [0, 1] "
         "per class.",

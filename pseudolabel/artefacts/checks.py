@@ -28,7 +28,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "thresholds": ("search-threshold",),
     "crf-search": ("search-crf",),
     "scores": ("evaluate-masks",),
-    "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-segmenter"),
+    "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-segmenter", "train-semi"),
 }
 """The stages that make a kind that a user may be asked for."""
 SERVES: dict[str, tuple[str, ...]] = {"cam": ("cam", "cosa"), "segmenter": ("segmenter", "scribble", "cosa")}

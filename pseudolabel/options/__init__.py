@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         SearchThresholdOptions,
     )
     from pseudolabel.options.scribble import MixedLabelOptions, TrainScribbleOptions
+    from pseudolabel.options.semi import TrainSemiOptions
     from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
     from pseudolabel.options.training import (
         AverageOptions,
@@ -106,6 +107,7 @@ __all__ = [
     "TrainCosaOptions",
     "TrainScribbleOptions",
     "TrainSegmenterOptions",
+    "TrainSemiOptions",
     "TrainingOptions",
     "WatchedOptions",
     "WeakLabelOptions",
@@ -117,7 +119,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """A name of ``__all__``; its module is imported when it is asked for, so that one command's help is quick."""
-    for module in ("stages", "base", "data", "masks", "training", "cosa", "scribble") if name in __all__ else ():
+    for module in (
+        ("stages", "base", "data", "masks", "training", "cosa", "scribble", "semi") if name in __all__ else ()
+    ):
         found = vars(import_module(f"{__name__}.{module}"))
         if name in found:
             return found[name]

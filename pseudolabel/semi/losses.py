@@ -1,0 +1,50 @@
+"""What images without masks teach, as losses of logits; each is a share of the whole batch's loss.
+
+As in ``pseudolabel.scribble.losses`` what a loss divides by follows from the batch alone and is passed in: the losses
+of the parts of a batch, and their gradients, sum to those of the whole. Without it a part is the whole batch. Targets
+have no gradient: who made them is not taught by them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pseudolabel.pairwise.features import as_float
+
+
+def confident_cells(shares: Tensor, confidence: float) -> Tensor:
+    """The cells whose largest share is at least ``confidence``: bool (B, h, w) of shares float (B, K, h, w)."""
+    return shares.amax(dim=1) >= confidence
+
+
+def mixed(own: Tensor, other: Tensor, inside: Tensor) -> Tensor:
+    """Targets of a mixed view: another image's inside the region, its own elsewhere.
+
+    Args:
+        own: (B, h, w) or (B, K, h, w).
+        other: Likewise, of the images that are shown inside.
+        inside: bool (B, h, w).
+    """
+    return torch.where(inside if own.ndim == 3 else inside[:, None], other, own)
+
+
+def squared_difference(
+    logits: Tensor, targets: Tensor, *, counted: Tensor | None = None, images: int | None = None
+) -> Tensor:
+    """Mean teacher's consistency (Tarvainen and Valpola 2017): |softmax(logits) - target|^2, mean over cells. [def]
+
+    Args:
+        logits: float (B, K, h, w), the student's.
+        targets: float (B, K, h, w), the teacher's shares; no gradient reaches them.
+        counted: bool (B, h, w), the cells that count (French et al. 2020); the mean is over all cells all the same, so
+            that few sure cells teach little. None: all.
+        images: Of the whole batch; None: these.
+
+    Returns:
+        A scalar, in [0, 2].
+    """
+    each = (as_float(logits).softmax(dim=1) - targets.detach()).square().sum(dim=1)
+    if counted is not None:
+        each = each * counted
+    return each.mean(dim=(1, 2)).sum() / (images or max(1, len(logits)))
