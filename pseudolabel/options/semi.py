@@ -20,10 +20,11 @@ class TrainSemiOptions(MixedLabelOptions):
         role="input",
         panel="input",
     )
-    method: Literal["supervised", "mean-teacher"] = option(
-        "supervised",
+    method: Literal["supervised", "mean-teacher", "unimatch"] = option(
+        "unimatch",
         "What images without masks teach. supervised: nothing but their weak labels; mean-teacher: agreement of strong "
-        "views with the predictions of an averaged network.",
+        "views with the predictions of an averaged network; unimatch: agreement of strong views, and of features with "
+        "dropped channels, with the network's own sure predictions.",
     )
     epochs: int = option(10, "Passes over the images without masks.", ge=1)
     batch_size: int = option(
@@ -53,6 +54,9 @@ class TrainSemiOptions(MixedLabelOptions):
         le=8,
     )
     cutmix: Share = option(0.5, "Probability that a strong view shows another image in a rectangle; 0: off.")
+    perturbation: Share | None = option(
+        0.5, "Fraction of the feature channels that unimatch drops in a view of its own. none: no such view."
+    )
     weak_labels: bool = option(
         True,
         "Use tags, scribbles, points and boxes of images without masks; otherwise only their photographs.",
@@ -68,6 +72,12 @@ class TrainSemiOptions(MixedLabelOptions):
     def _method_is_complete(self) -> TrainSemiOptions:
         if self.method == "mean-teacher" and self.ema is None:
             raise ValueError("--method mean-teacher needs --ema, the decay of its teacher")
+        if self.perturbation == 1:
+            raise ValueError("--perturbation 1 drops all features; pass less, or none")
+        if self.method == "unimatch" and self.strong_views == 0 and self.perturbation is None:
+            raise ValueError(
+                "--method unimatch needs --strong-views or --perturbation; without them choose --method supervised"
+            )
         if self.holdout and self.validate_on != "held-out":
             raise ValueError("--holdout is for --validate-on held-out; add that, or leave it out")
         return self

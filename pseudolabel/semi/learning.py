@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pseudolabel.data.records import IGNORE
 from pseudolabel.models.segmenter import Segmenter
 from pseudolabel.scribble.losses import ramp
 from pseudolabel.scribble.step import Known
+from pseudolabel.semi.losses import drop_channels
 from pseudolabel.semi.pictures import Shown, pair_grid
 from pseudolabel.semi.step import (
     Method,
     Totals,
+    hard_targets,
     mask_loss,
     mean_teacher_loss,
     soft_targets,
     targets_of_views,
     totals,
+    unimatch_loss,
     weak_losses,
 )
 from pseudolabel.training import Batch, Group, Losses, Step
@@ -72,50 +77,86 @@ class SemiLearning(Averaged):
 
     def _losses_of_part(self, network: Segmenter, batch: Batch, total: Totals, step: Step) -> Losses:
         method = self.method
-        views = [batch["image"]]
-        learns = method.consistency > 0 and "weak" in batch and method.name != "supervised"
-        strong = batch["strong"].flatten(0, 1) if learns and "strong" in batch else None
-        if method.uses_labels or (learns and strong is None):
-            views.append(batch["weak"])
-        if strong is not None:
-            views.append(strong)
-        sizes = [len(view) for view in views]
-        parts = list(network(self._prepare(torch.cat(views))).split(sizes))
-        found = {"supervised": mask_loss(parts[0], batch["labels"], total, method)}
+        learns = method.learns and "weak" in batch
+        views = {"masked": batch["image"]}
+        if method.uses_labels or (learns and (method.name == "unimatch" or "strong" not in batch)):
+            views["weak"] = batch["weak"]
+        if learns and "strong" in batch:
+            views["strong"] = batch["strong"].flatten(0, 1)
+        features, _ = network.backbone(self._prepare(torch.cat(list(views.values()))))
+        sizes = [len(view) for view in views.values()]
+        parts = dict(zip(views, features.split(sizes), strict=True))
+        logits = dict(zip(views, network.head(features).split(sizes), strict=True))
+        found = {"supervised": mask_loss(logits["masked"], batch["labels"], total, method)}
         weighted = [found["supervised"]]
         if method.uses_labels:
-            for name, (weight, loss) in weak_losses(parts[1], known_of(batch), total, method).items():
+            for name, (weight, loss) in weak_losses(logits["weak"], known_of(batch), total, method).items():
                 found[name] = loss
                 weighted.append(weight * loss)
         targets = None
         if learns:
-            seen = parts[-1].unflatten(0, (len(batch["id"]), -1))
-            targets = self._targets(batch, seen.shape[1])
-            found["consistency"], found["confident"] = mean_teacher_loss(seen, targets, method, images=total.images)
+            compare = self._unimatch if method.name == "unimatch" else self._mean_teacher
+            found["consistency"], found["confident"], targets = compare(network, batch, parts, logits, total.images)
             weighted.append(method.consistency * self.strength(step.number) * found["consistency"])
         if step.drawn and self._shown is None:
-            sure = None if targets is None else labelled(targets, method.confidence)
-            self._shown = Shown.of(batch, parts[0].detach(), parts[-1].detach() if learns else None, sure)
+            seen = logits.get("strong", logits.get("weak"))
+            self._shown = Shown.of(batch, logits["masked"].detach(), None if seen is None else seen.detach(), targets)
         return {"loss": torch.stack(weighted).sum(), **found}
 
-    @torch.no_grad()
-    def _targets(self, batch: Batch, views: int) -> Tensor:
-        """What the teacher sees in the weak views: shares float (B, V, K, h, w)."""
+    def _mean_teacher(
+        self, _: Segmenter, batch: Batch, __: Mapping[str, Tensor], logits: Mapping[str, Tensor], images: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The consistency, how many cells count, and the targets uint8 (B, V, h, w), 255 where they do not."""
+        seen = logits.get("strong", logits.get("weak"))
+        assert seen is not None  # there is no other view to compare
+        seen = seen.unflatten(0, (len(batch["id"]), -1))
+        own, other = self._look(self.teacher, batch)
         restrict = self.method.restrict
-        inputs = [batch["weak"], *([batch["partner"]] if "partner" in batch else [])]
-        own, *other = self.teacher(self._prepare(torch.cat(inputs))).split(len(batch["weak"]))
-        return targets_of_views(
+        targets = targets_of_views(
             soft_targets(own, batch["allowed"], restrict=restrict),
-            soft_targets(other[0], batch["partner_allowed"], restrict=restrict) if other else None,
+            None if other is None else soft_targets(other, batch["partner_allowed"], restrict=restrict),
             batch.get("regions"),
-            views,
+            seen.shape[1],
         )
+        loss, counted = mean_teacher_loss(seen, targets, self.method, images=images)
+        return loss, counted, labelled(targets, self.method.confidence)
+
+    def _unimatch(
+        self,
+        network: Segmenter,
+        batch: Batch,
+        features: Mapping[str, Tensor],
+        logits: Mapping[str, Tensor],
+        images: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Likewise; the network itself labels the weak views."""
+        method = self.method
+        own = hard_targets(logits["weak"], batch["weak_labels"], batch["allowed"], method)
+        other = None
+        if "partner" in batch:
+            _, looked = self._look(network, batch, weak=False)
+            assert looked is not None
+            other = hard_targets(looked, batch["partner_labels"], batch["partner_allowed"], method)
+        strong = logits["strong"].unflatten(0, (len(own), -1)) if "strong" in logits else None
+        targets = targets_of_views(own, other, batch.get("regions"), 1 if strong is None else strong.shape[1])
+        perturbed = None
+        if method.perturbation is not None:
+            perturbed = network.head(drop_channels(features["weak"], batch["noise"], method.perturbation))
+        loss = unimatch_loss(strong, perturbed, own, targets, images)
+        return loss, (own != IGNORE).float().mean(dim=(1, 2)).sum() / images, targets
+
+    @torch.no_grad()
+    def _look(self, network: Any, batch: Batch, *, weak: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Logits of the weak views and of their partners, in evaluation mode; of the latter alone if told so."""
+        partner = [batch["partner"]] if "partner" in batch else []
+        with evaluating(network):
+            logits = network(self._prepare(torch.cat([*([batch["weak"]] if weak else []), *partner])))
+        return logits[: len(batch["id"])], logits[-len(batch["id"]) :] if partner else None
 
     def after_step(self, network: Segmenter, step: int) -> dict[str, float]:
         """Let the teacher follow; the strength that the step used joins the curves."""
         self.follow(network, step)
-        learns = self.method.name != "supervised" and self.method.consistency > 0
-        return {"strength": self.strength(step - 1)} if learns else {}
+        return {"strength": self.strength(step - 1)} if self.method.learns else {}
 
     def pictures(self) -> dict[str, np.ndarray]:
         """The first micro batch of the last step, if it was to be drawn."""
@@ -128,6 +169,18 @@ class SemiLearning(Averaged):
 def known_of(batch: Batch) -> Known:
     """What is known of the weak views of a batch."""
     return Known(batch["weak_labels"], batch["allowed"], batch["present"], batch.get("objectness"))
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode for a while; afterwards every part is in the mode that it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def labelled(shares: Tensor, confidence: float) -> Tensor:

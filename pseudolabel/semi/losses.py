@@ -8,8 +8,10 @@ have no gradient: who made them is not taught by them.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from pseudolabel.data.records import IGNORE
 from pseudolabel.pairwise.features import as_float
 
 
@@ -48,3 +50,32 @@ def squared_difference(
     if counted is not None:
         each = each * counted
     return each.mean(dim=(1, 2)).sum() / (images or max(1, len(logits)))
+
+
+def hard_cross_entropy(logits: Tensor, labels: Tensor, *, images: int | None = None) -> Tensor:
+    """UniMatch's consistency: cross entropy of the cells with a label, over the number of all cells. [code: Co2S]
+
+    As few cells are labelled where the network is seldom sure, little is learnt then.
+
+    Args:
+        logits: float (B, K, h, w).
+        labels: uint8 (B, h, w), 255 = not sure enough.
+        images: Of the whole batch; None: these.
+
+    Returns:
+        A scalar: the mean over all cells of an image, then over images.
+    """
+    each = F.cross_entropy(as_float(logits), labels.long(), ignore_index=IGNORE, reduction="none")
+    return each.mean(dim=(1, 2)).sum() / (images or max(1, len(logits)))
+
+
+def drop_channels(features: Tensor, noise: Tensor, share: float) -> Tensor:
+    """Features with some channels set to 0 and the others scaled up: UniMatch's feature perturbation. [code: Co2S]
+
+    Args:
+        features: float (B, D, h, w).
+        noise: float (B, D), uniform in [0, 1); a channel whose number lies below the share is dropped.
+        share: In [0, 1).
+    """
+    kept = (noise >= share).to(features) / (1 - share)
+    return features * kept[:, :, None, None]

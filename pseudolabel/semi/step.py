@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pseudolabel.cosa.losses import resized
 from pseudolabel.scribble.boxes import bounded
+from pseudolabel.scribble.consistency import known_labels, labels_on_grid
 from pseudolabel.scribble.losses import (
     exclusion_loss,
     labelled_pixels,
@@ -22,7 +23,7 @@ from pseudolabel.scribble.losses import (
     presence_loss,
 )
 from pseudolabel.scribble.step import Known
-from pseudolabel.semi.losses import confident_cells, mixed, squared_difference
+from pseudolabel.semi.losses import confident_cells, hard_cross_entropy, mixed, squared_difference
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Method:
     """What is switched on, and how strong it is; None is off.
 
     Attributes:
-        name: ``supervised`` or ``mean-teacher``.
+        name: ``supervised``, ``mean-teacher`` or ``unimatch``.
         consistency: Weight of the consistency loss; 0 is off.
         confidence: Least share of a prediction that counts as a target.
+        perturbation: Share of the feature channels that unimatch drops in a view of its own; None: no such view.
         restrict: Whether targets are restricted to the classes that tags and boxes allow.
         by_image: Whether the cross entropy counts images alike, or labelled pixels.
         partial: Weight of the cross entropy on the labelled pixels of images without masks.
@@ -44,12 +46,18 @@ class Method:
     name: str
     consistency: float = 1.0
     confidence: float = 0.0
+    perturbation: float | None = None
     restrict: bool = True
     by_image: bool = False
     partial: float | None = None
     exclusion: float | None = None
     presence: float | None = None
     objectness: float | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether images without masks teach by their views."""
+        return self.name != "supervised" and self.consistency > 0
 
     @property
     def uses_labels(self) -> bool:
@@ -140,6 +148,38 @@ def mean_teacher_loss(logits: Tensor, targets: Tensor, method: Method, *, images
     counted = confident_cells(wanted, method.confidence)
     loss = squared_difference(flat, wanted, counted=counted, images=views * images)
     return loss, counted.float().mean(dim=(1, 2)).sum() / (views * images)
+
+
+def hard_targets(logits: Tensor, labels: Tensor, allowed: Tensor, method: Method) -> Tensor:
+    """A prediction as labels of cells: uint8 (B, h, w), 255 where it is not sure; weak labels stand as they are. [ours]
+
+    Args:
+        logits: float (B, K, h, w).
+        labels: uint8 (B, H, W), weak labels; 255 = unlabelled.
+        allowed: bool (B, K, h, w), the classes that a cell may have.
+        method: The settings.
+    """
+    shares = logits.detach().float().softmax(dim=1)
+    drawn = labels_on_grid(labels, (logits.shape[2], logits.shape[3]))
+    return known_labels(drawn, shares, method.confidence, allowed=allowed if method.restrict else None)
+
+
+def unimatch_loss(strong: Tensor | None, perturbed: Tensor | None, own: Tensor, views: Tensor, images: int) -> Tensor:
+    """Half the mean over strong views and half the view with dropped channels; the whole of one without the other.
+
+    Args:
+        strong: Logits float (B, V, K, h, w); None: there are no strong views.
+        perturbed: Logits float (B, K, h, w) of weak views; None: no channels are dropped.
+        own: Labels uint8 (B, h, w) of the weak views.
+        views: Labels uint8 (B, V, h, w) of the strong ones.
+        images: Of the whole batch.
+    """
+    parts = []
+    if strong is not None:
+        parts.append(hard_cross_entropy(strong.flatten(0, 1), views.flatten(0, 1), images=strong.shape[1] * images))
+    if perturbed is not None:
+        parts.append(hard_cross_entropy(perturbed, own, images=images))
+    return torch.stack(parts).mean()
 
 
 def targets_of_views(own: Tensor, other: Tensor | None, regions: Tensor | None, views: int) -> Tensor:

@@ -20,11 +20,13 @@ class Wanted:
         weak: Whether its weak view is needed at all.
         strong: V, strong views of it.
         cutmix: Probability that a strong view shows another image in a region.
+        channels: D, features whose random numbers are drawn, to drop some; 0: none are.
     """
 
     weak: bool
     strong: int
     cutmix: float
+    channels: int = 0
 
 
 class PairedCrops:
@@ -61,6 +63,9 @@ class PairedCrops:
         names = {"id": f"{masked['id']} + {other['id']}", "other_id": other["id"]}
         found: dict[str, Any] = {**names, **pair, "weak": other["image"], "weak_labels": other["labels"]}
         found |= {name: other[name] for name in other.keys() & {"allowed", "present", "objectness"}}
+        if self.wanted.channels:
+            rng = np.random.default_rng((self._seed, 5, *key))
+            found["noise"] = rng.random(self.wanted.channels, dtype=np.float32)
         return {**found, **self._strong(key, other["image"])} if self.wanted.strong else found
 
     def _strong(self, key: tuple[int, int], view: np.ndarray) -> dict[str, Any]:

@@ -57,6 +57,7 @@ from pseudolabel.training.validation import (
 OWN: Mapping[str, Mapping[str, Any]] = {
     "supervised": {"consistency": 0.0, "confidence": 0.0, "strong_views": 0},
     "mean-teacher": {"consistency": 1.0, "confidence": 0.0, "strong_views": 1},
+    "unimatch": {"consistency": 1.0, "confidence": 0.95, "strong_views": 2},
 }
 """Each method's default of the settings that are none."""
 
@@ -200,6 +201,7 @@ def wanted_of(options: TrainSemiOptions, others: tuple[Record, ...]) -> tuple[Wa
         options.method,
         consistency=own["consistency"],
         confidence=own["confidence"],
+        perturbation=options.perturbation if options.method == "unimatch" else None,
         restrict=options.restrict,
         by_image=options.by_image,
         partial=options.partial if drawn else None,
@@ -207,8 +209,8 @@ def wanted_of(options: TrainSemiOptions, others: tuple[Record, ...]) -> tuple[Wa
         presence=options.presence if kinds else None,
         objectness=options.objectness,
     )
-    learns = options.method != "supervised" and method.consistency > 0
-    return Wanted(learns or method.uses_labels, own["strong_views"] if learns else 0, options.cutmix), method
+    strong = own["strong_views"] if method.learns else 0
+    return Wanted(method.learns or method.uses_labels, strong, options.cutmix), method
 
 
 def make_run(
@@ -235,6 +237,8 @@ def make_run(
 
     supervision = supervision_arrays((*few.records, *others.records), few.masked, options.annotation_seconds)
     wanted, method = wanted_of(options, others.records)
+    if method.learns and method.perturbation is not None:
+        wanted = replace(wanted, channels=network.backbone.channels)
     samples = PairedCrops(few, others, wanted, options.seed, options.crop // network.multiple)
     tagged = all(record.tags is not None for record in scored)
 

@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from pseudolabel.scribble.step import Known
-from pseudolabel.semi.losses import confident_cells, mixed, squared_difference
+from pseudolabel.semi.losses import confident_cells, drop_channels, hard_cross_entropy, mixed, squared_difference
 from pseudolabel.semi.step import (
     Method,
     Totals,
+    hard_targets,
     mask_loss,
     mean_teacher_loss,
     soft_targets,
     targets_of_views,
     totals,
+    unimatch_loss,
     weak_losses,
 )
 
@@ -109,3 +111,49 @@ def test_weak_labels_add_the_losses_that_are_switched_on():
     for name, (_, loss) in found.items():
         torch.testing.assert_close(loss, expected[name])
     assert weak_losses(logits, known, total, Method("supervised")) == {}
+
+
+def test_hard_cross_entropy_by_hand():
+    logits = logits_of((0.5, 0.5), (0.25, 0.75), (0.9, 0.1))
+    labels = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
+    expected = -(torch.tensor(0.5).log() + torch.tensor(0.75).log()) / 3  # of all cells, whether they are sure or not
+    torch.testing.assert_close(hard_cross_entropy(logits, labels), expected)
+    torch.testing.assert_close(hard_cross_entropy(logits, labels, images=4), expected / 4)
+    nothing = torch.full_like(labels, 255)
+    assert hard_cross_entropy(logits, nothing).item() == 0
+
+
+def test_dropped_channels_by_hand():
+    features = torch.tensor([[1.0, 2.0, 3.0]]).view(1, 3, 1, 1)
+    noise = torch.tensor([[0.1, 0.5, 0.9]])
+    assert drop_channels(features, noise, 0.5).flatten().tolist() == [0, 4, 6]
+    assert drop_channels(features, noise, 0.0).flatten().tolist() == [1, 2, 3]
+    torch.manual_seed(0)
+    many = drop_channels(torch.ones(4, 1000, 1, 1), torch.rand(4, 1000), 0.5)
+    assert many.mean().item() == pytest.approx(1, abs=0.06)  # four standard errors
+
+
+def test_hard_targets_are_sure_allowed_or_drawn():
+    logits = logits_of((0.05, 0.95, 0.0001), (0.3, 0.6, 0.1), (0.02, 0.96, 0.02), (0.4, 0.3, 0.3))
+    labels = torch.tensor([[[255, 255, 255, 2]]], dtype=torch.uint8)
+    everything = torch.ones(1, 3, 1, 4, dtype=torch.bool)
+    method = Method("unimatch", confidence=0.9)
+    assert hard_targets(logits, labels, everything, method).tolist() == [[[1, 255, 1, 2]]]
+    allowed = everything.clone()
+    allowed[:, 1, :, 0] = False  # background has nearly all that is left there
+    allowed[:, 1, :, 2] = False  # and here half of it
+    assert hard_targets(logits, labels, allowed, method).tolist() == [[[0, 255, 255, 2]]]
+    free = Method("unimatch", confidence=0.9, restrict=False)
+    assert hard_targets(logits, labels, allowed, free).tolist() == [[[1, 255, 1, 2]]]
+
+
+def test_unimatch_halves_its_two_parts():
+    own = torch.tensor([[[0]]], dtype=torch.uint8)
+    views = torch.tensor([[[[0]], [[1]]]], dtype=torch.uint8)
+    strong = torch.stack([logits_of((0.5, 0.5)), logits_of((0.25, 0.75))], dim=1)
+    perturbed = logits_of((0.2, 0.8))
+    first, second, third = (-torch.tensor(share).log() for share in (0.5, 0.75, 0.2))
+    whole = unimatch_loss(strong, perturbed, own, views, images=1)
+    torch.testing.assert_close(whole, ((first + second) / 2 + third) / 2)
+    torch.testing.assert_close(unimatch_loss(strong, None, own, views, images=1), (first + second) / 2)
+    torch.testing.assert_close(unimatch_loss(None, perturbed, own, views, images=1), third)

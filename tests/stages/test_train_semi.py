@@ -24,7 +24,7 @@ from pseudolabel.training.curves import log_folder
 from tests.helpers.semi import SMALL, ids_of, semi_options, write_list
 from tests.helpers.training import KilledError, Listening, curves_of, weights_of
 
-METHODS = ("supervised", "mean-teacher")
+METHODS = ("supervised", "mean-teacher", "unimatch")
 
 
 @pytest.fixture
@@ -180,6 +180,9 @@ def test_two_processes_learn_what_one_does_from_the_same_batch(options, tmp_path
         ({"method": "supervised", "exclusion": 0.1}, {"exclusion"}),
         ({"weak_labels": False, "exclusion": 0.1, "presence": 0.1}, {"consistency"}),
         ({"restrict": False, "ema": 0.9, "confidence": 1.0}, {"consistency"}),
+        ({"method": "unimatch", "ema": None, "confidence": 0.0}, {"consistency"}),
+        ({"method": "unimatch", "strong_views": 0, "confidence": 0.0}, {"consistency"}),
+        ({"method": "unimatch", "perturbation": None, "cutmix": 0.0, "confidence": 0.0}, {"consistency"}),
     ],
 )
 def test_each_part_can_be_switched(options, values, curves):
@@ -187,6 +190,9 @@ def test_each_part_can_be_switched(options, values, curves):
     found = curves_of(options().out)
     assert {"consistency", "partial", "exclusion", "presence", "objectness"} & found.keys() == curves
     assert np.isfinite(found["loss"]).all()
+    if values.get("confidence") == 0.0:
+        assert (found["confident"] == 1).all()
+        assert (found["consistency"] > 0).all()
     if values.get("confidence") == 1.0:
         assert not found["consistency"].any()
         assert not found["confident"].any()
@@ -232,7 +238,15 @@ def test_a_state_chosen_by_given_masks_is_no_oracle_and_one_chosen_by_others_is(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"method": "mean-teacher", "ema": "none"}, "--method mean-teacher needs --ema, the decay of its teacher"),
+        (
+            {"method": "mean-teacher", "ema": "none"},
+            "--method mean-teacher needs --ema, the decay of its teacher",
+        ),
+        (
+            {"strong_views": 0, "perturbation": "none"},
+            "--method unimatch needs --strong-views or --perturbation; without them choose --method supervised",
+        ),
+        ({"perturbation": 1}, "--perturbation 1 drops all features; pass less, or none"),
         ({"holdout": 0.5}, "--holdout is for --validate-on held-out; add that, or leave it out"),
         ({"objectness": 1}, "--objectness and --fill need --cams, which say where objects are likely"),
         ({"mask_list": None}, "--mask-list: is not a valid path for <class 'pathlib.Path'>, found None"),
