@@ -37,6 +37,11 @@ STAGES = {
         "covers unlabelled pixels.",
         "pseudolabel train-scribble --root VOCdevkit/VOC2012 --scribbles strokes --out work/scribble.h5",
     ),
+    "train-semi": Entry(
+        "Train a segmenter on a few masks and many photographs. Images without masks teach by consistency, and by weak "
+        "labels if they have any.",
+        "pseudolabel train-semi --root VOCdevkit/VOC2012 --mask-list work/masks50.txt --out work/semi.h5",
+    ),
     "make-cams": Entry(
         "Compute the class activation maps of a split. They are summed over scales and flips and normalised to [0, 1] "
         "per class.",
@@ -125,6 +130,10 @@ DATA = {
     "show": Entry(
         "Draw weak labels over their images. Writes one PNG per image.",
         "pseudolabel data show --root VOCdevkit/VOC2012 --scribbles scribbles --count 12 --out work/shown",
+    ),
+    "split": Entry(
+        "Draw a list of images to draw masks of. Every class occurs in it about as often, by the image tags.",
+        "pseudolabel data split --masks 50 --root VOCdevkit/VOC2012 --split train --out work/masks50.txt",
     ),
     "scribbles": Entry(
         "Simulate scribbles from masks. Draws a stroke along the middle of each object, and background strokes, as "

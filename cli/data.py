@@ -1,4 +1,4 @@
-"""``pseudolabel data``: look at a data set, write its tags, simulate weak labels, or make a synthetic set."""
+"""``pseudolabel data``: look at a data set, write its tags, draw a list, simulate weak labels, make a synthetic set."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pseudolabel.options.data import (
     DataCheckOptions,
     DataShowOptions,
+    DataSplitOptions,
     DataTagsOptions,
     SimulateBoxesOptions,
     SimulateOptions,
@@ -81,6 +82,14 @@ def _synth(options: SynthOptions, progress: RichProgress, *, as_json: bool) -> N
     show_result("data synth", synth(options, progress), as_json=as_json)
 
 
+def _split(options: DataSplitOptions, progress: RichProgress, *, as_json: bool) -> None:
+    from pseudolabel.data.balanced_lists import draw_list
+
+    from .render import show_result
+
+    show_result("data split", draw_list(options, progress), as_json=as_json)
+
+
 def _show(options: DataShowOptions, progress: RichProgress, *, as_json: bool) -> None:
     from pseudolabel.export.weak_labels import show_labels
 
@@ -105,6 +114,7 @@ _ACTIONS: dict[str, tuple[type[BaseModel], Callable[..., None]]] = {
     "check": (DataCheckOptions, _check),
     "tags": (DataTagsOptions, _tags),
     "show": (DataShowOptions, _show),
+    "split": (DataSplitOptions, _split),
     "scribbles": (SimulateScribblesOptions, _simulate("scribbles")),
     "points": (SimulatePointsOptions, _simulate("points")),
     "boxes": (SimulateBoxesOptions, _simulate("boxes")),

@@ -21,6 +21,7 @@ LAYERS = (
     ("training",),
     ("cosa",),
     ("scribble",),
+    ("semi",),
     ("stages",),
     ("runs",),
     ("cli",),

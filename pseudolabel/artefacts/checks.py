@@ -28,7 +28,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "thresholds": ("search-threshold",),
     "crf-search": ("search-crf",),
     "scores": ("evaluate-masks",),
-    "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-affinity", "train-segmenter"),
+    "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-affinity", "train-segmenter", "train-semi"),
 }
 """The stages that make a kind that a user may be asked for."""
 SERVES: dict[str, tuple[str, ...]] = {
@@ -38,7 +38,11 @@ SERVES: dict[str, tuple[str, ...]] = {
 }
 """The types of network that can be had from a checkpoint as each kind; ``train-TYPE`` trains them."""
 
-_TAKERS = {"cam": "make-cams", "segmenter": "predict-masks"}  # by what a network serves as
+_TAKERS = {
+    "cam": "make-cams",
+    "segmenter": "predict-masks",
+    "affinity": "refine-affinity",
+}  # by what a network serves as
 
 _FILTERS = {
     "gzip": h5py.h5z.FILTER_DEFLATE,

@@ -14,13 +14,14 @@ from torch import Tensor
 from pseudolabel.cosa.agreement import agreement, joint_counts
 from pseudolabel.cosa.pictures import training_grid
 from pseudolabel.cosa.step import Assigned, Method, assign, classification_losses, student_losses, totals
-from pseudolabel.cosa.teacher import make_teacher, teacher_forward, update_teacher
+from pseudolabel.cosa.teacher import teacher_forward, update_teacher
 from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
 from pseudolabel.data.records import IGNORE
 from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.models.cosa import CosaNetwork
 from pseudolabel.pairwise.loss_modules import GatedDenseEnergy
 from pseudolabel.training import Batch, Group, Losses, Step
+from pseudolabel.training.ema import make_teacher
 from pseudolabel.training.run import Arrays
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,6 @@ from pseudolabel.models.cosa import CosaNetwork, CosaOutput
 from pseudolabel.models.multiscale import activation, scaled_inputs, split_mirrored
 from pseudolabel.runtime.resizing import resize
 from pseudolabel.training.ema import update_ema
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Seen(NamedTuple):
@@ -36,18 +33,12 @@ class Seen(NamedTuple):
     grid: tuple[int, int]
 
 
-def make_teacher(student: Network) -> Network:
-    """A copy that starts equal to the student, takes no gradient and stays in evaluation mode."""
-    teacher = copy.deepcopy(student)
-    return teacher.requires_grad_(requires_grad=False).eval()
-
-
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, *, decay: float, step: int) -> None:
     """Move the teacher's parameters and buffers towards the student's after an optimiser step. [code], warm-up [ours]
 
     Args:
-        teacher: Of ``make_teacher``; changed in place.
+        teacher: Of ``training.ema.make_teacher``; changed in place.
         student: The network whose EMA it is.
         decay: m, 0.9994 as released.
         step: Steps taken so far, from 1; the decay is min(m, step / (step + 10)).

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pseudolabel.options.data import (
         DataCheckOptions,
         DataShowOptions,
+        DataSplitOptions,
         DataTagsOptions,
         DemoOptions,
         SimulateBoxesOptions,
@@ -58,7 +59,8 @@ if TYPE_CHECKING:
         SearchCrfOptions,
         SearchThresholdOptions,
     )
-    from pseudolabel.options.scribble import TrainScribbleOptions
+    from pseudolabel.options.scribble import MixedLabelOptions, TrainScribbleOptions
+    from pseudolabel.options.semi import TrainSemiOptions
     from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
     from pseudolabel.options.training import (
         AverageOptions,
@@ -83,6 +85,7 @@ __all__ = [
     "DataCheckOptions",
     "DataOptions",
     "DataShowOptions",
+    "DataSplitOptions",
     "DataTagsOptions",
     "DatasetName",
     "DatasetOptions",
@@ -95,6 +98,7 @@ __all__ = [
     "LaterOptions",
     "MakeCamsOptions",
     "MaskTrainingOptions",
+    "MixedLabelOptions",
     "NetworkOptions",
     "PictureOptions",
     "PredictMasksOptions",
@@ -117,6 +121,7 @@ __all__ = [
     "TrainCosaOptions",
     "TrainScribbleOptions",
     "TrainSegmenterOptions",
+    "TrainSemiOptions",
     "TrainingOptions",
     "WatchedOptions",
     "WeakLabelOptions",
@@ -128,7 +133,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """A name of ``__all__``; its module is imported when it is asked for, so that one command's help is quick."""
-    for module in ("stages", "base", "data", "masks", "training", "cosa", "scribble") if name in __all__ else ():
+    for module in (
+        ("stages", "base", "data", "masks", "training", "cosa", "scribble", "semi") if name in __all__ else ()
+    ):
         found = vars(import_module(f"{__name__}.{module}"))
         if name in found:
             return found[name]

@@ -37,6 +37,16 @@ class DataShowOptions(WeakLabelOptions, PhotographOptions):
     seed: int = option(0, "Seed of the random sample.", panel="execution", ge=0, le=2**32 - 1)
 
 
+class DataSplitOptions(WeakLabelOptions):
+    """Settings of ``data split``."""
+
+    masks: int = option(
+        ..., "Number of images to draw. With the same seed, a shorter list is the beginning of a longer one.", ge=1
+    )
+    out: Path = option(..., "List to write: a text file of image ids.", role="execution", panel="input")
+    seed: int = option(0, "Seed of all random numbers.", panel="execution", ge=0, le=2**32 - 1)
+
+
 class SimulateOptions(DataOptions):
     """What all simulations of weak labels share."""
 

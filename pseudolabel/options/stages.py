@@ -41,6 +41,7 @@ STAGES = Stages(
         "train-cam": ("training", "TrainCamOptions"),
         "train-cosa": ("cosa", "TrainCosaOptions"),
         "train-scribble": ("scribble", "TrainScribbleOptions"),
+        "train-semi": ("semi", "TrainSemiOptions"),
         "make-cams": ("masks", "MakeCamsOptions"),
         "import-cams": ("masks", "ImportCamsOptions"),
         "train-affinity": ("training", "TrainAffinityOptions"),

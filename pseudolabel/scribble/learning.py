@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pseudolabel.cosa.teacher import make_teacher, update_teacher
 from pseudolabel.data.records import IGNORE
-from pseudolabel.models.checkpoint import weight_arrays
 from pseudolabel.models.scribble import ScribbleNetwork
 from pseudolabel.scribble.losses import ramp
 from pseudolabel.scribble.pictures import training_grid
 from pseudolabel.scribble.regularisers import Regulariser
 from pseudolabel.scribble.step import Known, Method, losses, totals
 from pseudolabel.training import Batch, Group, Losses, Step
-from pseudolabel.training.run import Arrays
+from pseudolabel.training.averaged import Averaged
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Phases:
     length: int
 
 
-class WeakLearning:
+class WeakLearning(Averaged):
     """The losses of mixed weak labels, step by step; an ``Objective`` of a training.
 
     A batch holds ``image`` uint8 (B, H, W, 3); of the same views ``labels`` uint8 (B, H, W), ``allowed`` bool
@@ -66,9 +63,9 @@ class WeakLearning:
         group: Group,
         classes: Sequence[str],
     ) -> None:
-        self.teacher = None if decay is None else make_teacher(network)
+        super().__init__(network, decay)
         self.method, self.regulariser, self.phases = method, regulariser, phases
-        self._decay, self._prepare, self._group = decay, prepare, group
+        self._prepare, self._group = prepare, group
         self._classes = classes
         self._shown: tuple[Batch, Tensor] | None = None
 
@@ -117,8 +114,7 @@ class WeakLearning:
     def after_step(self, network: ScribbleNetwork, step: int) -> dict[str, float]:
         """Let the teacher follow; the strength that the step used joins the curves."""
         used = {} if self.regulariser is None else {"strength": self.strength(step - 1)}
-        if self.teacher is not None and self._decay is not None:
-            update_teacher(self.teacher, network, decay=self._decay, step=step)
+        self.follow(network, step)
         return used
 
     def pictures(self) -> dict[str, np.ndarray]:
@@ -134,29 +130,3 @@ class WeakLearning:
             self._classes,
         )
         return {"batch": grid}
-
-    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Nothing here follows a distribution."""
-        return {}
-
-    @contextmanager
-    def evaluated(self, network: ScribbleNetwork) -> Iterator[ScribbleNetwork]:
-        """The teacher, or without one the network itself."""
-        yield self._kept(network).eval()
-
-    def checkpoint(self, network: ScribbleNetwork) -> Arrays:
-        """What is kept: the teacher's weights, or without one the network's own."""
-        return weight_arrays(self._kept(network).state_dict())
-
-    def _kept(self, network: ScribbleNetwork) -> ScribbleNetwork:
-        return network if self.teacher is None else self.teacher
-
-    def state(self) -> Arrays:
-        """What a resumed training needs beside the network."""
-        return {} if self.teacher is None else weight_arrays(self.teacher.state_dict(), "teacher")
-
-    def restore(self, network: ScribbleNetwork, state: Arrays) -> None:
-        """Go on from what ``state`` gave; a teacher that was not there before starts as the network."""
-        if self.teacher is not None:
-            weights = {name.removeprefix("teacher/"): torch.from_numpy(array) for name, array in state.items()}
-            self.teacher.load_state_dict(weights or network.state_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudolabel.artefacts import Header, MapsReader, open_artefact
+from pseudolabel.artefacts import Header, Input, MapsReader, open_artefact
+from pseudolabel.artefacts.header import path_from
 from pseudolabel.artefacts.maps import at_size
 from pseudolabel.data import Dataset, Record, load_weak_labels, read_image
 from pseudolabel.data.augmentation import Part, crop_map, crop_of, crop_scribbles, random_part
+from pseudolabel.data.ground_truth import ground_truth_input
 from pseudolabel.data.records import IGNORE
 from pseudolabel.data.shapes import Box
 from pseudolabel.errors import DatasetError, InputError
-from pseudolabel.options import TrainScribbleOptions
+from pseudolabel.options import MixedLabelOptions
+from pseudolabel.runtime.files import read_regular
 from pseudolabel.scribble.boxes import boxes_allow, boxes_in_crop, fill_boxes, objectness, outside_boxes
 from pseudolabel.scribble.step import unlabelled_tags
 from pseudolabel.training import sample_rng
@@ -125,7 +129,7 @@ class LabelledCrops:
     """
 
     def __init__(
-        self, dataset: Dataset, masked: frozenset[str], cams: CamSource | None, options: TrainScribbleOptions
+        self, dataset: Dataset, masked: frozenset[str], cams: CamSource | None, options: MixedLabelOptions
     ) -> None:
         self.records, self.masked, self.cams, self.grid = dataset.records, masked, cams, 1
         self._classes, self._read_mask, self._options = dataset.classes, dataset.read_mask, options
@@ -221,6 +225,30 @@ class LabelledCrops:
         ends = min(part.right * right, image.objects.shape[1]), min(part.bottom * down, image.objects.shape[0])
         small = Part(part.left * right, part.top * down, *ends, part.mirrored)  # rounding does not lead out of the map
         return crop_map(image.objects, small, self.grid).clip(0, 1)
+
+
+def label_inputs(
+    options: MixedLabelOptions, dataset: Dataset, masked: frozenset[str], mask_list: Path | None, cams: CamSource | None
+) -> tuple[Input, ...]:
+    """What such a training reads besides data set and weights.
+
+    Args:
+        options: Where its output goes.
+        dataset: That is trained on.
+        masked: Ids of the images whose pixel masks are used.
+        mask_list: The list that names them; None where there is none.
+        cams: Maps of the images; None for none.
+    """
+    found = []
+    if masked:
+        found.append(ground_truth_input(dataset, masked))
+    if mask_list is not None:
+        content = hashlib.sha256(read_regular(mask_list)).hexdigest()
+        found.append(Input("list", mask_list.resolve().as_posix(), content))
+    if cams is not None:
+        place = path_from(options.artefact.parent, cams.path)
+        found.append(Input(cams.header.kind, place, cams.header.digest))
+    return tuple(found)
 
 
 def _strongest(maps: dict[int, np.ndarray], tags: np.ndarray) -> np.ndarray | None:

@@ -6,7 +6,6 @@ is the default; what tags and boxes exclude or promise, by losses of their own. 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pseudolabel.artefacts import Header, Input, check_output
-from pseudolabel.artefacts.header import CostMeter, path_from
+from pseudolabel.artefacts import Header, check_output
+from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset
-from pseudolabel.data.ground_truth import ground_truth_input, require_objects
+from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.data.weak.labels import check_size
 from pseudolabel.data.weak.supervision import (
@@ -40,22 +39,19 @@ from pseudolabel.models.weights import choose_weights, trained_for
 from pseudolabel.options import TrainScribbleOptions
 from pseudolabel.pairwise.loss_modules import RELEASED, Bilateral
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
-from pseudolabel.runtime.files import read_regular
 from pseudolabel.runtime.progress import Progress
-from pseudolabel.runtime.resizing import resize
 from pseudolabel.scribble.learning import Phases, WeakLearning
 from pseudolabel.scribble.regularisers import OWN, build_regulariser, default_weight
 from pseudolabel.scribble.step import Method
-from pseudolabel.scribble.training_data import LabelledCrops, open_cams
+from pseudolabel.scribble.training_data import LabelledCrops, label_inputs, open_cams
 from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
 from pseudolabel.training.image_tags import make_header, usable
 from pseudolabel.training.validation import (
-    Predict,
     chosen_by,
     quick_scores,
+    quick_segmentation,
     small_mask,
     validation_records,
-    within_tags,
 )
 
 
@@ -137,7 +133,7 @@ def make_run(
     mean, std = network.backbone.mean, network.backbone.std
     channels_last = picks_channels_last(options.channels_last, network, architecture, device)
     network.to(device).to(memory_format=memory_format(channels_last=channels_last))
-    read = inputs_of(options, dataset, samples)
+    read = label_inputs(options, dataset, samples.masked, options.mask_list, samples.cams)
     header = make_header("train-scribble", options, dataset, network.backbone, architecture, read, device, dtype)
     samples.grid = options.crop // network.multiple
 
@@ -150,14 +146,14 @@ def make_run(
 
     def validate(kept: ScribbleNetwork) -> dict[str, float]:
         score = partial(quick_scores, classes=dataset.classes, crop=options.crop, device=device)
-        predict = quick_predictions(kept, prepare, options.crop)
+        predict = quick_segmentation(kept.segment, prepare, options.crop)
         found: dict[str, float] = {}
         with autocast(device, dtype), torch.inference_mode():
             if answerable:
                 whole = score(answerable, predict=predict, read_ground_truth=samples.whole)
                 found["agreement"] = whole["miou"]
             if scored:
-                with_tags = quick_predictions(kept, prepare, options.crop, tagged=tagged)
+                with_tags = quick_segmentation(kept.segment, prepare, options.crop, tagged=tagged)
                 found |= score(
                     scored, predict=with_tags, read_ground_truth=partial(small_mask, dataset, side=options.crop)
                 )
@@ -274,33 +270,6 @@ def kernel_of(options: TrainScribbleOptions) -> Bilateral:
     given: dict[str, Any] = {"sigma_xy": options.sigma_xy, "sigma_rgb": options.sigma_rgb, "scale": options.map_scale}
     own = OWN.get(options.regulariser, RELEASED)
     return replace(own, **{name: value for name, value in given.items() if value is not None})
-
-
-def quick_predictions(
-    network: ScribbleNetwork, prepare: Callable[[Tensor], Tensor], crop: int, *, tagged: bool = False
-) -> Predict:
-    """What is scored after an epoch, at one scale, not mirrored: ``miou``, and with the image tags ``miou_tags``."""
-
-    def predict(photographs: Tensor, tags: Tensor) -> dict[str, Tensor]:
-        logits = resize(network.segment(prepare(photographs)).float(), (crop, crop))
-        found = {"miou": logits.argmax(dim=1)}
-        return found | ({"miou_tags": within_tags(logits, tags).argmax(dim=1)} if tagged else {})
-
-    return predict
-
-
-def inputs_of(options: TrainScribbleOptions, dataset: Dataset, samples: LabelledCrops) -> tuple[Input, ...]:
-    """What is read besides data set and weights."""
-    found, cams = [], samples.cams
-    if samples.masked:
-        found.append(ground_truth_input(dataset, samples.masked))
-    if options.mask_list is not None:
-        content = hashlib.sha256(read_regular(options.mask_list)).hexdigest()
-        found.append(Input("list", options.mask_list.resolve().as_posix(), content))
-    if cams is not None:
-        place = path_from(options.artefact.parent, cams.path)
-        found.append(Input(cams.header.kind, place, cams.header.digest))
-    return tuple(found)
 
 
 def stated(options: TrainScribbleOptions, header: Header, samples: LabelledCrops, hours: float) -> Header:

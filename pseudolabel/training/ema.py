@@ -10,10 +10,20 @@ state dictionary is all that a resumed training and a checkpoint need. So torch'
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def make_teacher(network: Network) -> Network:
+    """A copy that starts equal to the network, takes no gradient and stays in evaluation mode."""
+    teacher = copy.deepcopy(network)
+    return teacher.requires_grad_(requires_grad=False).eval()
 
 
 def warmed_decay(decay: float, step: int) -> float:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from pseudolabel.cosa.assignments import cam_labels, guided_cams, released_cam_labels, segmentation_labels
 from pseudolabel.cosa.step import Method, assign, classification_losses, student_losses, totals
-from pseudolabel.cosa.teacher import Seen, make_teacher, teacher_forward, update_teacher
+from pseudolabel.cosa.teacher import Seen, teacher_forward, update_teacher
 from pseudolabel.cosa.thresholds import DynamicThreshold, count_scores
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.pairwise.loss_modules import Bilateral, GatedDenseEnergy
+from pseudolabel.training.ema import make_teacher
 
 SIDE, GRID, C = 64, 4, 3
 ALL = Method(contrastive_cells=8)

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pseudolabel.cosa.teacher import make_teacher, teacher_forward, update_teacher
+from pseudolabel.cosa.teacher import teacher_forward, update_teacher
 from pseudolabel.errors import InputError
 from pseudolabel.models.affinity import patch_affinity, propagate
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import build_cam_network
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.models.multiscale import activation, unit_range
-from pseudolabel.training.ema import update_ema, warmed_decay
+from pseudolabel.training.ema import make_teacher, update_ema, warmed_decay
 
 ARCHITECTURE = {
     "type": "cosa",

@@ -42,7 +42,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "data synth": SynthOptions,
 }
 FIELDS = [(command, name) for command, model in MODELS.items() for name in model.model_fields]
-NEEDED = {(stage, "keep", "best"): {"validate_on": "val"} for stage in ("train-cosa", "train-scribble")}
+NEEDED = {(stage, "keep", "best"): {"validate_on": "val"} for stage in ("train-cosa", "train-scribble", "train-semi")}
 """What a choice does not go without."""
 
 
@@ -90,7 +90,7 @@ def test_defaults_are_valid_and_survive_json(stage: str) -> None:
 def test_positional_settings_are_what_is_read_first(stage: str) -> None:
     model = STAGES[stage]
     positional = [name for name in model.model_fields if is_positional(model, name)]
-    assert len(positional) == (0 if stage in ("train-cam", "train-cosa", "train-scribble") else 1)
+    assert len(positional) == (0 if stage in ("train-cam", "train-cosa", "train-scribble", "train-semi") else 1)
     assert all(role_of(model, name) == "input" and default_of(model, name) is ... for name in positional)
 
 

@@ -96,7 +96,8 @@ def supervision_arrays(
 ) -> dict[str, np.ndarray]:
     """What supervises each image of a training, as datasets of its checkpoint.
 
-    An image costs the time of its tags, and for each further kind what that kind takes longer. [ours]
+    An image costs the time of its tags, and for each further kind what that kind takes longer; without any label,
+    nothing. [ours]
 
     Args:
         records: The images.
@@ -112,7 +113,7 @@ def supervision_arrays(
         kinds = kinds_of(record, masked)
         ids.append(record.id)
         words.append(_words(kinds))
-        cost.append(each["tags"] + sum(each[kind] - each["tags"] for kind in kinds))
+        cost.append(each["tags"] + sum(each[kind] - each["tags"] for kind in kinds) if kinds else 0.0)
     return {
         "supervision/id": np.array(ids, dtype=object),
         "supervision/kind": np.array(words, dtype=object),
@@ -200,6 +201,7 @@ def _read_supervision(path: Path) -> Supervision | None:
 
 
 def _words(kinds: Sequence[str]) -> str:
-    if kinds in (("tags",), ("masks",)):
-        return "tags only" if kinds == ("tags",) else "pixel masks"
+    alone = {(): "no labels", ("tags",): "tags only", ("masks",): "pixel masks"}
+    if tuple(kinds) in alone:
+        return alone[tuple(kinds)]
     return " and ".join(", ".join(kinds).rsplit(", ", 1))
