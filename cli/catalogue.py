@@ -47,6 +47,15 @@ STAGES = {
         "NumPy arrays.",
         "pseudolabel import-cams irn/cam --dataset voc --root VOCdevkit/VOC2012 --out work/cams.h5",
     ),
+    "make-regions": Entry(
+        "Divide images into regions without classes. They vote on labels in vote-regions.",
+        "pseudolabel make-regions --dataset voc --root VOCdevkit/VOC2012 --method felzenszwalb --out work/regions.h5",
+    ),
+    "import-regions": Entry(
+        "Import regions that other code has made. Reads binary PNGs, COCO run lengths (SAM) or label maps.",
+        "pseudolabel import-regions sam --root VOCdevkit/VOC2012 --model 'SAM ViT-H' --licence Apache-2.0 "
+        "--trained-on 'masks of SA-1B' --out work/regions.h5",
+    ),
     "search-threshold": Entry(
         "Choose the background threshold of CAMs. From the CAM scores alone, against the masks (marked oracle), or "
         "fixed.",

@@ -25,6 +25,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "cams": ("make-cams", "import-cams"),
     "soft-labels": ("refine-crf", "predict-masks"),
     "masks": ("export-masks", "predict-masks"),
+    "regions": ("make-regions", "import-regions"),
     "thresholds": ("search-threshold",),
     "crf-search": ("search-crf",),
     "scores": ("evaluate-masks",),

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         SearchCrfOptions,
         SearchThresholdOptions,
     )
+    from pseudolabel.options.regions import ImportRegionsOptions, MakeRegionsOptions
     from pseudolabel.options.scribble import TrainScribbleOptions
     from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
     from pseudolabel.options.training import (
@@ -84,8 +85,10 @@ __all__ = [
     "ExportMasksOptions",
     "IgnoredPolicy",
     "ImportCamsOptions",
+    "ImportRegionsOptions",
     "LaterOptions",
     "MakeCamsOptions",
+    "MakeRegionsOptions",
     "NetworkOptions",
     "PredictMasksOptions",
     "PredictionOptions",
@@ -114,7 +117,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """A name of ``__all__``; its module is imported when it is asked for, so that one command's help is quick."""
-    for module in ("stages", "base", "data", "masks", "training", "cosa", "scribble") if name in __all__ else ():
+    modules = ("stages", "base", "data", "masks", "training", "cosa", "scribble", "regions")
+    for module in modules if name in __all__ else ():
         found = vars(import_module(f"{__name__}.{module}"))
         if name in found:
             return found[name]

@@ -43,6 +43,8 @@ STAGES = Stages(
         "train-scribble": ("scribble", "TrainScribbleOptions"),
         "make-cams": ("masks", "MakeCamsOptions"),
         "import-cams": ("masks", "ImportCamsOptions"),
+        "make-regions": ("regions", "MakeRegionsOptions"),
+        "import-regions": ("regions", "ImportRegionsOptions"),
         "search-threshold": ("masks", "SearchThresholdOptions"),
         "search-crf": ("masks", "SearchCrfOptions"),
         "refine-crf": ("masks", "RefineCrfOptions"),
