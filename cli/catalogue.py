@@ -70,6 +70,10 @@ STAGES = {
         "Refine CAMs or soft labels with a dense CRF. Runs mean-field inference on the full-resolution images.",
         "pseudolabel refine-crf work/cams.h5 --threshold work/threshold.h5 --out work/soft.h5",
     ),
+    "vote-regions": Entry(
+        "Move labels to the edges of regions by vote. Takes CAMs, soft labels or masks; four rules.",
+        "pseudolabel vote-regions work/soft.h5 --regions work/regions.h5 --rule soft --out work/voted.h5",
+    ),
     "export-masks": Entry(
         "Write pseudo labels as PNG masks. Writes 8-bit palette PNGs and masks.h5, and on request overlays, COCO RLE "
         "and a contact sheet.",

@@ -29,6 +29,8 @@ _STATED = (
     "flip",
     "crf",
     "crf_fitted_on",
+    "region_vote",
+    "external_models",
     "threshold",
     "threshold_fitted_on",
     "trained_on",

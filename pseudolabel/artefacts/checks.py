@@ -23,7 +23,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {kind: required(kind) for kind in KINDS}
 
 MAKERS: dict[str, tuple[str, ...]] = {
     "cams": ("make-cams", "import-cams"),
-    "soft-labels": ("refine-crf", "predict-masks"),
+    "soft-labels": ("refine-crf", "vote-regions", "predict-masks"),
     "masks": ("export-masks", "predict-masks"),
     "regions": ("make-regions", "import-regions"),
     "thresholds": ("search-threshold",),

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         SearchCrfOptions,
         SearchThresholdOptions,
     )
-    from pseudolabel.options.regions import ImportRegionsOptions, MakeRegionsOptions
+    from pseudolabel.options.regions import ImportRegionsOptions, MakeRegionsOptions, VoteRegionsOptions
     from pseudolabel.options.scribble import TrainScribbleOptions
     from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
     from pseudolabel.options.training import (
@@ -107,6 +107,7 @@ __all__ = [
     "TrainScribbleOptions",
     "TrainSegmenterOptions",
     "TrainingOptions",
+    "VoteRegionsOptions",
     "WatchedOptions",
     "WeakLabelOptions",
     "build_options",

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pseudolabel.options.base import DatasetOptions
-from pseudolabel.options.fields import option, reads
+from pseudolabel.options.base import DatasetOptions, LaterOptions
+from pseudolabel.options.fields import Share, option, reads
 
 
 class ImportRegionsOptions(DatasetOptions):
@@ -61,3 +61,44 @@ class MakeRegionsOptions(DatasetOptions):
     minimum: int = option(100, "felzenszwalb: fewest pixels of a region; smaller ones are merged.", ge=1)
     segments: int = option(150, "slic: number of superpixels asked for.", ge=1, le=10_000)
     compactness: float = option(10, "slic: weight of place against colour.", ge=0.001, le=1e6)
+
+
+class VoteRegionsOptions(LaterOptions):
+    """Settings of ``vote-regions``."""
+
+    labels: Path = reads("CAMs, soft labels, or masks. CAMs need --threshold.")
+    regions: Path = reads("Regions from make-regions or import-regions.", positional=False, kind="regions")
+    threshold: Path | None = reads(
+        "Thresholds from search-threshold; required for CAMs.", positional=False, default=None
+    )
+    rule: Literal["sepl", "fma", "soft", "box"] = option(
+        "sepl",
+        "How regions vote. sepl: a region takes the class that fills it or that it covers; fma: the class of its best "
+        "mean map, confident regions on top; soft: the mean of its probabilities; box: each box takes the region that "
+        "fits it best.",
+    )
+    share: Share = option(0.5, "sepl: share of a region that a class must fill.")
+    coverage: Share = option(0.85, "sepl: share of a class that a region must cover, where the class does not fill it.")
+    power: float | None = option(
+        None, "fma: exponent of the background score. none: 0.6 for CAMs, 0.7 for others.", gt=0, le=100
+    )
+    split: float | None = option(
+        None,
+        "Cut regions first: into their connected parts, and where classes other than the main one have this share of a "
+        "part (0.15 is usual). none: do not cut.",
+        gt=0,
+        le=1,
+    )
+    inside: Share = option(0.9, "box: share of a region that must lie in the box.")
+    boxes: Path | None = option(
+        None,
+        "Bounding boxes for --rule box: a folder of VOC annotations, or a COCO instances JSON file. none: those of the "
+        "data set.",
+        role="input",
+    )
+
+    @model_validator(mode="after")
+    def _boxes_are_used(self) -> VoteRegionsOptions:
+        if self.boxes is not None and self.rule != "box":
+            raise ValueError("--boxes is for --rule box; add that, or leave it out")
+        return self

@@ -48,6 +48,7 @@ STAGES = Stages(
         "search-threshold": ("masks", "SearchThresholdOptions"),
         "search-crf": ("masks", "SearchCrfOptions"),
         "refine-crf": ("masks", "RefineCrfOptions"),
+        "vote-regions": ("regions", "VoteRegionsOptions"),
         "export-masks": ("masks", "ExportMasksOptions"),
         "train-segmenter": ("training", "TrainSegmenterOptions"),
         "predict-masks": ("masks", "PredictMasksOptions"),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.artefacts import Header, MapsReader, check_output, child_header, open_artefact
-from pseudolabel.artefacts.header import CostMeter, environment
+from pseudolabel.artefacts.header import EXTERNAL, CostMeter, environment
 from pseudolabel.data import Record, read_image, reopen_dataset
 from pseudolabel.data.augmentation import random_crop, resized
 from pseudolabel.data.inputs import unreadable
@@ -50,6 +50,9 @@ from pseudolabel.training import (
     split_records,
     train,
 )
+
+_KEPT = (*ANNOTATION, EXTERNAL)
+"""What a segmenter's own protocol states of the masks that it learnt from, besides their making in words."""
 
 
 class MaskCrops:
@@ -197,14 +200,14 @@ def make_run(
 
 def describe_masks(count: int, parent: Header) -> str:
     """What a segmenter was trained on, in words that its scores state."""
-    stated = {name: value for name, value in parent.protocol.items() if name not in ANNOTATION}
+    stated = {name: value for name, value in parent.protocol.items() if name not in _KEPT}
     made = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in stated.items())
     return f"{count} masks ({made or 'of unknown making'})"
 
 
 def labelled_at(parent: Header) -> dict[str, Any]:
-    """What the labels behind the masks cost to draw, where they say so: no more was drawn for the segmenter."""
-    return {name: parent.protocol[name] for name in ANNOTATION if name in parent.protocol}
+    """What the labels behind the masks cost to draw and the external models behind them, where they say so."""
+    return {name: parent.protocol[name] for name in _KEPT if name in parent.protocol}
 
 
 def choose_network(options: TrainSegmenterOptions, parent: Header, path: Path) -> tuple[dict[str, Any], Weights]:

@@ -19,7 +19,13 @@ from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.segmenter import timm_model
 from pseudolabel.options import PredictMasksOptions, TrainSegmenterOptions
 from pseudolabel.stages.predict_masks import class_probabilities, predict_masks, restricted
-from pseudolabel.stages.train_segmenter import labelled_rows, segmentation_loss, train_segmenter
+from pseudolabel.stages.train_segmenter import (
+    describe_masks,
+    labelled_at,
+    labelled_rows,
+    segmentation_loss,
+    train_segmenter,
+)
 from tests.helpers import kinds
 
 
@@ -71,6 +77,13 @@ def checkpoint(masks, tmp_path_factory):
 def predict_options(checkpoint, out, **values):
     settings = {"precision": "float32", "device": "cpu", "workers": 0, "size": 64, **values}
     return PredictMasksOptions(checkpoint=checkpoint, out=out, **settings)
+
+
+def test_external_models_behind_the_masks_stay_a_list_of_their_own():
+    external = ["SAM (Apache-2.0), trained on masks of SA-1B"]
+    parent = kinds.header("masks", protocol={"crf": "irn", "external_models": external, "annotation_hours": 2})
+    assert describe_masks(3, parent) == "3 masks (crf irn)"
+    assert labelled_at(parent) == {"external_models": external, "annotation_hours": 2}
 
 
 def test_the_loss_by_hand_with_ignored_pixels():

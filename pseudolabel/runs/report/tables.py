@@ -213,6 +213,8 @@ _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "scales": _scales,
     "CRF": lambda protocol: short(protocol.get("crf") or "-"),
     "threshold": lambda protocol: _threshold(protocol.get("threshold")),
+    "region vote": lambda protocol: str(protocol.get("region_vote") or "-"),
+    "external models": lambda protocol: "; ".join(protocol.get("external_models") or ()) or "-",
     "box-constrained": lambda protocol: str(protocol.get("held_to") or "-"),
     "annotation, hours": lambda protocol: _hours(protocol),
 }
