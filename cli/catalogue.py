@@ -60,6 +60,15 @@ STAGES = {
         "Spread CAMs along a learnt affinity. A random walk over the cells of train-affinity's network.",
         "pseudolabel refine-affinity work/cams.h5 --network work/affinity.h5 --out work/walked.h5",
     ),
+    "make-regions": Entry(
+        "Divide images into regions without classes. They vote on labels in vote-regions.",
+        "pseudolabel make-regions --dataset voc --root VOCdevkit/VOC2012 --method felzenszwalb --out work/regions.h5",
+    ),
+    "import-regions": Entry(
+        "Import regions that other code has made. Reads binary PNGs, COCO run lengths (SAM) or label maps.",
+        "pseudolabel import-regions sam --root VOCdevkit/VOC2012 --model 'SAM ViT-H' --licence Apache-2.0 "
+        "--trained-on 'masks of SA-1B' --out work/regions.h5",
+    ),
     "search-threshold": Entry(
         "Choose the background threshold of CAMs. From the CAM scores alone, against the masks (marked oracle), or "
         "fixed.",
@@ -77,6 +86,10 @@ STAGES = {
     "refine-par": Entry(
         "Refine CAMs or soft labels with PAR. Pixel-adaptive refinement: means of neighbours weighted by colour.",
         "pseudolabel refine-par work/cams.h5 --threshold work/threshold.h5 --out work/soft.h5",
+    ),
+    "vote-regions": Entry(
+        "Move labels to the edges of regions by vote. Takes CAMs, soft labels or masks; four rules.",
+        "pseudolabel vote-regions work/soft.h5 --regions work/regions.h5 --rule soft --out work/voted.h5",
     ),
     "export-masks": Entry(
         "Write pseudo labels as PNG masks. Writes 8-bit palette PNGs and masks.h5, and on request overlays, COCO RLE "

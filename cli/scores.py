@@ -30,6 +30,8 @@ _STATED = (
     "crf",
     "crf_fitted_on",
     "par",
+    "region_vote",
+    "external_models",
     "threshold",
     "threshold_fitted_on",
     "trained_on",

@@ -111,7 +111,7 @@ def _follow(branch: Tree, node: Mapping[str, Any]) -> None:
 
 
 def _add_contents(branch: Tree, described: Mapping[str, Any]) -> None:
-    for key in ("images", "maps"):
+    for key in ("images", "maps", "regions"):
         if key in described:
             branch.add(_line(key, described[key]))
     for name, reason in list(described["skipped"].items())[:5]:

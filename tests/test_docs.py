@@ -52,8 +52,8 @@ MODELS = {
     "demo": DemoOptions,
 }
 HEADINGS = ["Why", "What it reads and writes", "Formulas", "Pitfalls", "Example", "Usage and options"]
-OTHER_FLAGS = {"--check", "--help", "--nproc-per-node", "--logdir", "--dist"}
-"""Of docs/generate.py, of every command, of torchrun, of TensorBoard, of pytest."""
+OTHER_FLAGS = {"--check", "--help", "--nproc-per-node", "--logdir", "--dist", "--convert-to-rle"}
+"""Of docs/generate.py, of every command, of torchrun, of TensorBoard, of pytest, of SAM's amg.py."""
 
 
 def _load_generator() -> ModuleType:

@@ -5,7 +5,9 @@ Nothing here imports torch.
 
 from pseudolabel.artefacts.atomic import partial_path
 from pseudolabel.artefacts.header import Header, Input, child_header
+from pseudolabel.artefacts.image_writer import StalePartialError
 from pseudolabel.artefacts.maps import Images, MapsReader
+from pseudolabel.artefacts.regions import RegionsReader, RegionsWriter
 from pseudolabel.artefacts.store import (
     Artefact,
     check_output,
@@ -16,7 +18,7 @@ from pseudolabel.artefacts.store import (
     require_unaltered,
     write_artefact,
 )
-from pseudolabel.artefacts.writer import MapsWriter, StalePartialError
+from pseudolabel.artefacts.writer import MapsWriter
 
 __all__ = [
     "Artefact",
@@ -25,6 +27,8 @@ __all__ = [
     "Input",
     "MapsReader",
     "MapsWriter",
+    "RegionsReader",
+    "RegionsWriter",
     "StalePartialError",
     "check_output",
     "child_header",

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pseudolabel.artefacts.header import Header, Input
+from pseudolabel.artefacts.header import EXTERNAL, Header, Input
 from pseudolabel.artefacts.schema import ATTRIBUTES, FIELDS, LIST, NEEDED, NETWORK_NEEDED, OBJECT, TEXT
 from pseudolabel.errors import ArtefactError
 
@@ -65,6 +65,8 @@ def read_attributes(path: Path, file: h5py.File, kind: str, classes: tuple[str, 
         _check_fields(path, name, values[name], wanted)
     for name, needed in NEEDED.get(kind, {}).items():
         _check_needed(path, name, values[name], needed)
+    if kind == "regions":
+        _check_model(path, values["facts"], values["protocol"])
     text = {
         name: _text(path, name, attribute(file, name))
         for name, type_ in ATTRIBUTES.items()
@@ -159,6 +161,17 @@ def _check_needed(path: Path, name: str, found: Mapping[str, Any], needed: tuple
     for field in needed:
         if field not in found:
             raise ArtefactError(f"{path}: {field!r} is missing from attribute {name!r}; make it again")
+
+
+def _check_model(path: Path, facts: Mapping[str, Any], protocol: Mapping[str, Any]) -> None:
+    """Regions of a trained model say so wherever a score will look."""
+    if facts["model"] is None:
+        return
+    for field in ("licence", "trained_on"):
+        if facts[field] is None:
+            raise ArtefactError(f"{path}: {field!r} in attribute 'facts' is null beside a model; make it again")
+    if not protocol.get(EXTERNAL):
+        raise ArtefactError(f"{path}: {EXTERNAL!r} is missing from attribute 'protocol'; make it again")
 
 
 def _is_number(value: Any) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pseudolabel.artefacts.schema import CLASSES, KINDS, MOST_CLASSES, MOST_PIXELS, UNIQUE, Array
+from pseudolabel.artefacts.schema import CLASSES, KINDS, MOST_CLASSES, MOST_PIXELS, MOST_REGIONS, UNIQUE, Array
 from pseudolabel.errors import ArtefactError
 
 _ROWS = 1 << 14  # read at a time
@@ -18,6 +18,7 @@ _LARGEST_CHUNK = 1 << 27  # bytes that HDF5 allocates at once
 _LARGE = 1 << 26  # bytes, from which on a dataset that is read as a whole must be worth its size
 _GZIP = 1100  # a byte of gzip becomes at most 1,032
 _PLAUSIBLE = 200  # what the data of artefacts shrink to at most, where there are many of them
+_COUNTED = {"K": "maps", "N": "images", "R": "regions", "C": "classes"}
 _LOOSE = 2.0  # cells by which a map may miss the photograph's shape: networks round sizes to their stride
 
 
@@ -79,6 +80,8 @@ def check_arrays(path: Path, file: h5py.File, kind: str, classes: int, ignore: i
                 _check_ids(name, file[name])
         if "maps/values" in file and kind in ("cams", "soft-labels", "masks"):
             _check_maps(file, kind, classes, ignore, stage)
+        if kind == "regions":
+            _check_regions(file, classes, ignore)
         if kind == "thresholds":
             _check_thresholds(file)
     except MisfitError as misfit:
@@ -135,10 +138,9 @@ def _check_lengths(array: Array, name: str, dataset: h5py.Dataset, lengths: dict
         if letter == "any":
             continue
         extra = int(more or 0)
-        known = lengths.setdefault(letter, found - extra)
+        known = int(letter) if letter.isdecimal() else lengths.setdefault(letter, found - extra)
         if found != known + extra or known < 0:
-            what = {"K": " for {} maps", "N": " for {} images", "C": " for {} classes"}.get(letter, "")
-            about = what.format(known + (letter == "C"))
+            about = f" for {known + (letter == 'C')} {_COUNTED[letter]}" if letter in _COUNTED else ""
             raise MisfitError(name, f"has {found} entries{about}, wanted {max(known, 0) + extra}")
 
 
@@ -262,11 +264,7 @@ def _check_sizes(
     file: h5py.File, kind: str, image: np.ndarray, height: np.ndarray, width: np.ndarray, stage: str
 ) -> None:
     """Sizes of images and of maps against each other."""
-    tall, wide = (file[f"images/{name}"][:].astype(np.int64) for name in ("height", "width"))
-    if (wrong := np.flatnonzero(tall * wide > MOST_PIXELS)).size:
-        found = f"has image {wrong[0]} of {tall[wrong[0]]} x {wide[wrong[0]]} pixels, wanted at most {MOST_PIXELS}"
-        raise MisfitError("images/height", found)
-    tall, wide = tall[image], wide[image]
+    tall, wide = (sides[image] for sides in _check_image_sizes(file))
     if kind == "masks":
         fits = (tall == height) & (wide == width)
     elif stage == "import-cams":  # other programs show a network squares of any photograph
@@ -279,6 +277,44 @@ def _check_sizes(
         row = int(wrong[0])
         size = f"{height[row]} x {width[row]}, its image {tall[row]} x {wide[row]}"
         raise MisfitError("maps/height", f"does not fit 'images/height': map {row} is {size}")
+
+
+def _check_regions(file: h5py.File, classes: int, ignore: int) -> None:
+    """All but the run lengths themselves, which are checked where they are read."""
+    _check_image_sizes(file)
+    image, offset = (file[name][:].astype(np.int64) for name in ("regions/image", "runs/offset"))
+    count = len(file["images/id"])
+    if (np.diff(image) < 0).any():
+        raise MisfitError("regions/image", "does not ascend")
+    if (wrong := np.flatnonzero(image >= count)).size:
+        raise MisfitError("regions/image", f"holds {image[wrong[0]]} for {count} images")
+    if (wrong := np.flatnonzero(np.bincount(image, minlength=count) > MOST_REGIONS)).size:
+        raise MisfitError("regions/image", f"has more than {MOST_REGIONS} regions for image {wrong[0]}")
+    runs = int(file["runs/length"].shape[0])
+    if offset[0] != 0 or offset[-1] != runs:
+        raise MisfitError("runs/offset", f"does not go from 0 to the {runs} values of 'runs/length'")
+    if (wrong := np.flatnonzero(np.diff(offset) < 2)).size:
+        raise MisfitError("runs/offset", f"gives region {wrong[0]} fewer than two runs")
+    if "regions/class" in file:
+        label = file["regions/class"][:].astype(np.int64)
+        if (wrong := np.flatnonzero((label >= classes) & (label != ignore))).size:
+            raise MisfitError("regions/class", f"holds {label[wrong[0]]} for {classes} classes")
+    if "regions/box" in file:
+        box = file["regions/box"][:]
+        none = np.isnan(box).all(axis=1)
+        with np.errstate(invalid="ignore"):
+            fits = (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3])
+        if (wrong := np.flatnonzero(~none & ~fits)).size:
+            raise MisfitError("regions/box", f"has no extent for region {wrong[0]}")
+
+
+def _check_image_sizes(file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
+    """Heights and widths of the images, none of which has too many pixels."""
+    tall, wide = (file[f"images/{name}"][:].astype(np.int64) for name in ("height", "width"))
+    if (wrong := np.flatnonzero(tall * wide > MOST_PIXELS)).size:
+        found = f"has image {wrong[0]} of {tall[wrong[0]]} x {wide[wrong[0]]} pixels, wanted at most {MOST_PIXELS}"
+        raise MisfitError("images/height", found)
+    return tall, wide
 
 
 def _check_thresholds(file: h5py.File) -> None:

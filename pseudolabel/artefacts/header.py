@@ -17,13 +17,17 @@ from pseudolabel.options import STAGES, StageOptions
 from pseudolabel.options.fields import default_of, role_of
 from pseudolabel.runtime.usage import used
 
+EXTERNAL = "external_models"
+"""Under which name a protocol lists models trained elsewhere, in words: what they are, their licences, their data."""
+
 
 @dataclass(frozen=True)
 class Input:
     """One thing that a stage read.
 
     Attributes:
-        kind: An artefact kind, ``dataset``, ``weights``, ``npy`` or ``png`` (a folder of others' arrays or masks).
+        kind: An artefact kind, ``dataset``, ``weights``, or a folder of others' files: ``npy``, ``png``,
+            ``region-files``.
         path: Where it lay, with ``/`` on every system: for artefacts as ``path_from`` says, else absolute.
         digest: SHA-256 of its data, or of what tells whether they have changed.
     """
@@ -38,8 +42,8 @@ class Header:
     """The root attributes of an artefact as plain data.
 
     Attributes:
-        kind: ``cams``, ``soft-labels``, ``masks``, ``thresholds``, ``crf-search``, ``scores``, ``checkpoint`` or
-            ``training-state``.
+        kind: ``cams``, ``soft-labels``, ``masks``, ``regions``, ``thresholds``, ``crf-search``, ``scores``,
+            ``checkpoint`` or ``training-state``.
         stage: The command that wrote it.
         options: Its settings, fully resolved.
         classes: Class names, background first.
@@ -83,7 +87,8 @@ def child_header(
 ) -> Header:
     """Make the header of an artefact from those it is made of.
 
-    Classes, data set and network come from the first parent that has them; protocols and oracle reasons add up.
+    Classes, data set and network come from the first parent that has them; protocols, the external models in them, and
+    oracle reasons add up.
 
     Args:
         kind: Kind of the new artefact.
@@ -101,6 +106,11 @@ def child_header(
     merged: dict[str, Any] = {}
     for h in reversed(headers):
         merged |= h.protocol
+    merged |= protocol or {}
+    stated = (*(h.protocol for h in headers), protocol or {})
+    external = dict.fromkeys(model for part in stated for model in part.get(EXTERNAL, ()))
+    if external:
+        merged[EXTERNAL] = list(external)
     reasons = dict.fromkeys([reason for h in headers for reason in h.oracle] + list(oracle))
     base = Header(
         kind=kind,
@@ -111,7 +121,7 @@ def child_header(
         inputs=read + inputs,
         dataset=next((h.dataset for h in headers if h.dataset), {}),
         network=next((h.network for h in headers if h.network), {}),
-        protocol=merged | dict(protocol or {}),
+        protocol=merged,
         oracle=tuple(reasons),
         ignore_value=headers[0].ignore_value if headers else 255,
     )
@@ -127,9 +137,10 @@ def path_from(folder: Path, path: Path) -> str:
 
 
 def environment(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
-    """Versions and hardware of this process; torch and timm are named only if they were used."""
+    """Versions and hardware of this process; torch, timm and scikit-image are named only if they were used."""
     versions = {
-        name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "timm", "numpy", "h5py")
+        name: getattr(sys.modules.get(name), "__version__", None)
+        for name in ("torch", "timm", "skimage", "numpy", "h5py")
     }
     threads = sys.modules["torch"].get_num_threads() if versions["torch"] else None
     return {

@@ -21,8 +21,8 @@ def describe_artefact(path: Path) -> dict[str, Any]:
 
     Returns:
         ``path``, ``bytes``, ``format_version``, ``sealed`` (whether its attributes are under a seal, which opening
-        checks), every field of its Header, ``images`` and ``maps`` (counts, where it has any), ``skipped`` (id to
-        reason) and ``arrays``: for each dataset ``name``, ``shape``, ``type``, ``bytes`` and ``stored_bytes``.
+        checks), every field of its Header, ``images``, ``maps`` and ``regions`` (counts, where it has any), ``skipped``
+        (id to reason) and ``arrays``: for each dataset ``name``, ``shape``, ``type``, ``bytes`` and ``stored_bytes``.
 
     Raises:
         ArtefactError: As ``open_artefact``.
@@ -90,7 +90,7 @@ def lineage(path: Path) -> dict[str, Any]:
     return _follow(path, read_header(path), set())
 
 
-_COUNTED = {"images": "images/id", "maps": "maps/image"}
+_COUNTED = {"images": "images/id", "maps": "maps/image", "regions": "regions/image"}
 
 
 def _follow(path: Path, header: Header, seen: set[str]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _follow(path: Path, header: Header, seen: set[str]) -> dict[str, Any]:
     for item in header.inputs:
         place = Path(os.path.normpath(path.parent / item.path))
         node = {"path": str(place), "kind": item.kind, "digest": item.digest, "inputs": []}
-        if item.kind in ("dataset", "weights", "npy", "png"):
+        if item.kind in ("dataset", "weights", "npy", "png", "region-files"):
             inputs.append(node | {"state": "recorded" if place.exists() else "missing"})
         elif not place.is_file():
             inputs.append(node | {"state": "missing"})

@@ -9,6 +9,9 @@ MOST_PIXELS = 178_956_970
 MOST_CLASSES = 255
 """Names with background: a label is one byte, and one value of it is ignored."""
 
+MOST_REGIONS = 10_000
+"""Of one image: more are no objects and their parts, and would make votes slow."""
+
 
 @dataclass(frozen=True)
 class Array:
@@ -69,6 +72,32 @@ _MAPS = (
     Array("maps/width", ("integer",), ("K",), "height times width MUST be `offset[k + 1] - offset[k]`", 1, MOST_PIXELS),
 )
 _MAP_CLASS = Array("maps/class", ("integer",), ("K",), "index of its class; no class twice in an image", 0, 255)
+_REGIONS = (
+    *_MAPS[:3],
+    Array("regions/image", ("integer",), ("R",), "index of its image, below N; MUST ascend", 0),
+    Array("regions/area", ("integer",), ("R",), "pixels inside", 1, MOST_PIXELS),
+    Array("regions/score", ("float",), ("R",), "as its source states it; NaN: it states none", 0, nan=True),
+    Array("regions/class", ("integer",), ("R",), "index of its class; `ignore-value`: none", 0, 255, required=False),
+    Array(
+        "regions/box",
+        ("float",),
+        ("R", 4),
+        "the box it was prompted with: left, top, right, bottom edge in pixels; NaN: none",
+        nan=True,
+        required=False,
+    ),
+    Array("regions/prompt", ("string",), ("R",), "what it was prompted with, in words; may be empty", required=False),
+    Array(
+        "runs/length", ("integer",), ("V",), "the run lengths of one region after another", 0, MOST_PIXELS, lazy=True
+    ),
+    Array(
+        "runs/offset",
+        ("integer",),
+        ("R + 1",),
+        "region r is `length[offset[r]:offset[r + 1]]`; ascending from 0 to the number of runs",
+        0,
+    ),
+)
 _THRESHOLD = "float64 by class index, entry 0 unused"
 _WEIGHTS = Array("weights/*", ("number",), None, "the network's tensors by their names in PyTorch; finite", lazy=True)
 _CURVES = Array("curves/*", ("number",), None, "what was measured in training", nan=True, required=False)
@@ -77,6 +106,7 @@ KINDS: dict[str, tuple[Array, ...]] = {
     "cams": (*_MAPS, _MAP_CLASS, *_SKIPPED),
     "soft-labels": (*_MAPS, _MAP_CLASS, *_SKIPPED),
     "masks": (*(replace(item, types=("uint8",)) if item.name == "maps/values" else item for item in _MAPS), *_SKIPPED),
+    "regions": (*_REGIONS, *_SKIPPED),
     "thresholds": (
         Array("thresholds/value", ("float",), ("C + 1",), f"{_THRESHOLD}: foreground at or above", 0, 1, nan=True),
         Array("thresholds/low", ("float",), ("C + 1",), f"{_THRESHOLD}: background below", 0, 1, nan=True),
@@ -165,6 +195,7 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
         "pretrained": ("bool",),
         "weights": ("string", "null"),
     },
+    "protocol": {"external_models": ("strings",)},
     "cost": {
         name: ("amount", "null")
         for name in ("wall_seconds", "cpu_seconds", "peak_memory_bytes", "images", "images_per_second")
@@ -176,12 +207,17 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
         "held_out": ("strings",),
         "settings": ("object",),
         "crf": ("string", "object", "null"),
+        "source": ("string",),
+        "model": ("string", "null"),
+        "licence": ("string", "null"),
+        "trained_on": ("string", "null"),
     },
 }
 """What entries of the JSON attributes must be, where they are there."""
 
 NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "thresholds": {"facts": ("method", "fitted_on")},
+    "regions": {"facts": ("source", "model", "licence", "trained_on")},
     "crf-search": {"facts": ("settings", "crf", "method", "fitted_on")},
 }
 """What must be there, by kind and attribute; of checkpoints, whoever builds the network asks for more."""

@@ -1,4 +1,4 @@
-"""Files that stages read beside artefacts: photographs of a known size, folders of others' PNG and NumPy files."""
+"""Files that stages read beside artefacts: photographs of a known size, folders of others' files."""
 
 from __future__ import annotations
 
@@ -75,11 +75,20 @@ def npy_input(folder: Path) -> Input:
 
 def png_input(folder: Path) -> Input:
     """A folder of PNG masks as one input of an artefact; its digest covers their names and bytes."""
+    return _content_input("png", folder, (".png",))
+
+
+def region_input(folder: Path) -> Input:
+    """A folder of others' regions as one input of an artefact; its digest covers the files' names and bytes."""
+    return _content_input("region-files", folder, (".png", ".json", ".npy"))
+
+
+def _content_input(kind: str, folder: Path, endings: tuple[str, ...]) -> Input:
     digest = hashlib.sha256()
-    for name, path in files_below(folder, (".png",)):
+    for name, path in files_below(folder, endings):
         try:
             content = hashlib.sha256(read_regular(path)).hexdigest()
-        except OSError as error:  # complained of when it is read as a mask
+        except OSError as error:  # complained of when it is read
             content = str(error.strerror)
         digest.update(f"{name}\t{content}\n".encode(errors="surrogateescape"))
-    return Input("png", folder.resolve().as_posix(), digest.hexdigest())
+    return Input(kind, folder.resolve().as_posix(), digest.hexdigest())

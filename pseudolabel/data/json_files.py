@@ -23,6 +23,22 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DatasetError: It cannot be read.
+    """
+    try:
+        return json.loads(read_regular(path), parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path} is not JSON (line {error.lineno}: {error.msg}); replace it") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} cannot be read as JSON ({error})") from error
+
+
 def parse_json(path: Path, wanted: str = "COCO's object of images and annotations") -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -33,14 +49,7 @@ def parse_json(path: Path, wanted: str = "COCO's object of images and annotation
     Raises:
         DatasetError: It cannot be read, or holds something else.
     """
-    try:
-        content = json.loads(read_regular(path), parse_constant=_refuse)
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path} is not JSON (line {error.lineno}: {error.msg}); replace it") from error
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} cannot be read as JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DatasetError(f"{path} holds a JSON {type(content).__name__}; wanted {wanted}")
     return {nfc(key): value for key, value in content.items()}

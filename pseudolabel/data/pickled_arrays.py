@@ -117,6 +117,29 @@ def read_arrays(path: Path) -> dict[Any, Any]:
     return {key: _value(value, len(content)) for key, value in found.items()}
 
 
+def read_array(path: Path) -> np.ndarray:
+    """The one array of numbers in an ``.npy`` file; nothing is unpickled.
+
+    Raises:
+        DatasetError: It cannot be read, is no .npy file, or holds something else; the message names it.
+    """
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        kind, shape, start = _npy_header(content)
+        if not _NUMBER.fullmatch(kind):
+            raise _NotPlainError(f"it holds {np.dtype(kind)}")
+        found = np.frombuffer(content, dtype=np.dtype(kind), offset=start)
+        order: Literal["C", "F"] = "F" if b"'fortran_order': True" in content[:start] else "C"
+        return found.reshape(shape, order=order)
+    except _NotPlainError as error:
+        raise DatasetError(f"{path} is not an .npy file of numbers: {error}") from error
+    except (ValueError, TypeError, OverflowError, struct.error) as error:
+        raise DatasetError(f"{path} is not an .npy file of numbers: it is cut or damaged") from error
+
+
 def _npy_header(content: bytes) -> tuple[str, tuple[int, ...], int]:
     """Type, shape, and where the data begins."""
     if content[:6] != b"\x93NUMPY" or len(content) < 12 or content[6] not in (1, 2, 3):

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         SearchCrfOptions,
         SearchThresholdOptions,
     )
+    from pseudolabel.options.regions import ImportRegionsOptions, MakeRegionsOptions, VoteRegionsOptions
     from pseudolabel.options.scribble import MixedLabelOptions, TrainScribbleOptions
     from pseudolabel.options.semi import TrainSemiOptions
     from pseudolabel.options.stages import STAGES, build_options, check_names, command_line
@@ -94,9 +95,11 @@ __all__ = [
     "ExportMasksOptions",
     "IgnoredPolicy",
     "ImportCamsOptions",
+    "ImportRegionsOptions",
     "InferenceOptions",
     "LaterOptions",
     "MakeCamsOptions",
+    "MakeRegionsOptions",
     "MaskTrainingOptions",
     "MixedLabelOptions",
     "NetworkOptions",
@@ -123,6 +126,7 @@ __all__ = [
     "TrainSegmenterOptions",
     "TrainSemiOptions",
     "TrainingOptions",
+    "VoteRegionsOptions",
     "WatchedOptions",
     "WeakLabelOptions",
     "build_options",
@@ -133,9 +137,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """A name of ``__all__``; its module is imported when it is asked for, so that one command's help is quick."""
-    for module in (
-        ("stages", "base", "data", "masks", "training", "cosa", "scribble", "semi") if name in __all__ else ()
-    ):
+    modules = ("stages", "base", "data", "masks", "training", "cosa", "scribble", "semi", "regions")
+    for module in modules if name in __all__ else ():
         found = vars(import_module(f"{__name__}.{module}"))
         if name in found:
             return found[name]

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pseudolabel.artefacts import MapsReader, MapsWriter, check_output, child_header, open_artefact
-from pseudolabel.artefacts.header import CostMeter, environment
+from pseudolabel.artefacts import Header, MapsReader, MapsWriter, check_output, child_header, open_artefact
+from pseudolabel.artefacts.header import EXTERNAL, CostMeter, environment
 from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels.box_constraints import BOX_CONSTRAINED, constrain_cams, require_boxes
@@ -90,8 +90,7 @@ def refine_affinity(
             "cams",
             "refine-affinity",
             options,
-            # how the network's labels were made is not how these maps were
-            {options.cams: header, options.network: replace(parent, protocol={})},
+            {options.cams: header, options.network: replace(parent, protocol=external(parent))},
             inputs=(dataset.as_input(),),
             protocol={"walk": f"{options.walk} steps, power {options.power:g}"},
             dataset=dataset.spec(),
@@ -108,6 +107,11 @@ def refine_affinity(
         "skipped": len(writer.skipped),
         "images_per_second": cost.read(handled)["images_per_second"],
     }
+
+
+def external(network: Header) -> dict[str, Any]:
+    """What a network's protocol says of these maps, too: how its labels were made is not how the maps were."""
+    return {EXTERNAL: network.protocol[EXTERNAL]} if EXTERNAL in network.protocol else {}
 
 
 def open_images(reader: MapsReader, options: RefineAffinityOptions) -> Dataset:

@@ -23,8 +23,8 @@ import yaml
 from pseudolabel.artefacts import Header, check_output, child_header, partial_path, write_artefact
 from pseudolabel.artefacts.atomic import replacing, writing
 from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.artefacts.image_writer import begin
 from pseudolabel.artefacts.journal import Journal
-from pseudolabel.artefacts.writer import begin
 from pseudolabel.data import Dataset, Record, reopen_dataset
 from pseudolabel.data.ground_truth import complain, require_objects
 from pseudolabel.data.opening import restated

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pseudolabel.artefacts import Header, MapsReader, open_artefact
+from pseudolabel.artefacts.header import EXTERNAL
 from pseudolabel.data import Record, read_image
 from pseudolabel.data.augmentation import random_crop
 from pseudolabel.data.records import IGNORE
@@ -17,6 +18,9 @@ from pseudolabel.models.timm_models import describe_backbone
 from pseudolabel.models.weights import Weights, choose_weights, trained_for
 from pseudolabel.options import MaskTrainingOptions
 from pseudolabel.training.samples import sample_rng
+
+_KEPT = (*ANNOTATION, EXTERNAL)
+"""What a network's own protocol states of the masks that it learnt from, besides their making in words."""
 
 
 class MaskCrops:
@@ -74,14 +78,14 @@ def labelled_rows(path: Path) -> tuple[Header, dict[str, int]]:
 
 def describe_masks(count: int, parent: Header) -> str:
     """What a segmenter was trained on, in words that its scores state."""
-    stated = {name: value for name, value in parent.protocol.items() if name not in ANNOTATION}
+    stated = {name: value for name, value in parent.protocol.items() if name not in _KEPT}
     made = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in stated.items())
     return f"{count} masks ({made or 'of unknown making'})"
 
 
 def labelled_at(parent: Header) -> dict[str, Any]:
-    """What the labels behind the masks cost to draw, where they say so: no more was drawn for the segmenter."""
-    return {name: parent.protocol[name] for name in ANNOTATION if name in parent.protocol}
+    """What the labels behind the masks cost to draw and the external models behind them, where they say so."""
+    return {name: parent.protocol[name] for name in _KEPT if name in parent.protocol}
 
 
 def choose_encoder(options: MaskTrainingOptions, parent: Header, path: Path) -> tuple[dict[str, Any], Weights]:

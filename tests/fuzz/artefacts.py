@@ -71,7 +71,7 @@ def fuzz(
     """
     rng, reader, start = random.Random(seed), Reader(), time.perf_counter()
     bases = {f"{kind} 2": kinds.make(kind, folder / f"{kind}.h5") for kind in kinds.STAGES}
-    bases |= {f"{kind} 1": VERSION_1 / f"{kind}.h5" for kind in kinds.STAGES}
+    bases |= {f"{path.stem} 1": path for path in VERSION_1.glob("*.h5")}
     clean = {name: reader.read(path) for name, path in bases.items()}
     assert all(found["code"] == 0 for found in clean.values()), clean
     most = max(found["peak"] for found in clean.values()) + MEMORY

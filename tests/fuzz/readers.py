@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pseudolabel.artefacts import MapsReader, open_artefact, require_unaltered
+from pseudolabel.artefacts import MapsReader, RegionsReader, open_artefact, require_unaltered
 from pseudolabel.artefacts.inspection import header_data
 from pseudolabel.cli.app import main
 from pseudolabel.errors import ArtefactError
@@ -49,6 +49,15 @@ def _everything(path: Path) -> str:
             for image in range(len(reader)):
                 for label, values in sorted(reader.maps(image).items()):
                     digest.update(repr((image, label, values.shape, reader.size(image))).encode() + values.tobytes())
+        elif artefact.header.kind == "regions":
+            regions = RegionsReader(artefact)
+            digest.update(repr((regions.images.ids, regions.skipped)).encode(errors="surrogateescape"))
+            for image in range(len(regions)):
+                found = regions.regions(image)
+                digest.update(repr((found.size, found.prompt, found.area.tolist(), found.bounds.tolist())).encode())
+                digest.update(
+                    found.runs.tobytes() + found.score.tobytes() + found.label.tobytes() + found.box.tobytes()
+                )
         else:
             require_unaltered(artefact)
             artefact.file.visititems(lambda name, item: digest.update(_values(name, item)))

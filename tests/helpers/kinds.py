@@ -9,9 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pseudolabel.artefacts import Header, Images, Input, MapsWriter, data_digest, write_artefact
+from pseudolabel.artefacts import Header, Images, Input, MapsWriter, RegionsWriter, data_digest, write_artefact
 from pseudolabel.artefacts.attributes import attribute, put_attribute, seal
 from pseudolabel.artefacts.header import CostMeter
+from pseudolabel.artefacts.run_lengths import Regions, make_regions
 
 CLASSES = ("background", "cat", "dog")
 IMAGES = Images(("a", "b/c", "ü"), np.array([4, 5, 6], np.int32), np.array([8, 7, 6], np.int32))
@@ -19,6 +20,7 @@ STAGES = {
     "cams": "make-cams",
     "soft-labels": "refine-crf",
     "masks": "export-masks",
+    "regions": "import-regions",
     "thresholds": "search-threshold",
     "crf-search": "search-crf",
     "scores": "evaluate-masks",
@@ -42,6 +44,19 @@ MAPS: dict[str, list[dict[int, np.ndarray]]] = {
         {0: np.arange(36, dtype=np.uint8).reshape(6, 6) % 3},
     ],
 }
+REGIONS: list[Regions] = [
+    make_regions(
+        (4, 8),
+        [np.array([0, 8, 24], np.uint32), np.array([4, 4, 20, 4], np.uint32)],
+        score=[0.75, None],
+        label=[2, None],
+        box=[(0, 0, 2, 4), None],
+        prompt=["box", ""],
+    ),
+    make_regions((5, 7), []),
+    make_regions((6, 6), [np.array([30, 6], np.uint32)], score=[1.0625]),
+]
+"""The first two columns; the second and the last one; none; the last column of the third image."""
 ARRAYS: dict[str, dict[str, np.ndarray]] = {
     "thresholds": {
         "thresholds/value": np.array([np.nan, 0.4, 0.4]),
@@ -67,6 +82,12 @@ ARRAYS: dict[str, dict[str, np.ndarray]] = {
 }
 
 FACTS: dict[str, dict[str, object]] = {
+    "regions": {
+        "source": "imported",
+        "model": "SAM ViT-B",
+        "licence": "Apache-2.0",
+        "trained_on": "masks of SA-1B",
+    },
     "thresholds": {"method": "fixed", "fitted_on": "nothing: given by hand"},
     "crf-search": {
         "method": "edges",
@@ -103,6 +124,8 @@ def header(kind: str, **changes: object) -> Header:
         "oracle": ("image tags read from pixel masks",),
         "facts": {"note": "ü"} | FACTS.get(kind, {}),
     }
+    if kind == "regions":
+        about["protocol"] = {"external_models": ["SAM ViT-B (Apache-2.0), trained on masks of SA-1B"]}
     return Header(**(about | changes))  # type: ignore[arg-type]
 
 
@@ -122,6 +145,11 @@ def edited(path: Path) -> Iterator[h5py.File]:
 def make(kind: str, path: Path, *, arrays: Mapping[str, np.ndarray] | None = None, **changes: object) -> Path:
     """Write the sample of a kind; ``arrays`` replace its datasets, ``changes`` fields of its header."""
     about = header(kind, **changes)
+    if kind == "regions" and arrays is None:
+        with RegionsWriter(path, about, IMAGES) as regions_writer:
+            for index, regions in enumerate(REGIONS):
+                regions_writer.add(index, regions)
+        return path
     if kind not in MAPS:
         return write_artefact(path, about, arrays or ARRAYS[kind], CostMeter(), images=3)
     with MapsWriter(path, about, IMAGES, dtype="float16" if kind == "cams" else "uint8") as writer:

@@ -90,7 +90,8 @@ def test_defaults_are_valid_and_survive_json(stage: str) -> None:
 def test_positional_settings_are_what_is_read_first(stage: str) -> None:
     model = STAGES[stage]
     positional = [name for name in model.model_fields if is_positional(model, name)]
-    assert len(positional) == (0 if stage in ("train-cam", "train-cosa", "train-scribble", "train-semi") else 1)
+    none = ("train-cam", "train-cosa", "train-scribble", "train-semi", "make-regions")
+    assert len(positional) == (0 if stage in none else 1)
     assert all(role_of(model, name) == "input" and default_of(model, name) is ... for name in positional)
 
 
@@ -177,6 +178,17 @@ def test_a_range_is_two_increasing_shares() -> None:
     [
         ("make-cams", {"size": 100_000}, "--size: should be less than or equal to 4096, found 100000"),
         ("predict-masks", {"tile": 4097}, "--tile: should be less than or equal to 4096, found 4097"),
+        ("predict-masks", {"size": 4097}, "--size: should be less than or equal to 4096, found 4097"),
+        (
+            "import-regions",
+            {"model": "SAM", "licence": "none"},
+            "--model SAM needs --licence, to stand beside every score; say unknown if you do not know",
+        ),
+        (
+            "import-regions",
+            {"model": "none"},
+            "--model none goes with --licence none and --trained-on none",
+        ),
         ("import-cams", {"grid": 5000}, "--grid: should be less than or equal to 4096, found 5000"),
         ("make-cams", {"scales": "1,40"}, "--scales: should be less than or equal to 8, found '40'"),
     ],

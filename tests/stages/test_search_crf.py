@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from pseudolabel.artefacts import MapsReader, open_artefact, partial_path, read_header
-from pseudolabel.artefacts.writer import StalePartialError
+from pseudolabel.artefacts.image_writer import StalePartialError
 from pseudolabel.cli.app import main
 from pseudolabel.data import Dataset, read_image
 from pseudolabel.errors import ArtefactError, DatasetError, InputError

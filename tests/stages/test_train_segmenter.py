@@ -21,7 +21,7 @@ from pseudolabel.models.segmenter import timm_model
 from pseudolabel.options import PredictMasksOptions, TrainSegmenterOptions
 from pseudolabel.stages.predict_masks import predict_masks, restricted
 from pseudolabel.stages.train_segmenter import segmentation_loss, train_segmenter
-from pseudolabel.training.masked import labelled_rows
+from pseudolabel.training.masked import describe_masks, labelled_at, labelled_rows
 from tests.helpers import kinds
 
 
@@ -73,6 +73,13 @@ def checkpoint(masks, tmp_path_factory):
 def predict_options(checkpoint, out, **values):
     settings = {"precision": "float32", "device": "cpu", "workers": 0, "size": 64, **values}
     return PredictMasksOptions(checkpoint=checkpoint, out=out, **settings)
+
+
+def test_external_models_behind_the_masks_stay_a_list_of_their_own():
+    external = ["SAM (Apache-2.0), trained on masks of SA-1B"]
+    parent = kinds.header("masks", protocol={"crf": "irn", "external_models": external, "annotation_hours": 2})
+    assert describe_masks(3, parent) == "3 masks (crf irn)"
+    assert labelled_at(parent) == {"external_models": external, "annotation_hours": 2}
 
 
 def test_the_loss_by_hand_with_ignored_pixels():

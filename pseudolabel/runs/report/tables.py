@@ -209,13 +209,15 @@ def _scales(protocol: Mapping[str, Any]) -> str:
     return short(protocol["scales"]) + mirrored + propagated
 
 
-_REFINERS = {"crf": "CRF", "par": "PAR"}
+_REFINERS = {"crf": "CRF", "par": "PAR", "region_vote": "regions"}
 """Key of the protocol to name, of every refiner."""
 
 _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "scales": _scales,
     "refined by": lambda protocol: _refiner(protocol),
     "threshold": lambda protocol: _threshold(protocol.get("threshold")),
+    "region vote": lambda protocol: str(protocol.get("region_vote") or "-"),
+    "external models": lambda protocol: "; ".join(protocol.get("external_models") or ()) or "-",
     "box-constrained": lambda protocol: str(protocol.get("held_to") or "-"),
     "annotation, hours": lambda protocol: _hours(protocol),
 }
