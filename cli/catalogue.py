@@ -38,7 +38,7 @@ STAGES = {
         "pseudolabel train-scribble --root VOCdevkit/VOC2012 --scribbles strokes --out work/scribble.h5",
     ),
     "train-semi": Entry(
-        "Train a segmenter on a few masks and many photographs. Images without masks teach by consistency, and by weak "
+        "Train a segmenter on few masks, many photographs. Images without masks teach by consistency, and by weak "
         "labels if they have any.",
         "pseudolabel train-semi --root VOCdevkit/VOC2012 --mask-list work/masks50.txt --out work/semi.h5",
     ),

@@ -30,7 +30,7 @@ from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.labels.assignment import Thresholds, assign_confident, probabilities, quantise
 from pseudolabel.labels.box_constraints import BOX_CONSTRAINED, constrain_probabilities, require_boxes
 from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps
-from pseudolabel.options.masks import RefinerOptions
+from pseudolabel.options.refiners import RefinerOptions
 
 
 class Start(NamedTuple):

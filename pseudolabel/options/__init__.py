@@ -39,9 +39,6 @@ if TYPE_CHECKING:
         SynthOptions,
     )
     from pseudolabel.options.masks import (
-        CrfEngine,
-        CrfOptions,
-        CrfPreset,
         EvaluateMasksOptions,
         ExportMasksOptions,
         IgnoredPolicy,
@@ -53,11 +50,16 @@ if TYPE_CHECKING:
         PredictionOptions,
         PredictMasksOptions,
         PredictorOptions,
+        SearchThresholdOptions,
+    )
+    from pseudolabel.options.refiners import (
+        CrfEngine,
+        CrfOptions,
+        CrfPreset,
         RefineAffinityOptions,
         RefineCrfOptions,
         RefineParOptions,
         SearchCrfOptions,
-        SearchThresholdOptions,
     )
     from pseudolabel.options.regions import ImportRegionsOptions, MakeRegionsOptions, VoteRegionsOptions
     from pseudolabel.options.scribble import MixedLabelOptions, TrainScribbleOptions
@@ -137,7 +139,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """A name of ``__all__``; its module is imported when it is asked for, so that one command's help is quick."""
-    modules = ("stages", "base", "data", "masks", "training", "cosa", "scribble", "semi", "regions")
+    modules = ("stages", "base", "data", "masks", "refiners", "training", "cosa", "scribble", "semi", "regions")
     for module in modules if name in __all__ else ():
         found = vars(import_module(f"{__name__}.{module}"))
         if name in found:

@@ -178,7 +178,6 @@ def test_a_range_is_two_increasing_shares() -> None:
     [
         ("make-cams", {"size": 100_000}, "--size: should be less than or equal to 4096, found 100000"),
         ("predict-masks", {"tile": 4097}, "--tile: should be less than or equal to 4096, found 4097"),
-        ("predict-masks", {"size": 4097}, "--size: should be less than or equal to 4096, found 4097"),
         (
             "import-regions",
             {"model": "SAM", "licence": "none"},
