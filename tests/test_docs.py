@@ -26,6 +26,7 @@ from pseudolabel.options import (
     DataShowOptions,
     DataTagsOptions,
     DemoOptions,
+    ExportModelOptions,
     SimulateBoxesOptions,
     SimulatePointsOptions,
     SimulateScribblesOptions,
@@ -48,6 +49,7 @@ MODELS = {
     "data boxes": SimulateBoxesOptions,
     "data synth": SynthOptions,
     "demo": DemoOptions,
+    "export-model": ExportModelOptions,
 }
 HEADINGS = ["Why", "What it reads and writes", "Formulas", "Pitfalls", "Example", "Usage and options"]
 OTHER_FLAGS = {"--check", "--help", "--nproc-per-node", "--logdir", "--dist"}
