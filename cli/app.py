@@ -15,7 +15,14 @@ from .catalogue import DATA, GROUPS, RUNS, STAGES, Entry
 from .failures import exit_code, speaks_for_all, traced
 from .help import PlainCommand, PlainGroup
 
-_MODULES = {"run": "runs", "inspect": "runs", "demo": "runs", "compare": "comparisons", "report": "comparisons"}
+_MODULES = {
+    "run": "runs",
+    "inspect": "runs",
+    "demo": "runs",
+    "compare": "comparisons",
+    "report": "comparisons",
+    "export-model": "exports",
+}
 """Where the functions of the commands that are no stages lie; each is imported when its command is asked for."""
 
 
@@ -102,7 +109,8 @@ def _build(name: str) -> Any:
         return typer.main.get_command(group)
     if name in STAGES:
         return _single(name, _stage_command(name), STAGES[name])
-    return _single(name, getattr(import_module(f"{__package__}.{_MODULES[name]}"), name), RUNS[name])
+    module = import_module(f"{__package__}.{_MODULES[name]}")
+    return _single(name, getattr(module, name.replace("-", "_")), RUNS[name])
 
 
 def _build_data(name: str) -> Any:

@@ -101,7 +101,7 @@ STAGES = {
         "pseudolabel train-segmenter work/masks --epochs 20 --out work/seg.h5",
     ),
     "predict-masks": Entry(
-        "Predict the masks of new photographs or of a split. Writes soft.h5, masks.h5 and PNG files into one folder.",
+        "Predict masks of new photographs or a split. Writes soft.h5, masks.h5 and PNG files into one folder.",
         "pseudolabel predict-masks work/seg.h5 --images photos --out work/new",
     ),
     "evaluate-masks": Entry(
@@ -125,6 +125,10 @@ RUNS = {
     "inspect": Entry(
         "Describe an artefact. Shows what it holds, how it was made, from what and at what cost.",
         "pseudolabel inspect work/soft.h5 --lineage",
+    ),
+    "export-model": Entry(
+        "Write a segmenter for other programs. An ONNX file takes photographs of any size; preprocessing is inside.",
+        "pseudolabel export-model work/seg.h5 --out work/seg.onnx",
     ),
     "demo": Entry(
         "Make a small data set and compare two routes. Needs neither network nor GPU; takes about five minutes.",

@@ -27,6 +27,7 @@ from pseudolabel.options import (
     DataSplitOptions,
     DataTagsOptions,
     DemoOptions,
+    ExportModelOptions,
     SimulateBoxesOptions,
     SimulatePointsOptions,
     SimulateScribblesOptions,
@@ -50,6 +51,7 @@ MODELS = {
     "data boxes": SimulateBoxesOptions,
     "data synth": SynthOptions,
     "demo": DemoOptions,
+    "export-model": ExportModelOptions,
 }
 HEADINGS = ["Why", "What it reads and writes", "Formulas", "Pitfalls", "Example", "Usage and options"]
 OTHER_FLAGS = {"--check", "--help", "--nproc-per-node", "--logdir", "--dist", "--convert-to-rle"}

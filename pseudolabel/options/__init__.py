@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pseudolabel.options.masks import (
         EvaluateMasksOptions,
         ExportMasksOptions,
+        ExportModelOptions,
         IgnoredPolicy,
         ImportCamsOptions,
         InferenceOptions,
@@ -95,6 +96,7 @@ __all__ = [
     "DemoOptions",
     "EvaluateMasksOptions",
     "ExportMasksOptions",
+    "ExportModelOptions",
     "IgnoredPolicy",
     "ImportCamsOptions",
     "ImportRegionsOptions",

@@ -260,6 +260,19 @@ class PredictMasksOptions(InferenceOptions, PictureOptions, CrfOptions, BoundOpt
         return self
 
 
+class ExportModelOptions(NetworkOptions):
+    """Settings of ``export-model``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
+
+    checkpoint: Path = reads(
+        "Checkpoint of train-segmenter, train-scribble or train-cosa.", kind="checkpoint", serves="segmenter"
+    )
+    out: Path = option(..., "File to write.", role="execution", panel="input")
+    format: Literal["onnx"] = option("onnx", "Format of the file.")
+    overwrite: bool = option(False, "Replace an existing file.", role="execution")
+
+
 class EvaluateMasksOptions(MaskValueOptions, StageOptions):
     """Settings of ``evaluate-masks``."""
 

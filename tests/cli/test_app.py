@@ -24,7 +24,7 @@ from pseudolabel.runtime.formatting import counted, duration, part_of_all, perce
 from tests.helpers import kinds as kinds
 from tests.helpers.cli import fixed, program
 
-COMMANDS = [*STAGES, "run", "compare", "report", "inspect", "demo", "data"]
+COMMANDS = [*STAGES, "run", "compare", "report", "inspect", "export-model", "demo", "data"]
 ENTRIES = catalogue.STAGES | catalogue.RUNS | {f"data {name}": entry for name, entry in catalogue.DATA.items()}
 
 
