@@ -24,7 +24,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {kind: required(kind) for kind in KINDS}
 MAKERS: dict[str, tuple[str, ...]] = {
     "cams": ("make-cams", "import-cams"),
     "soft-labels": ("refine-crf", "predict-masks"),
-    "masks": ("export-masks", "predict-masks"),
+    "masks": ("export-masks", "predict-masks", "import-masks"),
     "thresholds": ("search-threshold",),
     "crf-search": ("search-crf",),
     "scores": ("evaluate-masks",),

@@ -14,7 +14,7 @@ from typing import Any
 
 from pseudolabel import __version__
 from pseudolabel.options import STAGES, StageOptions
-from pseudolabel.options.fields import role_of
+from pseudolabel.options.fields import flag_of, role_of
 from pseudolabel.runtime.usage import used
 
 
@@ -23,7 +23,8 @@ class Input:
     """One thing that a stage read.
 
     Attributes:
-        kind: An artefact kind, ``dataset``, ``weights``, ``npy`` or ``png`` (a folder of others' arrays or masks).
+        kind: An artefact kind, ``dataset``, ``weights``, ``npy`` or ``png`` (a folder of others' arrays or masks),
+            or ``annotations`` (what people corrected in another tool).
         path: Where it lay, with ``/`` on every system: for artefacts as ``path_from`` says, else absolute.
         digest: SHA-256 of its data, or of what tells whether they have changed.
     """
@@ -158,7 +159,7 @@ def differences(options: Mapping[str, Any], inputs: Sequence[Input], header: Hea
     """
     model = STAGES[header.stage]
     found = [
-        f"--{name.replace('_', '-')} ({options.get(name)!r}, now {value!r})"
+        f"--{flag_of(name)} ({options.get(name)!r}, now {value!r})"
         for name, value in header.options.items()
         if role_of(model, name) == "option" and options.get(name) != value
     ]

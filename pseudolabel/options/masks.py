@@ -13,6 +13,8 @@ from pseudolabel.options.fields import Scales, Share, option, reads
 CrfPreset = Literal["deeplab", "toco", "cosa", "afa", "toco-labels", "psa", "irn"]
 CrfEngine = Literal["lattice", "exact", "pydensecrf"]
 IgnoredPolicy = Literal["background", "drop", "miss"]
+OutFormat = Literal["coco", "coco-polygons", "yolo", "cvat", "label-studio", "labelme", "hf", "mmseg"]
+InFormat = Literal["coco", "cvat", "label-studio", "labelme", "yolo"]
 
 
 class NetworkOptions(Mixin):
@@ -226,7 +228,25 @@ class ExportMasksOptions(LaterOptions):
     )
     overlays: int = option(0, "Number of images to draw: image, heat map, mask and ground truth side by side.", ge=0)
     contact_sheet: int = option(0, "Number of random images to show on a contact sheet; 0: no sheet.", ge=0, le=400)
-    rle: bool = option(False, "Also write coco.json, with masks in COCO RLE.")
+    as_: OutFormat | None = option(
+        None, "Also write the masks in the format of another tool. none: only PNG masks and masks.h5."
+    )
+    instances: bool = option(
+        False, "With --as: one object for each connected region of a class instead of one for each class."
+    )
+
+
+class ImportMasksOptions(StageOptions):
+    """Settings of ``import-masks``."""
+
+    corrected: Path = reads("Corrected masks: the file or folder that the other tool has exported.")
+    masks: Path = reads("The masks that were corrected: masks.h5, or the folder of export-masks.", positional=False)
+    from_: InFormat = option(..., "Format of the corrected masks.", panel="input")
+    unlabelled: Literal["keep", "background"] = option(
+        "keep",
+        "What becomes of pixels that were unlabelled (255) and are of no object now. keep: they stay unlabelled; "
+        "background: they are background.",
+    )
 
 
 class PredictionOptions(Mixin):
