@@ -70,7 +70,7 @@ def place_files(image: Outgoing, *, folder: Path, classes: tuple[str, ...], inst
         for label, inside in read_regions(image, instances=False)
         for points in centre_polygons(inside, "--as labelme")
     ]
-    content = {
+    content: dict[str, Any] = {
         "version": "5.5.0",
         "flags": {},
         "shapes": shapes,
