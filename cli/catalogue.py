@@ -92,9 +92,14 @@ STAGES = {
         "pseudolabel vote-regions work/soft.h5 --regions work/regions.h5 --rule soft --out work/voted.h5",
     ),
     "export-masks": Entry(
-        "Write pseudo labels as PNG masks. Writes 8-bit palette PNGs and masks.h5, and on request overlays, COCO RLE "
-        "and a contact sheet.",
+        "Write pseudo labels as PNG masks. Writes 8-bit palette PNGs and masks.h5, and on request overlays, a contact "
+        "sheet, and the format of another tool.",
         "pseudolabel export-masks work/soft.h5 --overlays 20 --out work/masks",
+    ),
+    "import-masks": Entry(
+        "Import masks that people have corrected. Reads what another tool has exported, and compares it with the masks "
+        "that it was given.",
+        "pseudolabel import-masks corrected.json --from coco --masks work/masks --out work/corrected.h5",
     ),
     "train-segmenter": Entry(
         "Train a segmenter on exported masks. Pixels of value 255 are ignored.",

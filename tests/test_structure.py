@@ -17,7 +17,7 @@ LAYERS = (
     ("data",),
     ("metrics", "pairwise"),
     ("labels", "models"),
-    ("evaluation", "export"),
+    ("evaluation", "export", "interop"),
     ("training",),
     ("cosa",),
     ("scribble",),

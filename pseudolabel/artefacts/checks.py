@@ -24,7 +24,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {kind: required(kind) for kind in KINDS}
 MAKERS: dict[str, tuple[str, ...]] = {
     "cams": ("make-cams", "import-cams", "refine-affinity"),
     "soft-labels": ("refine-crf", "refine-par", "vote-regions", "predict-masks"),
-    "masks": ("export-masks", "predict-masks"),
+    "masks": ("export-masks", "predict-masks", "import-masks"),
     "regions": ("make-regions", "import-regions"),
     "thresholds": ("search-threshold",),
     "crf-search": ("search-crf",),

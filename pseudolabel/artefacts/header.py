@@ -14,7 +14,7 @@ from typing import Any
 
 from pseudolabel import __version__
 from pseudolabel.options import STAGES, StageOptions
-from pseudolabel.options.fields import default_of, role_of
+from pseudolabel.options.fields import default_of, flag_of, role_of
 from pseudolabel.runtime.usage import used
 
 EXTERNAL = "external_models"
@@ -26,8 +26,8 @@ class Input:
     """One thing that a stage read.
 
     Attributes:
-        kind: An artefact kind, ``dataset``, ``weights``, or a folder of others' files: ``npy``, ``png``,
-            ``region-files``.
+        kind: An artefact kind, ``dataset``, ``weights``, a folder of others' files (``npy``, ``png``,
+            ``region-files``), or ``annotations`` (what people corrected in another tool).
         path: Where it lay, with ``/`` on every system: for artefacts as ``path_from`` says, else absolute.
         digest: SHA-256 of its data, or of what tells whether they have changed.
     """
@@ -169,7 +169,7 @@ def differences(options: Mapping[str, Any], inputs: Sequence[Input], header: Hea
     """
     model = STAGES[header.stage]
     found = [
-        f"--{name.replace('_', '-')} ({options.get(name)!r}, now {value!r})"
+        f"--{flag_of(name)} ({options.get(name)!r}, now {value!r})"
         for name, value in header.options.items()
         if role_of(model, name) == "option" and options.get(name, default_of(model, name)) != value
     ]

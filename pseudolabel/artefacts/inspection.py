@@ -99,7 +99,7 @@ def _follow(path: Path, header: Header, seen: set[str]) -> dict[str, Any]:
     for item in header.inputs:
         place = Path(os.path.normpath(path.parent / item.path))
         node = {"path": str(place), "kind": item.kind, "digest": item.digest, "inputs": []}
-        if item.kind in ("dataset", "weights", "npy", "png", "region-files"):
+        if item.kind in ("dataset", "weights", "npy", "png", "region-files", "annotations"):
             inputs.append(node | {"state": "recorded" if place.exists() else "missing"})
         elif not place.is_file():
             inputs.append(node | {"state": "missing"})

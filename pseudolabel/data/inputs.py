@@ -13,7 +13,7 @@ from pseudolabel.data.images import read_image
 from pseudolabel.data.lists import files_below
 from pseudolabel.data.records import Record
 from pseudolabel.errors import DatasetError
-from pseudolabel.runtime.files import read_regular
+from pseudolabel.runtime.files import absolute, open_regular, read_regular
 from pseudolabel.runtime.progress import Progress
 
 
@@ -92,3 +92,16 @@ def _content_input(kind: str, folder: Path, endings: tuple[str, ...]) -> Input:
             content = str(error.strerror)
         digest.update(f"{name}\t{content}\n".encode(errors="surrogateescape"))
     return Input(kind, folder.resolve().as_posix(), digest.hexdigest())
+
+
+def annotations_input(path: Path) -> Input:
+    """What people corrected, as one input of an artefact: its digest covers the file's bytes, or names and bytes."""
+    digest = hashlib.sha256()
+    files = [("", path)] if path.is_file() else files_below(path, (".json", ".txt", ".png", ".yaml"))
+    for name, file in files:
+        with open_regular(file) as handle:
+            content = hashlib.file_digest(handle, "sha256").hexdigest()
+        if path.is_file():
+            return Input("annotations", absolute(path).as_posix(), content)
+        digest.update(f"{name}\t{content}\n".encode(errors="surrogateescape"))
+    return Input("annotations", absolute(path).as_posix(), digest.hexdigest())

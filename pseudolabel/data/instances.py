@@ -93,7 +93,7 @@ class InstanceMasks:
         labels, numbers = np.zeros((height, width), dtype=np.uint8), np.zeros((height, width), dtype=np.int32)
         items = self.instances[record.id]
         try:
-            runs = [(item, _run_lengths(item.shape, height, width)) for item in items if item.shape is not None]
+            runs = [(item, run_lengths(item.shape, height, width)) for item in items if item.shape is not None]
             runs.sort(key=lambda pair: (not pair[0].crowd, -int(coco_mask.area(pair[1]))))
             for number, (item, run) in enumerate(runs, 1):
                 inside = coco_mask.decode(run).astype(bool)
@@ -215,7 +215,7 @@ def _has_extent(ring: array[float]) -> bool:
     return min(ring[::2]) < max(ring[::2]) and min(ring[1::2]) < max(ring[1::2])
 
 
-def _run_lengths(shape: Shape, height: int, width: int) -> dict[str, Any]:
+def run_lengths(shape: Shape, height: int, width: int) -> dict[str, Any]:
     """A shape as pycocotools' compressed run lengths."""
     from pycocotools import mask as coco_mask
 

@@ -1,6 +1,5 @@
-"""Masks and networks for people and for other tools: overlays, contact sheets, COCO run lengths, ``Predictor``."""
+"""Masks and networks for people and other programs: overlays, contact sheets, models, ``Predictor``."""
 
-from pseudolabel.export.coco_rle import class_runs, write_coco
 from pseudolabel.export.pictures import contact_sheet, overlay, paint_heat, paint_labels, sheet
 
-__all__ = ["class_runs", "contact_sheet", "overlay", "paint_heat", "paint_labels", "sheet", "write_coco"]
+__all__ = ["contact_sheet", "overlay", "paint_heat", "paint_labels", "sheet"]

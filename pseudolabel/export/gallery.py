@@ -1,4 +1,4 @@
-"""What export-masks draws and writes beside the masks: overlays, a contact sheet, COCO's run lengths."""
+"""What export-masks draws beside the masks: overlays and a contact sheet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,10 +15,8 @@ from pseudolabel.artefacts.maps import at_size, bands
 from pseudolabel.data import Dataset, Record
 from pseudolabel.data.images import read_label_png
 from pseudolabel.data.inputs import read_photograph
-from pseudolabel.data.layouts.coco import category_ids, image_ids
 from pseudolabel.data.palette import mask_path, write_png
 from pseudolabel.errors import DatasetError
-from pseudolabel.export.coco_rle import class_runs, write_coco
 from pseudolabel.export.pictures import contact_sheet, overlay
 from pseudolabel.labels.inputs import MapsInput, MapsTask
 from pseudolabel.options import ExportMasksOptions
@@ -28,7 +25,6 @@ from pseudolabel.runtime.progress import Progress
 
 OVERLAYS = "overlays"
 SHEET = "contact-sheet.png"
-COCO = "coco.json"
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What is drawn and written beside the masks.
+    """What is drawn beside the masks.
 
     Attributes:
         options: Of export-masks.
@@ -86,10 +82,6 @@ class Gallery:
         if options.contact_sheet and order:
             made.append(options.out / SHEET)
             self.sheet(sorted(order[: options.contact_sheet]), self.staging.place(made[-1]))
-        if options.rle:
-            progress.log("writing run lengths")
-            made.append(options.out / COCO)
-            self.run_lengths(self.staging.place(made[-1]))
         return made
 
     def overlays(self, chosen: Sequence[int]) -> list[Path]:
@@ -124,37 +116,6 @@ class Gallery:
 
         write_png(path, contact_sheet(pictures(), len(chosen), self.dataset.classes))
 
-    def run_lengths(self, path: Path) -> None:
-        """Write COCO's JSON, with the data set's own numbers of images and categories."""
-        numbers, names = (0, *category_ids(self.dataset)), image_ids(self.dataset)
-        sizes = {index: self.source.reader.size(index) for index in self.kept}
-        categories = [{"id": numbers[label], "name": name} for label, name in enumerate(self.dataset.classes) if label]
-        images = (
-            {
-                "id": names[self.records[index].id],
-                "file_name": f"{self.records[index].id}{self.records[index].image.suffix}",
-                "height": sizes[index][0],
-                "width": sizes[index][1],
-            }
-            for index in self.kept
-        )
-
-        def rows() -> Iterator[dict[str, Any]]:
-            paths = (self.staging.find(self.pngs[index]) for index in self.kept)
-            count = 0
-            with closing(ordered_map(run_lengths, paths, workers=self.options.workers)) as results:
-                for index, found in zip(self.kept, results, strict=True):
-                    for row in found:
-                        count += 1
-                        yield {
-                            "id": count,
-                            "image_id": names[self.records[index].id],
-                            **row,
-                            "category_id": numbers[row["category_id"]],
-                        }
-
-        write_coco(path, images, rows(), categories)
-
 
 def draw_overlay(drawing: Drawing, *, kind: str, classes: tuple[str, ...]) -> None:
     """Draw one overlay; runs in a worker process.
@@ -173,8 +134,3 @@ def draw_overlay(drawing: Drawing, *, kind: str, classes: tuple[str, ...]) -> No
     image = read_photograph(drawing.record, item.size)
     picture = overlay(image, read_label_png(drawing.png), classes, heat=heat, truth=drawing.truth)
     write_png(drawing.place, picture)
-
-
-def run_lengths(png: Path) -> list[dict[str, Any]]:
-    """The annotations of one mask; runs in a worker process."""
-    return class_runs(read_label_png(png))

@@ -21,6 +21,8 @@ from pseudolabel.options.refiners import CrfOptions
 
 _LARGEST = 4096  # pixels, of an image that a network sees at once
 IgnoredPolicy = Literal["background", "drop", "miss"]
+OutFormat = Literal["coco", "coco-polygons", "yolo", "cvat", "label-studio", "labelme", "hf", "mmseg"]
+InFormat = Literal["coco", "cvat", "label-studio", "labelme", "yolo"]
 
 
 class NetworkOptions(Mixin):
@@ -176,7 +178,25 @@ class ExportMasksOptions(PictureOptions, LaterOptions):
     dataset: DatasetName | None = option(
         None, "Fail if the labels belong to another data set layout. none: accept any.", panel="rare"
     )
-    rle: bool = option(False, "Also write coco.json, with masks in COCO RLE.")
+    as_: OutFormat | None = option(
+        None, "Also write the masks in the format of another tool. none: only PNG masks and masks.h5."
+    )
+    instances: bool = option(
+        False, "With --as: one object for each connected region of a class instead of one for each class."
+    )
+
+
+class ImportMasksOptions(StageOptions):
+    """Settings of ``import-masks``."""
+
+    corrected: Path = reads("Corrected masks: the file or folder that the other tool has exported.")
+    masks: Path = reads("The masks that were corrected: masks.h5, or the folder of export-masks.", positional=False)
+    from_: InFormat = option(..., "Format of the corrected masks.", panel="input")
+    unlabelled: Literal["keep", "background"] = option(
+        "keep",
+        "What becomes of pixels that were unlabelled (255) and are of no object now. keep: they stay unlabelled; "
+        "background: they are background.",
+    )
 
 
 class PredictionOptions(Mixin):

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel.errors import InputError
-from pseudolabel.options.fields import as_word, default_of, is_positional, is_repeated, nearest, validated
+from pseudolabel.options.fields import as_word, default_of, flag_of, is_positional, is_repeated, nearest, validated
 
 if TYPE_CHECKING:
     from pseudolabel.options.base import StageOptions
@@ -54,6 +54,7 @@ STAGES = Stages(
         "refine-par": ("refiners", "RefineParOptions"),
         "vote-regions": ("regions", "VoteRegionsOptions"),
         "export-masks": ("masks", "ExportMasksOptions"),
+        "import-masks": ("masks", "ImportMasksOptions"),
         "train-segmenter": ("training", "TrainSegmenterOptions"),
         "predict-masks": ("masks", "PredictMasksOptions"),
         "evaluate-masks": ("masks", "EvaluateMasksOptions"),
@@ -67,7 +68,7 @@ def command_line(stage: str, options: StageOptions) -> str:
     model = type(options)
     words, flags = ["pseudolabel", stage], []
     for name in model.model_fields:
-        value, flag = getattr(options, name), name.replace("_", "-")
+        value, flag = getattr(options, name), flag_of(name)
         if is_positional(model, name):
             words.append(as_word(value))
         elif value == default_of(model, name):
@@ -94,6 +95,7 @@ def check_names(stage: str, values: Mapping[str, Any], *, where: str = "") -> di
     """
     known = STAGES[stage].model_fields
     plain = {key.replace("-", "_"): value for key, value in values.items()}
+    plain = {f"{key}_" if f"{key}_" in known else key: value for key, value in plain.items()}
     for key in plain:
         if key not in known:
             flag, hint = key.replace("_", "-"), nearest(key, list(known)).replace("_", "-")

@@ -16,7 +16,7 @@ from pseudolabel.artefacts.atomic import require_replaceable
 from pseudolabel.artefacts.header import made_differently
 from pseudolabel.data import Dataset, load_dataset, reopen_dataset
 from pseudolabel.data.ground_truth import ground_truth_input
-from pseudolabel.data.inputs import npy_input, png_input, region_input
+from pseudolabel.data.inputs import annotations_input, npy_input, png_input, region_input
 from pseudolabel.data.opening import folder_of
 from pseudolabel.data.records import WEAK
 from pseudolabel.data.weak.labels import require_places
@@ -222,11 +222,11 @@ def _places(options: StageOptions, header: Header) -> dict[str, Any]:
 def known_digest(path: Path, known: Collection[str]) -> str | None:
     """The one of the known digests that a file has: its data's, if it is an artefact, or its bytes'.
 
-    A folder counts as the ``masks.h5`` in it, or as its ``.npy`` files, its PNGs, or its files of regions. None if it
-    has none of them.
+    A folder counts as the ``masks.h5`` in it, or as its ``.npy`` files, its PNGs, its files of regions, or annotations.
+    None if it has none of them.
     """
     if path.is_dir() and not (path / "masks.h5").exists():
-        digests = (read(path).digest for read in (npy_input, png_input, region_input))
+        digests = (read(path).digest for read in (npy_input, png_input, region_input, annotations_input))
         return next((digest for digest in digests if digest in known), None)
     path = path / "masks.h5" if path.is_dir() else path
     if not path.is_file():

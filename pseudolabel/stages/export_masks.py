@@ -1,4 +1,4 @@
-"""``export-masks``: soft labels, masks or CAMs in; PNG masks, ``masks.h5`` and pictures to look at out.
+"""``export-masks``: soft labels, masks or CAMs in; PNG masks, ``masks.h5``, pictures and other tools' formats out.
 
 All files wait in a folder of their own inside ``--out`` until the last one is complete; then they take their places,
 ``masks.h5`` last: where it exists, the folder is complete and of one making.
@@ -30,7 +30,9 @@ from pseudolabel.data import Dataset, reopen_dataset
 from pseudolabel.data.palette import mask_path, write_mask
 from pseudolabel.data.records import IGNORE
 from pseudolabel.errors import ArtefactError, InputError
-from pseudolabel.export.gallery import COCO, OVERLAYS, SHEET, Gallery
+from pseudolabel.export.gallery import OVERLAYS, SHEET, Gallery
+from pseudolabel.interop.formats import PLACES, check_format
+from pseudolabel.interop.sending import write_format
 from pseudolabel.labels.assignment import Thresholds, label_map
 from pseudolabel.labels.inputs import MapsInput, MapsTask, each, open_maps, write_maps
 from pseudolabel.options import ExportMasksOptions
@@ -101,6 +103,8 @@ def write_masks(
         also: list[Path] = []
         if dataset is not None:
             also = Gallery(options, source, staging, dataset, records, pngs, kept).make(progress)
+        if dataset is not None and options.as_ is not None:
+            also += write_format(options, source, staging, dataset, records, pngs, kept, progress)
         staging.publish(stale=earlier_files(options) - {pngs[index] for index in kept} - set(also))
     return {
         "out": str(options.out),
@@ -135,7 +139,7 @@ def open_dataset(options: ExportMasksOptions, source: MapsInput) -> Dataset | No
     """The data set behind the labels, where photographs or their names are needed.
 
     Raises:
-        InputError: ``--dataset`` names another one, or its classes are others.
+        InputError: ``--dataset`` names another one, its classes are others, or instances are asked for and not written.
     """
     found = source.header.dataset.get("dataset")
     if options.dataset is not None and found is not None and options.dataset != found:
@@ -143,10 +147,14 @@ def open_dataset(options: ExportMasksOptions, source: MapsInput) -> Dataset | No
             f"--dataset {options.dataset}: {options.labels} has labels of a {found} data set; "
             f"pass --dataset {found} or leave it out"
         )
-    if not (options.overlays or options.contact_sheet or options.rle):
+    if options.instances and options.as_ in (None, "hf", "mmseg"):
+        raise InputError("--instances is for --as with a format of objects, such as coco; add it, or leave this out")
+    if not (options.overlays or options.contact_sheet or options.as_):
         return None
     dataset = reopen_dataset(source.header.dataset, root=options.root)
     dataset.require_classes(source.header.classes, options.labels, masks=True)
+    if options.as_ is not None:
+        check_format(options.as_, dataset.classes, [record.image for record in dataset.records])
     return dataset
 
 
@@ -158,7 +166,7 @@ def mask_paths(options: ExportMasksOptions, names: Sequence[str]) -> list[Path]:
     """
     paths = [mask_path(options.out, name) for name in names]
     for name, path in zip(names, paths, strict=True):
-        if path == options.out / SHEET or name.split("/")[0] in (OVERLAYS, STAGED):
+        if path == options.out / SHEET or name.split("/")[0] in (OVERLAYS, STAGED, *PLACES):
             raise InputError(f"image id {name!r} is the name of something else in {options.out}; rename the image")
     if not options.overwrite and not partial_path(options.artefact).exists():
         there = next((path for path in paths if path.exists()), None)
@@ -194,4 +202,7 @@ def earlier_files(options: ExportMasksOptions) -> set[Path]:
     except ArtefactError:
         return set()
     folders = (options.out, options.out / OVERLAYS)
-    return {mask_path(folder, name) for folder in folders for name in names} | {options.out / SHEET, options.out / COCO}
+    found = {mask_path(folder, name) for folder in folders for name in names} | {options.out / SHEET}
+    for place in (options.out / place for place in PLACES):  # a format's folder is the export's own, and replaced whole
+        found |= {place} if place.is_file() else {path for path in place.rglob("*") if path.is_file()}
+    return found

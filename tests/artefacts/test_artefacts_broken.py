@@ -49,7 +49,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 def test_a_file_of_another_format(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    stages = "make-cams, import-cams, export-masks or predict-masks"
+    stages = "make-cams, import-cams, export-masks, predict-masks or import-masks"
     assert (
         complaint(path, "cams", "masks")
         == f"x.h5 is not an HDF5 file; wanted cams or masks artefact (made by {stages})"
@@ -87,7 +87,7 @@ def test_a_newer_and_an_older_version(cams: Path) -> None:
 
 
 def test_another_kind(cams: Path) -> None:
-    wanted = "wanted masks artefact (made by export-masks or predict-masks)"
+    wanted = "wanted masks artefact (made by export-masks, predict-masks or import-masks)"
     assert complaint(cams, "masks") == f"cams.h5 holds cams (made by make-cams); {wanted}"
     edit(cams, "encoding-type", "pseudolabel/scribbles")
     assert complaint(cams).startswith("cams.h5 holds 'scribbles', which is no known kind; known: cams, soft-labels, ")

@@ -19,7 +19,7 @@ from pseudolabel.cli import catalogue
 from pseudolabel.cli.app import app, main
 from pseudolabel.cli.failures import exit_code
 from pseudolabel.options import STAGES, build_options
-from pseudolabel.options.fields import as_word, default_of, is_positional, type_of
+from pseudolabel.options.fields import as_word, default_of, flag_of, is_positional, type_of
 from pseudolabel.runtime.formatting import counted, duration, part_of_all, percent, short, size
 from tests.helpers import kinds as kinds
 from tests.helpers.cli import fixed, program
@@ -91,7 +91,7 @@ def test_help_shows_every_setting_with_range_choices_and_default(stage: str, hel
     assert ENTRIES[stage].text in shown
     for name in model.model_fields:
         kind, bounds = type_of(model, name)
-        flag = name.upper() if is_positional(model, name) else f"--{name.replace('_', '-')}"
+        flag = name.upper() if is_positional(model, name) else f"--{flag_of(name)}"
         assert f" {flag} " in shown, name
         if kind is bool:
             assert f" --no-{flag[2:]} " in shown

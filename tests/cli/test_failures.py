@@ -131,11 +131,11 @@ def test_an_output_below_a_file_is_one_line_and_exit_code_2(cams: Path, capsys: 
         (
             "evaluate-masks {1} --dataset voc --root {0} --split val",
             "{1} holds cams (made by make-cams); wanted masks or soft-labels artefact (made by export-masks, "
-            "predict-masks, refine-crf or refine-par)",
+            "predict-masks, import-masks, refine-crf, refine-par or vote-regions)",
         ),
         (
             "train-segmenter {0} --out {0}/made/x.h5",
-            "{0}/masks.h5 does not exist; wanted masks artefact (made by export-masks or predict-masks)",
+            "{0}/masks.h5 does not exist; wanted masks artefact (made by export-masks, predict-masks or import-masks)",
         ),
     ],
 )

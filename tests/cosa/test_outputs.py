@@ -287,7 +287,7 @@ def test_a_checkpoint_of_another_network_is_named(checkpoints, synthetic_root, t
     )
     assert refusal(capsys, "train-segmenter", checkpoints[VIT], "--out", tmp_path / "new.h5", *BRIEF) == (
         f"error: {checkpoints[VIT]} holds checkpoint (made by train-cosa); wanted masks artefact "
-        "(made by export-masks or predict-masks)\n"
+        "(made by export-masks, predict-masks or import-masks)\n"
     )
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {cam, segmenter}
 

@@ -48,8 +48,9 @@ NEEDED = {(stage, "keep", "best"): {"validate_on": "val"} for stage in ("train-c
 
 def given(stage: str, **more: Any) -> dict[str, Any]:
     """The least that a stage needs, and more."""
-    required = {name: f"some/{name}" for name in STAGES[stage].model_fields if default_of(STAGES[stage], name) is ...}
-    return required | more
+    names = [name for name in STAGES[stage].model_fields if default_of(STAGES[stage], name) is ...]
+    kinds = {name: type_of(STAGES[stage], name)[0] for name in names}
+    return {name: f"some/{name}" if kind is Path else get_args(kind)[0] for name, kind in kinds.items()} | more
 
 
 # Every setting
@@ -326,7 +327,10 @@ def words_to_settings(line: str) -> tuple[str, StageOptions]:
         word = words.pop(0)
         if not word.startswith("--"):
             settings[next(name for name in model.model_fields if is_positional(model, name))] = word
-        elif type_of(model, name := re.sub("^no-", "", word[2:]).replace("-", "_"))[0] is bool:
+            continue
+        name = re.sub("^no-", "", word[2:]).replace("-", "_")
+        name = f"{name}_" if f"{name}_" in model.model_fields else name
+        if type_of(model, name)[0] is bool:
             settings[name] = not word.startswith("--no-")
         else:
             settings[word[2:]] = words.pop(0)

@@ -126,7 +126,7 @@ def test_a_coco_set_from_tags_to_scores(tmp_path, capsys):
         f"--auxiliary-block -2 --crop 32 --epochs 1 --batch-size 3 --workers 0 --out {work}/cam.h5",
         f"make-cams {work}/cam.h5 --split train2014 --size 48 --scales 1 --workers 0 --out {work}/cams.h5",
         f"search-threshold {work}/cams.h5 --method fixed --value 0.5 --out {work}/threshold.h5",
-        f"export-masks {work}/cams.h5 --threshold {work}/threshold.h5 --dataset coco --rle --workers 0 "
+        f"export-masks {work}/cams.h5 --threshold {work}/threshold.h5 --dataset coco --as coco --workers 0 "
         f"--out {work}/masks",
         f"evaluate-masks {work}/masks --workers 0",
     ):

@@ -125,7 +125,7 @@ def test_two_workers_write_the_same_as_one(soft: Path, tmp_path: Path) -> None:
     found = []
     for workers in (1, 2):
         out = tmp_path / str(workers)
-        export_masks(options(soft, out, workers=workers, overlays=3, contact_sheet=4, rle=True))
+        export_masks(options(soft, out, workers=workers, overlays=3, contact_sheet=4, as_="coco"))
         found.append((digest(out), {name: data for name, data in files(out).items() if name != "masks.h5"}))
     assert found[0] == found[1]
 
@@ -143,12 +143,12 @@ def test_a_killed_run_shows_nothing_and_goes_on(soft: Path, dataset: Dataset, tm
 
 
 def test_a_run_killed_while_files_take_their_places_goes_on(soft: Path, dataset: Dataset, tmp_path: Path) -> None:
-    broken = options(soft, tmp_path / "broken", rle=True)
+    broken = options(soft, tmp_path / "broken", as_="coco")
     interrupted(export_masks, broken, after=COUNT)
     first = f"{dataset.records[0].id}.png"
     (broken.out / "pictures.partial" / first).rename(broken.out / first)
     export_masks(broken)
-    export_masks(options(soft, tmp_path / "whole", rle=True))
+    export_masks(options(soft, tmp_path / "whole", as_="coco"))
     assert digest(broken.out) == digest(tmp_path / "whole")
     for name, data in files(tmp_path / "whole").items():
         assert name == "masks.h5" or (broken.out / name).read_bytes() == data
@@ -171,7 +171,7 @@ def test_an_error_leaves_an_earlier_export_as_it_was(
 
 def test_overwriting_removes_what_the_earlier_export_had_beyond(soft: Path, dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "masks"
-    export_masks(options(soft, out, overlays=COUNT, contact_sheet=2, rle=True))
+    export_masks(options(soft, out, overlays=COUNT, contact_sheet=2, as_="coco"))
     (out / "notes.txt").write_text("mine")
     fewer = write_maps(tmp_path / "fewer.h5", "masks", dataset, [dataset.read_mask(dataset.records[0])])
     export_masks(options(fewer, out, overwrite=True))
@@ -232,7 +232,7 @@ def test_overlays_and_contact_sheet_show_images_drawn_by_the_seed(soft: Path, da
 
 def test_images_that_were_skipped_stay_skipped(dataset: Dataset, tmp_path: Path) -> None:
     masks = write_maps(tmp_path / "in.h5", "masks", dataset, ["is empty", dataset.read_mask(dataset.records[1])])
-    result = export_masks(options(masks, tmp_path / "out", overlays=5, contact_sheet=5, rle=True))
+    result = export_masks(options(masks, tmp_path / "out", overlays=5, contact_sheet=5, as_="coco"))
     assert (result["images"], result["skipped"]) == (1, 1)
     assert not (tmp_path / "out" / f"{dataset.records[0].id}.png").exists()
     with open_artefact(tmp_path / "out" / "masks.h5") as artefact:
@@ -250,14 +250,14 @@ def test_soft_labels_of_no_class_are_refused(maps: dict[int, np.ndarray], datase
 
 
 def test_run_lengths_decode_to_the_masks(soft: Path, dataset: Dataset, tmp_path: Path) -> None:
-    export_masks(options(soft, tmp_path, rle=True))
+    export_masks(options(soft, tmp_path, as_="coco"))
     found = json.loads((tmp_path / "coco.json").read_text())
     assert found["categories"] == [{"id": index, "name": name} for index, name in enumerate(dataset.classes) if index]
-    for record, row in zip(dataset.records, found["images"], strict=False):
+    for number, (record, row) in enumerate(zip(dataset.records, found["images"], strict=False), 1):
         height, width = read_image(record.image).shape[:2]
-        assert row == {"id": record.id, "file_name": record.image.name, "height": height, "width": width}
+        assert row == {"id": number, "file_name": record.image.name, "height": height, "width": width}
         labels = read_label_png(tmp_path / f"{record.id}.png")
-        rows = [row for row in found["annotations"] if row["image_id"] == record.id]
+        rows = [row for row in found["annotations"] if row["image_id"] == number]
         assert [row["category_id"] for row in rows] == [label for label in np.unique(labels) if label not in (0, 255)]
         for annotation in rows:
             wanted = labels == annotation["category_id"]
@@ -285,7 +285,7 @@ def test_coco_keeps_its_own_numbers(tmp_path: Path) -> None:
     labels = np.zeros((4, 6), dtype=np.uint8)
     labels[:2], labels[3, 2:] = 2, 1
     masks = write_maps(tmp_path / "in.h5", "masks", dataset, [labels])
-    export_masks(options(masks, tmp_path / "out", rle=True, dataset="coco"))
+    export_masks(options(masks, tmp_path / "out", as_="coco", dataset="coco"))
     coco = COCO(tmp_path / "out" / "coco.json")  # their own reader takes it
     assert coco.loadCats(coco.getCatIds()) == instances["categories"]
     assert coco.loadImgs([724])[0]["file_name"] == "first.jpg"
@@ -308,7 +308,7 @@ def test_other_classes_are_refused(dataset: Dataset, tmp_path: Path) -> None:
     mask = dataset.read_mask(dataset.records[0])
     masks = write_maps(tmp_path / "in.h5", "masks", dataset, [mask], classes=("background", "unicorn"))
     with pytest.raises(InputError) as caught:
-        export_masks(options(masks, tmp_path / "out", rle=True))
+        export_masks(options(masks, tmp_path / "out", as_="coco"))
     assert str(caught.value) == (
         f"{masks} was made with other classes than {dataset.root} has: class 1 was 'unicorn', is "
         f"{dataset.classes[1]!r}; pass --root with the folder that it was made from"
