@@ -31,7 +31,10 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "checkpoint": ("train-cam", "train-cosa", "train-scribble", "train-segmenter", "train-semi"),
 }
 """The stages that make a kind that a user may be asked for."""
-SERVES: dict[str, tuple[str, ...]] = {"cam": ("cam", "cosa"), "segmenter": ("segmenter", "scribble", "cosa")}
+SERVES: dict[str, tuple[str, ...]] = {
+    "cam": ("cam", "cosa"),
+    "segmenter": ("segmenter", "scribble", "semi", "cosa"),
+}
 """The types of network that can be had from a checkpoint as each kind; ``train-TYPE`` trains them."""
 
 _FILTERS = {

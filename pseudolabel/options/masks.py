@@ -23,6 +23,16 @@ class NetworkOptions(Mixin):
     )
 
 
+class EitherNetworkOptions(Mixin):
+    """Which network of a checkpoint that holds two, of those that predict masks."""
+
+    network: Literal["teacher", "student", "first", "second", "both"] | None = option(
+        None,
+        "Which network to use, of a checkpoint with two. none: the teacher of train-cosa; both of train-semi's ccvc, "
+        "whose probabilities are averaged.",
+    )
+
+
 class BoundOptions(Mixin):
     """Boxes that constrain where classes may be."""
 
@@ -239,13 +249,15 @@ class PredictionOptions(Mixin):
     flip: bool = option(True, "Also average over the mirrored image.")
 
 
-class PredictMasksOptions(NetworkOptions, PredictionOptions, CrfOptions, BoundOptions, LaterOptions):
+class PredictMasksOptions(EitherNetworkOptions, PredictionOptions, CrfOptions, BoundOptions, LaterOptions):
     """Settings of ``predict-masks``."""
 
     writes_folder: ClassVar[bool] = True
 
     checkpoint: Path = reads(
-        "Checkpoint of train-segmenter, train-scribble or train-cosa.", kind="checkpoint", serves="segmenter"
+        "Checkpoint of train-segmenter, train-scribble, train-semi or train-cosa.",
+        kind="checkpoint",
+        serves="segmenter",
     )
     split: str = option(
         "val", "Split to use: a list file of the data set, or a path to any list of image ids.", panel="input"

@@ -26,7 +26,7 @@ from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
 from pseudolabel.models.multiscale import scaled_inputs, split_mirrored
-from pseudolabel.models.segmenter import AnySegmenter
+from pseudolabel.models.pair import AnyPredictor
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PredictMasksOptions, RefineCrfOptions
 from pseudolabel.runtime.devices import autocast, normalise, pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -56,7 +56,7 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
     first = options.out / "network.h5" if options.crf else soft
     check_output(options.artefact, overwrite=options.overwrite)
     network, parent = load_network(options.checkpoint, "segmenter", options.network)
-    assert isinstance(network, AnySegmenter)  # load_network checked the architecture's type
+    assert isinstance(network, AnyPredictor)  # load_network checked the architecture's type
     dataset = open_boxed(parent.dataset, options.boxes, split=options.split, root=options.root)
     dataset.require_classes(parent.classes, options.checkpoint)
     header = make_header(options, parent, dataset)
@@ -129,7 +129,7 @@ def already_made(path: Path, header: Header) -> bool:
 
 def predict(
     options: PredictMasksOptions,
-    network: AnySegmenter,
+    network: AnyPredictor,
     dataset: Dataset,
     header: Header,
     out: Path,
@@ -174,7 +174,7 @@ def predict(
     return {"skipped": len(writer.skipped), "images_per_second": cost.read(handled)["images_per_second"]}
 
 
-def class_probabilities(network: AnySegmenter, images: Tensor, scales: tuple[float, ...], *, flip: bool) -> Tensor:
+def class_probabilities(network: AnyPredictor, images: Tensor, scales: tuple[float, ...], *, flip: bool) -> Tensor:
     """Softmax averaged over scales and mirrored images.
 
     Args:
