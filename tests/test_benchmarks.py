@@ -57,6 +57,14 @@ def test_a_run_from_nothing_starts_from_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "figures.json").exists()
 
 
+def test_the_lists_of_images_with_masks_are_of_train() -> None:
+    train = set((FOLDER / "quality/voc_mini_lists/train.txt").read_text().split())
+    lists = [path.read_text().split() for path in sorted((FOLDER / "quality/semi_lists").glob("*.txt"))]
+    assert [(len(ids), len(set(ids))) for ids in lists] == [(100, 100)] * 3
+    assert all(set(ids) <= train for ids in lists)
+    assert len({tuple(ids) for ids in lists}) == 3
+
+
 def test_the_lists_of_voc_mini_are_those_of_its_folder() -> None:
     lists = {split: (FOLDER / f"quality/voc_mini_lists/{split}.txt").read_text().split() for split in ("train", "val")}
     assert {split: len(set(ids)) for split, ids in lists.items()} == {"train": 500, "val": 100}

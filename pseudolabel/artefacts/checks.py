@@ -34,7 +34,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
 """The stages that make a kind that a user may be asked for."""
 SERVES: dict[str, tuple[str, ...]] = {
     "cam": ("cam", "cosa"),
-    "segmenter": ("segmenter", "scribble", "cosa"),
+    "segmenter": ("segmenter", "scribble", "semi", "cosa"),
     "affinity": ("affinity",),
 }
 """The types of network that can be had from a checkpoint as each kind; ``train-TYPE`` trains them."""

@@ -146,6 +146,7 @@ KINDS: dict[str, tuple[Array, ...]] = {
     "checkpoint": (
         _WEIGHTS,
         Array("teacher/*", ("number",), None, "likewise, of the teacher", required=False, lazy=True),
+        Array("second/*", ("number",), None, "likewise, of the second of two networks", required=False, lazy=True),
         _CURVES,
         Array("images/id", ("string",), ("N",), f"images that were trained on: {_IDS}", required=False),
         Array("supervision/id", ("string",), ("M",), "images that were trained on, unique", required=False),

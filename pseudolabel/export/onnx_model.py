@@ -19,7 +19,7 @@ from pseudolabel.artefacts import Header
 from pseudolabel.artefacts.atomic import require_replaceable, unfinished_path, writing
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.models.checkpoint import load_network
-from pseudolabel.models.segmenter import AnySegmenter
+from pseudolabel.models.pair import AnyPredictor
 from pseudolabel.options import ExportModelOptions
 from pseudolabel.runtime.devices import normalise
 from pseudolabel.runtime.progress import Progress
@@ -34,7 +34,7 @@ class PhotographNetwork(nn.Module):
         network: The segmenter.
     """
 
-    def __init__(self, network: AnySegmenter) -> None:
+    def __init__(self, network: AnyPredictor) -> None:
         super().__init__()
         self.network = network
 
@@ -67,7 +67,7 @@ def export_model(options: ExportModelOptions, progress: Progress = Progress()) -
     if options.out.exists() and not options.overwrite:
         raise InputError(f"{options.out} exists already; pass --overwrite to replace it, or another --out")
     network, header = load_network(options.checkpoint, "segmenter", options.network)
-    assert isinstance(network, AnySegmenter)  # load_network checked the architecture's type
+    assert isinstance(network, AnyPredictor)  # load_network checked the architecture's type
     progress.log(f"exporting {options.checkpoint}, which takes a minute")
     about = describe(network, header)
     program = traced(network.eval(), options.checkpoint)
@@ -88,7 +88,7 @@ def export_model(options: ExportModelOptions, progress: Progress = Progress()) -
     }
 
 
-def describe(network: AnySegmenter, header: Header) -> dict[str, Any]:
+def describe(network: AnyPredictor, header: Header) -> dict[str, Any]:
     """What the file says of itself, as JSON data: classes, input and output, and what made it."""
     return {
         "classes": list(header.classes),
@@ -102,7 +102,7 @@ def describe(network: AnySegmenter, header: Header) -> dict[str, Any]:
     }
 
 
-def traced(network: AnySegmenter, checkpoint: Path) -> Any:
+def traced(network: AnyPredictor, checkpoint: Path) -> Any:
     """The network as an ``ONNXProgram``, for photographs of every size.
 
     Raises:

@@ -17,8 +17,8 @@ from pseudolabel.data.decoding import Decoding
 from pseudolabel.errors import InputError
 from pseudolabel.labels.assignment import label_map
 from pseudolabel.models.checkpoint import load_network
+from pseudolabel.models.pair import AnyPredictor
 from pseudolabel.models.prediction import Inference, long_side, stored
-from pseudolabel.models.segmenter import AnySegmenter
 from pseudolabel.options import PredictorOptions
 from pseudolabel.options.fields import validated
 from pseudolabel.runtime.devices import pick_device
@@ -81,7 +81,7 @@ class Predictor:
         }
         options = validated(PredictorOptions, given, where="Predictor")
         model, header = load_network(Path(checkpoint), "segmenter", options.network)
-        assert isinstance(model, AnySegmenter)  # load_network checked the architecture's type
+        assert isinstance(model, AnyPredictor)  # load_network checked the architecture's type
         self.classes = header.classes
         self._inference = Inference.of(model, options, pick_device(options.device))
         self._long_side = long_side(options, int(header.network["crop"]))

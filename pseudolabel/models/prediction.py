@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pseudolabel.models.multiscale import scaled_inputs, split_mirrored
-from pseudolabel.models.segmenter import AnySegmenter
+from pseudolabel.models.pair import AnyPredictor
 from pseudolabel.models.tiles import in_tiles
 from pseudolabel.options import InferenceOptions
 from pseudolabel.runtime.devices import autocast, normalise, pick_dtype
@@ -33,7 +33,7 @@ class Inference:
         tiles_at_once: Most tiles of a photograph that are computed at the same time.
     """
 
-    network: AnySegmenter
+    network: AnyPredictor
     device: torch.device
     dtype: torch.dtype
     scales: tuple[float, ...]
@@ -42,7 +42,7 @@ class Inference:
     tiles_at_once: int = 1
 
     @classmethod
-    def of(cls, network: AnySegmenter, options: InferenceOptions, device: torch.device) -> Inference:
+    def of(cls, network: AnyPredictor, options: InferenceOptions, device: torch.device) -> Inference:
         """Bring a network to a device and into evaluation mode, to look at photographs as options say.
 
         Raises:
@@ -76,7 +76,7 @@ def long_side(options: InferenceOptions, crop: int) -> int | None:
     return options.size or (None if options.tile else 2 * crop)
 
 
-def class_probabilities(network: AnySegmenter, images: Tensor, scales: tuple[float, ...], *, flip: bool) -> Tensor:
+def class_probabilities(network: AnyPredictor, images: Tensor, scales: tuple[float, ...], *, flip: bool) -> Tensor:
     """Softmax averaged over scales and mirrored images.
 
     Args:

@@ -33,6 +33,16 @@ class NetworkOptions(Mixin):
     )
 
 
+class EitherNetworkOptions(Mixin):
+    """Which network of a checkpoint that holds two, of those that predict masks."""
+
+    network: Literal["teacher", "student", "first", "second", "both"] | None = option(
+        None,
+        "Which network to use, of a checkpoint with two. none: the teacher of train-cosa; both of train-semi's ccvc, "
+        "whose probabilities are averaged.",
+    )
+
+
 class BoundOptions(Mixin):
     """Boxes that constrain where classes may be."""
 
@@ -225,7 +235,7 @@ class PredictionOptions(Mixin):
         return self
 
 
-class InferenceOptions(NetworkOptions, PredictionOptions):
+class InferenceOptions(EitherNetworkOptions, PredictionOptions):
     """A segmenter at work: which network, how it looks at an image, in which numbers it computes."""
 
     batch_size: int = option(16, "Images per forward pass.", role="execution", ge=1)
@@ -246,7 +256,9 @@ class PredictMasksOptions(InferenceOptions, PictureOptions, CrfOptions, BoundOpt
     writes_folder: ClassVar[bool] = True
 
     checkpoint: Path = reads(
-        "Checkpoint of train-segmenter, train-scribble or train-cosa.", kind="checkpoint", serves="segmenter"
+        "Checkpoint of train-segmenter, train-scribble, train-semi or train-cosa.",
+        kind="checkpoint",
+        serves="segmenter",
     )
     images: Paths | None = option(
         None,

@@ -20,11 +20,12 @@ class TrainSemiOptions(MixedLabelOptions):
         role="input",
         panel="input",
     )
-    method: Literal["supervised", "mean-teacher", "unimatch"] = option(
+    method: Literal["supervised", "mean-teacher", "unimatch", "ccvc"] = option(
         "unimatch",
         "What images without masks teach. supervised: nothing but their weak labels; mean-teacher: agreement of strong "
         "views with the predictions of an averaged network; unimatch: agreement of strong views, and of features with "
-        "dropped channels, with the network's own sure predictions.",
+        "dropped channels, with the network's own sure predictions; ccvc: agreement of two networks that are kept "
+        "different.",
     )
     epochs: int = option(10, "Passes over the images without masks.", ge=1)
     batch_size: int = option(
@@ -56,6 +57,12 @@ class TrainSemiOptions(MixedLabelOptions):
     cutmix: Share = option(0.5, "Probability that a strong view shows another image in a rectangle; 0: off.")
     perturbation: Share | None = option(
         0.5, "Fraction of the feature channels that unimatch drops in a view of its own. none: no such view."
+    )
+    conflict_weight: float = option(
+        1.5, "Weight of a target of ccvc that is sure and that the other network contradicts; 1: of all targets.", ge=0
+    )
+    discrepancy: float | None = option(
+        0.2, "Weight of the loss that keeps the features of ccvc's two networks different. none: off.", ge=0
     )
     weak_labels: bool = option(
         True,

@@ -21,7 +21,7 @@ from pseudolabel.options.fields import default_of
 from pseudolabel.runs.lineage import Node, RunFolder
 
 _LABELS = ("masks", "soft-labels")
-_SEGMENTS = ("segmenter", "scribble", "cosa")
+_SEGMENTS = ("segmenter", "scribble", "semi", "cosa")
 """Types of networks that predict masks."""
 NO_CAMS = "there are none in this run"
 """The reason of a run without CAMs: nothing is missing there."""

@@ -50,7 +50,7 @@ class SemiLearning(Averaged):
 
     def __init__(
         self,
-        network: Segmenter,
+        network: nn.Module,
         method: Method,
         *,
         rising: int,
@@ -68,14 +68,14 @@ class SemiLearning(Averaged):
         """The factor on the weight of the consistency after ``step`` steps."""
         return ramp(step, 0, self._rising)
 
-    def losses(self, network: Segmenter, batches: Sequence[Batch], step: Step) -> Iterator[Losses]:
+    def losses(self, network: Any, batches: Sequence[Batch], step: Step) -> Iterator[Losses]:
         """Each micro batch's share of the losses; see ``training.Objective``."""
         counts = torch.stack([totals(batch["labels"], batch.get("weak_labels")) for batch in batches]).sum(dim=0)
         masked, weak = self._group.total(counts)
         for batch in batches:
             yield self._losses_of_part(network, batch, Totals(masked, weak, step.images), step)
 
-    def _losses_of_part(self, network: Segmenter, batch: Batch, total: Totals, step: Step) -> Losses:
+    def _losses_of_part(self, network: Any, batch: Batch, total: Totals, step: Step) -> Losses:
         method = self.method
         learns = method.learns and "weak" in batch
         views = {"masked": batch["image"]}
@@ -153,7 +153,7 @@ class SemiLearning(Averaged):
             logits = network(self._prepare(torch.cat([*([batch["weak"]] if weak else []), *partner])))
         return logits[: len(batch["id"])], logits[-len(batch["id"]) :] if partner else None
 
-    def after_step(self, network: Segmenter, step: int) -> dict[str, float]:
+    def after_step(self, network: nn.Module, step: int) -> dict[str, float]:
         """Let the teacher follow; the strength that the step used joins the curves."""
         self.follow(network, step)
         return {"strength": self.strength(step - 1)} if self.method.learns else {}

@@ -31,10 +31,12 @@ class Method:
     """What is switched on, and how strong it is; None is off.
 
     Attributes:
-        name: ``supervised``, ``mean-teacher`` or ``unimatch``.
+        name: ``supervised``, ``mean-teacher``, ``unimatch`` or ``ccvc``.
         consistency: Weight of the consistency loss; 0 is off.
         confidence: Least share of a prediction that counts as a target.
         perturbation: Share of the feature channels that unimatch drops in a view of its own; None: no such view.
+        conflict_weight: Of ccvc's labels that are sure and in conflict with the other network's; 1 is off.
+        discrepancy: Weight of ccvc's loss that pushes features apart; None is off.
         restrict: Whether targets are restricted to the classes that tags and boxes allow.
         by_image: Whether the cross entropy counts images alike, or labelled pixels.
         partial: Weight of the cross entropy on the labelled pixels of images without masks.
@@ -47,6 +49,8 @@ class Method:
     consistency: float = 1.0
     confidence: float = 0.0
     perturbation: float | None = None
+    conflict_weight: float = 1.0
+    discrepancy: float | None = None
     restrict: bool = True
     by_image: bool = False
     partial: float | None = None
@@ -150,7 +154,9 @@ def mean_teacher_loss(logits: Tensor, targets: Tensor, method: Method, *, images
     return loss, counted.float().mean(dim=(1, 2)).sum() / (views * images)
 
 
-def hard_targets(logits: Tensor, labels: Tensor, allowed: Tensor, method: Method) -> Tensor:
+def hard_targets(
+    logits: Tensor, labels: Tensor, allowed: Tensor, method: Method, *, confidence: float | None = None
+) -> Tensor:
     """A prediction as labels of cells: uint8 (B, h, w), 255 where it is not sure; weak labels stand as they are. [ours]
 
     Args:
@@ -158,10 +164,12 @@ def hard_targets(logits: Tensor, labels: Tensor, allowed: Tensor, method: Method
         labels: uint8 (B, H, W), weak labels; 255 = unlabelled.
         allowed: bool (B, K, h, w), the classes that a cell may have.
         method: The settings.
+        confidence: Least share that is sure; None: the method's.
     """
+    least = method.confidence if confidence is None else confidence
     shares = logits.detach().float().softmax(dim=1)
     drawn = labels_on_grid(labels, (logits.shape[2], logits.shape[3]))
-    return known_labels(drawn, shares, method.confidence, allowed=allowed if method.restrict else None)
+    return known_labels(drawn, shares, least, allowed=allowed if method.restrict else None)
 
 
 def unimatch_loss(strong: Tensor | None, perturbed: Tensor | None, own: Tensor, views: Tensor, images: int) -> Tensor:

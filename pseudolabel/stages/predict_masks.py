@@ -28,8 +28,8 @@ from pseudolabel.labels.box_constraints import constrain_probabilities, open_box
 from pseudolabel.labels.inputs import open_maps
 from pseudolabel.models.checkpoint import load_network
 from pseudolabel.models.inference import compute_maps, make_plan
+from pseudolabel.models.pair import AnyPredictor
 from pseudolabel.models.prediction import SMALLEST, Inference, long_side, stored
-from pseudolabel.models.segmenter import AnySegmenter
 from pseudolabel.options import CrfOptions, ExportMasksOptions, PictureOptions, PredictMasksOptions, RefineCrfOptions
 from pseudolabel.runtime.devices import pick_device, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -58,7 +58,7 @@ def predict_masks(options: PredictMasksOptions, progress: Progress = Progress())
     first = options.out / "network.h5" if options.crf else soft
     check_output(options.artefact, overwrite=options.overwrite)
     network, parent = load_network(options.checkpoint, "segmenter", options.network)
-    assert isinstance(network, AnySegmenter)  # load_network checked the architecture's type
+    assert isinstance(network, AnyPredictor)  # load_network checked the architecture's type
     dataset = open_images(options, parent, progress)
     header = make_header(options, parent, dataset)
     if options.overwrite or not already_made(first, header):
@@ -155,7 +155,7 @@ def already_made(path: Path, header: Header) -> bool:
 
 def predict(
     options: PredictMasksOptions,
-    network: AnySegmenter,
+    network: AnyPredictor,
     dataset: Dataset,
     header: Header,
     out: Path,

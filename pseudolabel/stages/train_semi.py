@@ -34,6 +34,7 @@ from pseudolabel.data.weak.supervision import (
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.memory_order import picks_channels_last
+from pseudolabel.models.pair import PairNetwork, build_pair
 from pseudolabel.models.segmenter import Segmenter, build_segmenter
 from pseudolabel.models.timm_models import describe_backbone
 from pseudolabel.models.weights import choose_weights, trained_for
@@ -41,6 +42,7 @@ from pseudolabel.options import TrainSemiOptions
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.scribble.training_data import LabelledCrops, label_inputs, open_cams
+from pseudolabel.semi.cross import CrossLearning
 from pseudolabel.semi.learning import SemiLearning
 from pseudolabel.semi.step import Method
 from pseudolabel.semi.training_data import PairedCrops, Wanted
@@ -58,6 +60,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "supervised": {"consistency": 0.0, "confidence": 0.0, "strong_views": 0},
     "mean-teacher": {"consistency": 1.0, "confidence": 0.0, "strong_views": 1},
     "unimatch": {"consistency": 1.0, "confidence": 0.95, "strong_views": 2},
+    "ccvc": {"consistency": 0.4, "confidence": 0.9, "strong_views": 1},
 }
 """Each method's default of the settings that are none."""
 
@@ -202,6 +205,8 @@ def wanted_of(options: TrainSemiOptions, others: tuple[Record, ...]) -> tuple[Wa
         consistency=own["consistency"],
         confidence=own["confidence"],
         perturbation=options.perturbation if options.method == "unimatch" else None,
+        conflict_weight=options.conflict_weight,
+        discrepancy=options.discrepancy if options.method == "ccvc" else None,
         restrict=options.restrict,
         by_image=options.by_image,
         partial=options.partial if drawn else None,
@@ -225,7 +230,8 @@ def make_run(
     dtype = pick_dtype(options.precision, device)
     architecture = architecture_of(options, len(dataset.classes))
     network = build_network(options, architecture)
-    freeze(network.backbone.model, options.freeze)
+    for one in (network.first, network.second) if isinstance(network, PairNetwork) else (network,):
+        freeze(one.backbone.model, options.freeze)
     channels_last = picks_channels_last(options.channels_last, network, architecture, device)
     network.to(device).to(memory_format=memory_format(channels_last=channels_last))
     few, others = crops
@@ -242,7 +248,7 @@ def make_run(
     samples = PairedCrops(few, others, wanted, options.seed, options.crop // network.multiple)
     tagged = all(record.tags is not None for record in scored)
 
-    def validate(kept: Segmenter) -> dict[str, float]:
+    def validate(kept: Segmenter | PairNetwork) -> dict[str, float]:
         with autocast(device, dtype), torch.inference_mode():
             predict = quick_segmentation(kept, prepare, options.crop, tagged=tagged)
             truth = partial(small_mask, dataset, side=options.crop)
@@ -267,7 +273,7 @@ def make_run(
 
 def make_objective(
     options: TrainSemiOptions,
-    network: Segmenter,
+    network: Segmenter | PairNetwork,
     method: Method,
     samples: PairedCrops,
     prepare: Callable[[Tensor], Tensor],
@@ -276,15 +282,14 @@ def make_objective(
 ) -> SemiLearning:
     """The losses, and how they rise."""
     rising = int(options.ramp * total_steps(samples, options))
-    return SemiLearning(
-        network, method, rising=rising, decay=options.ema, prepare=prepare, group=group, classes=classes
-    )
+    learning = CrossLearning if isinstance(network, PairNetwork) else SemiLearning
+    return learning(network, method, rising=rising, decay=options.ema, prepare=prepare, group=group, classes=classes)
 
 
 def architecture_of(options: TrainSemiOptions, classes: int) -> dict[str, Any]:
-    """What ``build_segmenter`` needs, as JSON data; ``classes`` counts the background."""
+    """What ``build_segmenter`` or ``build_pair`` needs, as JSON data; ``classes`` counts the background."""
     return {
-        "type": "segmenter",
+        "type": "semi" if options.method == "ccvc" else "segmenter",
         **describe_backbone(options.backbone, options.in_chans),
         **trained_for(options.weights),
         "decoder": "largefov",
@@ -293,15 +298,16 @@ def architecture_of(options: TrainSemiOptions, classes: int) -> dict[str, Any]:
     }
 
 
-def build_network(options: TrainSemiOptions, architecture: Mapping[str, Any]) -> Segmenter:
+def build_network(options: TrainSemiOptions, architecture: Mapping[str, Any]) -> Segmenter | PairNetwork:
     """The network as timm initialises it; the same for the same seed.
 
     Raises:
         InputError: The views' side does not fit the network.
     """
     torch.manual_seed(options.seed)
-    network = build_segmenter(architecture, weights=choose_weights(options.weights, pretrained=options.pretrained))
-    assert isinstance(network, Segmenter)  # of the decoder largefov
+    build = build_pair if architecture["type"] == "semi" else build_segmenter
+    network = build(architecture, weights=choose_weights(options.weights, pretrained=options.pretrained))
+    assert isinstance(network, Segmenter | PairNetwork)  # of the decoder largefov
     require_multiple(options.crop, network.multiple, options.backbone)
     network.backbone.require_side(options.crop, options.backbone)
     return network
@@ -319,7 +325,8 @@ def stated(
     counts = count_kinds((*few.records, *others.records), few.masked)
     parts = [describe_supervision(counts), f"method {options.method}"]
     weights = {
-        name: getattr(method, name) for name in ("consistency", "partial", "exclusion", "presence", "objectness")
+        name: getattr(method, name)
+        for name in ("consistency", "discrepancy", "partial", "exclusion", "presence", "objectness")
     }
     parts += [f"{name} {value:g}" for name, value in weights.items() if value]
     bounded = any(set(kinds_of(record, ())) & {"tags", "boxes"} for record in others.records)

@@ -67,15 +67,19 @@ def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
     Raises:
         InputError: The model does not say it.
     """
-    model = next((module for module in network.modules() if callable(getattr(module, "group_matcher", None))), None)
-    if model is None:
+    models = [module for module in network.modules() if callable(getattr(module, "group_matcher", None))]
+    if not models:
         raise InputError(
             "--layer-decay: timm does not say what the layers of this encoder are; "
             "use --decoder largefov, or leave it out"
         )
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    groups = param_groups_layer_decay(model, layer_decay=decay)
-    return {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
+    scales: dict[str, float] = {}
+    for model in models:  # two of a pair, or one and what is inside of it, which the outer one has spoken for
+        for group in param_groups_layer_decay(model, layer_decay=decay):
+            for parameter in group["params"]:
+                scales.setdefault(names[id(parameter)], group["lr_scale"])
+    return scales
 
 
 def decaying(network: nn.Module) -> set[str]:

@@ -126,7 +126,8 @@ def test_an_output_below_a_file_is_one_line_and_exit_code_2(cams: Path, capsys: 
         ),
         (
             "predict-masks {0}/no.h5 --out {0}/made",
-            "{0}/no.h5 does not exist; wanted a checkpoint of train-segmenter, train-scribble or train-cosa",
+            "{0}/no.h5 does not exist; wanted a checkpoint of train-segmenter, train-scribble, train-semi or "
+            "train-cosa",
         ),
         (
             "evaluate-masks {1} --dataset voc --root {0} --split val",

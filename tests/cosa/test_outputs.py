@@ -272,7 +272,7 @@ def test_a_checkpoint_of_another_network_is_named(checkpoints, synthetic_root, t
     out, folder = ("--out", tmp_path / "cams.h5", *PLAIN), ("--out", tmp_path / "folder", *PLAIN)
     assert refusal(capsys, "predict-masks", cam, *folder) == (
         f"error: {cam} holds a cam network (made by train-cam); wanted a checkpoint of train-segmenter, "
-        "train-scribble or train-cosa; make-cams takes it\n"
+        "train-scribble, train-semi or train-cosa; make-cams takes it\n"
     )
     assert refusal(capsys, "make-cams", segmenter, *out) == (
         f"error: {segmenter} holds a segmenter network (made by train-segmenter); wanted a checkpoint of "

@@ -231,7 +231,7 @@ def test_a_checkpoint_of_another_kind_of_network(tmp_path):
     path = tmp_path / "cam.h5"
     assert str(error.value) == (
         f"{path} holds a cam network (made by train-cam); wanted a checkpoint of train-segmenter, "
-        "train-scribble or train-cosa; make-cams takes it"
+        "train-scribble, train-semi or train-cosa; make-cams takes it"
     )
 
 

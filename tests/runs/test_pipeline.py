@@ -479,7 +479,8 @@ def broken(**change: Any) -> dict[str, Any]:
         (broken(soft="x"), ": stage 'soft' holds 'x', wanted 'key: value' lines"),
         (
             broken(soft={}),
-            ": stage 'soft' names no stage; known: train-cam, train-cosa, train-scribble, make-cams, import-cams, ",
+            ": stage 'soft' names no stage; known: train-cam, train-cosa, train-scribble, train-semi, make-cams, "
+            "import-cams, ",
         ),
         (
             broken(soft={"stage": "refine"}),
