@@ -30,7 +30,7 @@ class CamLabels(NamedTuple):
 
 
 def guided_cams(sums: Tensor, tags: Tensor, inside: Tensor | None = None) -> Tensor:
-    """The teacher's CAM M': per class minus the minimum and over the maximum, times the image tags. [code]
+    """The teacher's CAM M': per class minus the minimum and over the maximum, times the image tags. [code: minmax]
 
     Main and auxiliary maps go through it alike. That padding sets no extremes is ours.
 
@@ -49,10 +49,11 @@ def guided_cams(sums: Tensor, tags: Tensor, inside: Tensor | None = None) -> Ten
 def cam_labels(
     cams: Tensor, tags: Tensor, size: tuple[int, int], *, low: float, high: float, inside: Tensor | None = None
 ) -> CamLabels:
-    """CPL as described: the strongest class where nu >= high, background where nu < low, else 255. [code], [paper]
+    """CPL as described: the strongest class where nu >= high, background where nu < low, else 255. [paper]
 
-    With one threshold, ``low`` and ``high`` equal, no pixel is unsure. The rule is ``pseudolabel.labels``', on maps
-    enlarged bilinearly. Ties go to the lower class.
+    [code: sure-labels], but there a score must be above a threshold to reach it. With one threshold, ``low`` and
+    ``high`` equal, no pixel is unsure. The rule is ``pseudolabel.labels``', on maps enlarged bilinearly. Ties go to the
+    lower class.
 
     Args:
         cams: float (B, C, h, w) in [0, 1], of ``guided_cams``.
@@ -72,11 +73,12 @@ def cam_labels(
 def released_cam_labels(
     cams: Tensor, tags: Tensor, size: tuple[int, int], *, low: float, high: float, inside: Tensor | None = None
 ) -> CamLabels:
-    """CPL as released: softmax over {threshold} and the present classes at half the size, enlarged, argmax. [code]
+    """CPL as released: softmax over {threshold} and the present classes at half the size, enlarged, argmax.
 
-    Done for both thresholds: the class that beats the high one, background where none beats the low one, else 255. It
-    differs from ``cam_labels`` where labels meet (probabilities are enlarged, not maps) and at equality (a class must
-    be above the threshold). Arguments and result are those of ``cam_labels``; ``score`` is enlarged from the half size.
+    [code: cam-labels] Done for both thresholds: the class that beats the high one, background where none beats the low
+    one, else 255. It differs from ``cam_labels`` where labels meet (probabilities are enlarged, not maps) and at
+    equality (a class must be above the threshold). Arguments and result are those of ``cam_labels``; ``score`` is
+    enlarged from the half size.
     """
     half = (max(1, size[0] // 2), max(1, size[1] // 2))
     enlarged, classes, there = _enlarged(cams, tags, half)
@@ -94,9 +96,9 @@ def released_cam_labels(
 
 
 def segmentation_labels(logits: Tensor, tags: Tensor, *, temperature: float = 0.01) -> Tensor:
-    """SPL: softmax(S' / tau) over background and the present classes, nearly one-hot with the default tau. [code]
+    """SPL: softmax(S' / tau) over background and the present classes, nearly one-hot with the default tau.
 
-    Padding is left to ``s2c_loss``, which takes the cells that are inside.
+    [code: segmentation-labels] Padding is left to ``s2c_loss``, which takes the cells that are inside.
 
     Args:
         logits: float (B, K, h, w), the teacher's.

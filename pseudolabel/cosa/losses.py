@@ -25,7 +25,7 @@ from pseudolabel.runtime.resizing import resize
 
 
 def classification_loss(logits: Tensor, tags: Tensor, *, images: int | None = None) -> Tensor:
-    """Multi-label soft margin of pooled logits. [code]
+    """Multi-label soft margin of pooled logits. [code: tag-loss]
 
     Args:
         logits: float (B, C).
@@ -82,10 +82,11 @@ def region_sums(labels: Tensor, confidence: Tensor | None = None) -> Tensor:
 def region_weights(
     labels: Tensor, confidence: Tensor | None = None, *, totals: Tensor | None = None, even: bool = True
 ) -> Tensor:
-    """Weights whose sum with pixel losses is 1/2 mean over background + 1/2 mean over foreground. [code]
+    """Weights whose sum with pixel losses is 1/2 mean over background + 1/2 mean over foreground.
 
-    With a confidence each mean is a weighted one: w(p) = |R| P(p)^-1 / sum_R P^-1 has mean 1 on each region R, so that
-    the mean of w CE over R is sum_R P^-1 CE / sum_R P^-1. [paper: the idea] [ours: the form]
+    [code: balanced-cross-entropy] With a confidence each mean is a weighted one: w(p) = |R| P(p)^-1 / sum_R P^-1 has
+    mean 1 on each region R, so that the mean of w CE over R is sum_R P^-1 CE / sum_R P^-1. [paper: the idea] [ours: the
+    form]
 
     Args:
         labels: uint8 (B, H, W), 255 = ignore.
@@ -107,7 +108,9 @@ def region_weights(
 
 
 def c2s_loss(logits: Tensor, *assignments: tuple[Tensor, Tensor], shares: Sequence[float] | None = None) -> Tensor:
-    """CAM to segmentation: cross entropy of S against each CPL, averaged over them (alpha = 0.5 for two). [code]
+    """CAM to segmentation: cross entropy of S against each CPL, averaged over them (alpha = 0.5 for two).
+
+    [code: balanced-cross-entropy]
 
     Args:
         logits: float (B, K, h, w), enlarged bilinearly to the labels' size if they are smaller.
@@ -133,7 +136,7 @@ def s2c_loss(
 ) -> Tensor:
     """Segmentation to CAM: multi-label soft margin between relu(M) and SPL's foreground, mean over classes and cells.
 
-    [code]; that cells of padding are left out is ours.
+    [code: segmentation-to-cam]; that cells of padding are left out is ours.
 
     Args:
         maps: float (B, C, h, w), the student's unnormalised CAM.
@@ -240,10 +243,10 @@ def dense_energy(
     inside: Tensor | None = None,
     images: int | None = None,
 ) -> Tensor:
-    """The gated dense energy of softmax(S): labels that are sure feel nothing, unlabelled pixels follow edges. [code]
+    """The gated dense energy of softmax(S): labels that are sure feel nothing, unlabelled pixels follow edges.
 
-    The released setting is ``GatedDenseEnergy()``: weight 1e-7, widths 100 pixels and 15 grey levels, maps at half the
-    photograph's size.
+    [code: gated-energy] The released setting is ``GatedDenseEnergy()``: weight 1e-7, widths 100 pixels and 15 grey
+    levels, maps at half the photograph's size.
 
     Args:
         energy: With its weight and kernel.

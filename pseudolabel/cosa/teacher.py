@@ -35,7 +35,9 @@ class Seen(NamedTuple):
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, *, decay: float, step: int) -> None:
-    """Move the teacher's parameters and buffers towards the student's after an optimiser step. [code], warm-up [ours]
+    """Move the teacher's parameters and buffers towards the student's after an optimiser step.
+
+    [code: training-steps] but the warm-up, and buffers, of which the released network has none: those are ours.
 
     Args:
         teacher: Of ``training.ema.make_teacher``; changed in place.
@@ -60,11 +62,11 @@ def teacher_forward(
 ) -> Seen:
     """Multi-scale, mirrored CAMs of both heads, and segmentation logits.
 
-    One forward pass a scale, the mirrored images in the same batch. As released [code], images are made smaller without
-    antialiasing and maps of every scale are enlarged to the image before they are fused (``cam_fusion`` image), and
-    logits are summed over all scales and their mirrors (``spl_scales`` all). Ours are cheaper: maps are fused on the
-    grid of scale 1, and the segmentation head, which costs as much as a small ViT, runs at scale 1 only, where image
-    and mirror image are averaged.
+    One forward pass a scale, the mirrored images in the same batch. As released [code: teacher-cams,
+    teacher-segmentation], images are made smaller without antialiasing and maps of every scale are enlarged to the
+    image before they are fused (``cam_fusion`` image), and logits are summed over all scales and their mirrors
+    (``spl_scales`` all). Ours are cheaper: maps are fused on the grid of scale 1, and the segmentation head, which
+    costs as much as a small ViT, runs at scale 1 only, where image and mirror image are averaged.
 
     Args:
         teacher: In evaluation mode.

@@ -4,7 +4,7 @@ Paper (arXiv 2402.17891): the idea of a queue, a mixture and a moving average. T
 ``pseudolabel.labels.mixture`` states it, as it does the rule of the released code. Three things keep a step cheap:
 batches are kept as histograms, their sum is updated by what enters and leaves, and EM goes on from the last step's
 mixture for a few iterations only, since the queue changes by a hundredth of itself. [ours] The released rule fits anew
-at every step, and stops before it has converged. [code]
+at every step, and stops before it has converged. [code: three-components]
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from pseudolabel.data.records import IGNORE
 
 _PADDING = (0, 0, 0)
-"""What padding is filled with: black, as in CoSA's released code. [code]"""
+"""What padding is filled with: black, as in CoSA's released code. [read]"""
 
 _STRONGEST = 10  # magnitude of RandAugment's operations; the released code draws 1 to 9
 
@@ -135,7 +135,7 @@ def scaled_crop(
         uint8 (crop, crop, 3); bool (crop, crop), False where it is padding.
     """
     scale = rng.uniform(*scales)
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    height, width = (max(1, int(side * scale)) for side in image.shape[:2])  # rounded down, as released
     top, left = (_offset(rng, side, crop) for side in (height, width))
     rows = slice(max(0, -top), min(crop, height - top))
     columns = slice(max(0, -left), min(crop, width - left))
@@ -159,7 +159,7 @@ def scaled_crop(
 
 
 def blurred(view: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
-    """A crop uint8 (H, W, 3), with a probability blurred by a Gaussian of 0.1 to 2 pixels. [code]"""
+    """A crop uint8 (H, W, 3), with a probability blurred by a Gaussian of 0.1 to 2 pixels. [code: blur]"""
     chosen, radius = rng.random() < probability, rng.uniform(0.1, 2.0)
     return np.array(Image.fromarray(view).filter(ImageFilter.GaussianBlur(radius))) if chosen else view
 
@@ -168,7 +168,7 @@ def recoloured(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A crop uint8 (H, W, 3) after one random operation of RandAugment that moves no pixel, at a random magnitude.
 
     RandAugment: Cubuk et al. 2020. The nine operations, of which CoSA's student sees one, and their magnitudes from 1
-    to 9 of 10 are those of its released code. [code]
+    to 9 of 10 are those of its released code. [code: randaugment]
     """
     operation = _OPERATIONS[int(rng.integers(len(_OPERATIONS)))]
     return np.array(operation(Image.fromarray(view), int(rng.integers(1, _STRONGEST))))

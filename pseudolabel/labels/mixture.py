@@ -190,12 +190,12 @@ def cut_by_two(histogram: Histogram, *, start: Mixture | None = None, iterations
 
 
 def cut_by_three(histogram: Histogram) -> Cut:
-    """CoSA's released rule: low is the highest value of the lowest component, high the lowest of the highest. [code]
+    """CoSA's released rule: low is the highest value of the lowest component, high the lowest of the highest.
 
-    As scikit-learn fits it there: components at the minimum, median and maximum, with equal weights and a deviation of
-    1, each time anew; it stops after the step whose gain in mean log likelihood is below 1e-3, long before it has
-    converged. A value is of the component with the largest posterior. The threshold between is their middle, which is
-    ours. Where a component is so broad that low would be above high, both are that middle.
+    As scikit-learn fits it there [code: three-components]: components at the minimum, median and maximum, with equal
+    weights and a deviation of 1, each time anew; it stops after the step whose gain in mean log likelihood is below
+    1e-3, long before it has converged. A value is of the component with the largest posterior. The threshold between is
+    their middle, which is ours. Where a component is so broad that low would be above high, both are that middle.
 
     Args:
         histogram: The values.

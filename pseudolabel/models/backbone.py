@@ -105,8 +105,8 @@ class Backbone(nn.Module):
 
         Returns:
             The last map (B, C, h, w), after a ViT's final norm, and the earlier one or None: for a ViT its block's raw
-            output (B, C, h, w), as ToCo and CoSA read it [code]; for a CNN of its own channels and on its own, often
-            finer, grid.
+            output (B, C, h, w), as CoSA reads it [code: auxiliary-head]; for a CNN of its own channels and on its own,
+            often finer, grid.
         """
         maps = self._maps(images, self._indices)
         return maps[-1], maps[0] if len(maps) > 1 else None

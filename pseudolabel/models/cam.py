@@ -1,7 +1,7 @@
 """The CAM network: a backbone and a 1x1 classifier without bias, whose maps are the class activation maps.
 
 M = w * f, logit = w . pool(f): the mean over positions (Zhou et al. 2016, where it equals the mean of M), or the
-maximum of each feature channel over positions, as CoSA and ToCo release it. [code] The latter is not the maximum of M:
+maximum of each feature channel over positions, as CoSA releases it. [code: pooling] The latter is not the maximum of M:
 each channel's own position gets the gradient, so that a tag teaches many cells instead of one. The auxiliary head on an
 earlier ViT block is theirs, too.
 Resizing a map commutes with a 1x1 convolution, so auxiliary maps of a CNN stay on the grid of their own stage.

@@ -28,7 +28,7 @@ def scaled_inputs(
         scales: Factors on H and W.
         flip: Append the mirrored images.
         multiple: Sides are rounded to it.
-        antialias: Of smaller ones; CoSA's and ToCo's released code does without. [code]
+        antialias: Of smaller ones; CoSA's and ToCo's released code does without. [code: all-scales]
 
     Yields:
         For each scale (B, 3, h, w), or (2B, 3, h, w) with flip, the mirrored ones last.
@@ -56,8 +56,9 @@ def activation(
         size: Rows and columns of the result: of the grid of scale 1, or of the image.
         flip: Whether the mirrored images' maps are there.
         enlarge_first: Resize the maps before the maximum and the ReLU, as CoSA's and ToCo's released code does, which
-            has the size of the image there [code]; else after them, which on the grid of scale 1 is cheaper [ours].
-        mirror: ``max``, or ``sum``: relu(map) + relu(mirror), as IRN's released code does [code].
+            has the size of the image there [code: all-scales]; else after them, which on the grid of scale 1 is cheaper
+            [ours].
+        mirror: ``max``, or ``sum``: relu(map) + relu(mirror), as IRN's released code does. [code: mirror-sum]
 
     Returns:
         float32 (B, C, *size), non-negative.

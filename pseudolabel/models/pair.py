@@ -18,7 +18,7 @@ from pseudolabel.models.weights import Weights
 class MappedSegmenter(Segmenter):
     """A segmenter whose features pass through a mapping on their way to the head: 1x1 convolution, norm, ReLU.
 
-    CCVC's second network, less its dropout. [code: the mapping] [ours: on the backbone's features, no dropout]
+    CCVC's second network, less its dropout. [read: the mapping] [ours: on the backbone's features, no dropout]
     """
 
     def __init__(self, backbone: Backbone, head: LargeFov) -> None:

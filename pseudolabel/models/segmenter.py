@@ -23,7 +23,8 @@ GRID = 4  # pixels per cell to which finer decoders' logits are reduced before t
 class LargeFov(nn.Module):
     """Two dilated 3x3 convolutions (rate 5, 512 channels) and a 1x1 classifier: DeepLab-LargeFOV as CoSA uses it.
 
-    No biases, and torch's own initial weights. [code] (The released file defines others and never calls them.)
+    No biases, and torch's own initial weights. [code: largefov] (The released file defines others and never calls
+    them.)
 
     Args:
         channels: Channels of the feature map.

@@ -1,7 +1,7 @@
 """A large photograph in overlapping tiles, so that a network's memory depends on the tile and not on the photograph.
 
 Tiles overlap by half. What they say of a place is averaged, with a Gaussian weight around the middle of each tile whose
-standard deviation is an eighth of its side (Isensee et al. 2021, nnU-Net [code]). Beyond three of these, within an
+standard deviation is an eighth of its side (Isensee et al. 2021, nnU-Net [read]). Beyond three of these, within an
 eighth of the side from a border inside the photograph, a tile does not count [ours]: where a network looks no further
 than that, the result is that of the whole photograph at once.
 """

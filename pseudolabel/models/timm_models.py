@@ -194,7 +194,8 @@ def statistics(model: nn.Module, architecture: Mapping[str, Any]) -> tuple[tuple
 class FixedPositions(VisionTransformer):
     """A plain ViT whose position embedding is a constant, resized bicubically without antialiasing.
 
-    So do ToCo's and CoSA's released code [code]; timm's resizing antialiases, and its bicubic kernel is another one.
+    So does CoSA's released code [code: position-embedding]; timm's resizing antialiases, and its bicubic kernel is
+    another one.
     """
 
     def _pos_embed(self, x: Tensor) -> Tensor:

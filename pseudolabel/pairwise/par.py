@@ -7,7 +7,7 @@ neighbours and |n| the length of an offset,
 
 and maps become the sum of k_n times the neighbours' maps, as often as asked for. Weights divide by the standard
 deviation, so that contrast does not matter. From AFA (Ru et al. 2022, arXiv 2203.02664), also in ToCo and CoSA.
-[code ToCo, benchmarks/results/par_released_code.json] [ours] weights are divided by 1.01, so that probabilities
+[code: par] [ours] weights are divided by 1.01, so that probabilities
 still sum to 1; no label changes by that.
 """
 

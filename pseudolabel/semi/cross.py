@@ -2,7 +2,7 @@
 
 Two networks label each other's images; where they disagree and the label is sure, it weighs more; and their features
 are pushed apart, so that they do not make the same mistakes. The released code compares raw logits with the threshold,
-not softmax shares as here, so that nearly every disagreement counted as sure. [code]
+not softmax shares as here, so that nearly every disagreement counted as sure. [read]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BOTH = (0, 1)
 
 
 def conflict_weights(own: Tensor, other: Tensor, *, confidence: float, weight: float) -> Tensor:
-    """How much the labels of a prediction weigh: more where another one differs and this one is sure. [code]
+    """How much the labels of a prediction weigh: more where another one differs and this one is sure. [read]
 
     Args:
         own: Shares float (B, K, h, w), whose labels are learnt from.
@@ -41,7 +41,7 @@ def conflict_weights(own: Tensor, other: Tensor, *, confidence: float, weight: f
 
 
 def cross_supervision(logits: Tensor, labels: Tensor, weights: Tensor, *, images: int | None = None) -> Tensor:
-    """Weighted cross entropy with the other network's labels, mean over cells: weights are not normalised. [code]
+    """Weighted cross entropy with the other network's labels, mean over cells: weights are not normalised. [read]
 
     Args:
         logits: float (B, K, h, w).
@@ -54,7 +54,7 @@ def cross_supervision(logits: Tensor, labels: Tensor, weights: Tensor, *, images
 
 
 def discrepancy(first: Tensor, second: Tensor, *, images: int | None = None) -> Tensor:
-    """1 plus the mean cosine of two networks' features, half of it taught to each: it pushes them apart. [code]
+    """1 plus the mean cosine of two networks' features, half of it taught to each: it pushes them apart. [read]
 
     Args:
         first: float (B, D, h, w).

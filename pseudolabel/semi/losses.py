@@ -53,7 +53,7 @@ def squared_difference(
 
 
 def hard_cross_entropy(logits: Tensor, labels: Tensor, *, images: int | None = None) -> Tensor:
-    """UniMatch's consistency: cross entropy of the cells with a label, over the number of all cells. [code: Co2S]
+    """UniMatch's consistency: cross entropy of the cells with a label, over the number of all cells. [read: Co2S]
 
     As few cells are labelled where the network is seldom sure, little is learnt then.
 
@@ -70,7 +70,7 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor, *, images: int | None = N
 
 
 def drop_channels(features: Tensor, noise: Tensor, share: float) -> Tensor:
-    """Features with some channels set to 0 and the others scaled up: UniMatch's feature perturbation. [code: Co2S]
+    """Features with some channels set to 0 and the others scaled up: UniMatch's feature perturbation. [read: Co2S]
 
     Args:
         features: float (B, D, h, w).

@@ -16,7 +16,7 @@ _ASPECT = (0.3, 1 / 0.3)
 
 
 def strong_view(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A crop recoloured so much that a network has to look at shapes. [code: CCVC and UniMatch]
+    """A crop recoloured so much that a network has to look at shapes. [read: CCVC and UniMatch]
 
     With probability 0.8 brightness, contrast and saturation times 0.5 to 1.5 and hue turned by up to a quarter, in
     random order; with 0.2 grey; with 0.5 blurred by 0.1 to 2 pixels.
@@ -49,7 +49,7 @@ def turned(picture: Image.Image, share: float) -> Image.Image:
 
 
 def mixed_region(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Where a view shows another photograph: a random rectangle of whole cells. [code: its size] [ours: whole cells]
+    """Where a view shows another photograph: a random rectangle of whole cells. [read: its size] [ours: whole cells]
 
     Its area is uniform in 2 to 40 % of the view, its height through its width in 0.3 to 3.3, before it is rounded to
     cells; so the labels of a mixed view, which are of cells, are exact.

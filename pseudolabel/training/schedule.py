@@ -55,7 +55,7 @@ def fill_gradients(optimiser: torch.optim.Optimizer) -> None:
 
 
 def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
-    """The factors on the rates of a backbone's parameters: decay^k, k layers before the last one. [code: timm]
+    """The factors on the rates of a backbone's parameters: decay^k, k layers before the last one, as timm has them.
 
     Args:
         network: With a timm model inside, which says what its layers are.
@@ -86,7 +86,7 @@ def decaying(network: nn.Module) -> set[str]:
     """The names of the parameters that decay.
 
     Neither vectors (biases, the weights of norms) do, nor what a timm model declares: position embeddings, class and
-    register tokens. [code: timm]
+    register tokens.
     """
     declared = [
         f"{prefix}.{name}" if prefix else name
@@ -102,10 +102,10 @@ def decaying(network: nn.Module) -> set[str]:
 
 
 def rate_factor(step: int, total: int, *, warmup: float, power: float) -> float:
-    """Linear warm-up over a share of the steps, then polynomial decay to zero: the factor on the peak rate. [code]
+    """Linear warm-up over a share of the steps, then polynomial decay to zero: the factor on the peak rate.
 
-    As ToCo and CoSA release it: the decay counts from the first step of all, so that its first step is already below
-    the peak.
+    As ToCo and CoSA release it [code: schedule]: the decay counts from the first step of all, so that its first step is
+    already below the peak.
 
     Args:
         step: Number of the step, from 0.

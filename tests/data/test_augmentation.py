@@ -95,6 +95,13 @@ def test_a_scaled_view_shows_the_image_at_one_of_the_scales_and_says_what_is_pad
         assert rows.sum() == 32 or columns.sum() == 32 or abs(columns.sum() / rows.sum() - 1.5) < 0.12
 
 
+def test_a_scaled_image_has_its_sides_rounded_down():
+    """As in CoSA's released code: 21 x 31 at half the size are 10 x 15."""
+    image = np.full((21, 31, 3), 200, dtype=np.uint8)
+    inside = scaled_crop(image, np.random.default_rng(0), crop=32, scales=(0.5, 0.5), jitter=0.0)[1]
+    assert (inside.any(axis=1).sum(), inside.any(axis=0).sum()) == (10, 15)
+
+
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_a_scaled_view_is_a_cut_of_the_scaled_image(scale):
     """A ramp in x and y tells where each pixel of a view comes from: steps of 1 / scale, and the border at 0."""
