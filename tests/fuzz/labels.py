@@ -40,6 +40,7 @@ def fuzz_labels(
     clean: dict[str, dict[str, Any]] = {}
     try:
         for name, form in FORMATS.items():
+            (folder / "out.h5").unlink(missing_ok=True)
             mine.send(words(form, bases / form.base, folder / "out.h5"))
             clean[name] = mine.recv()
             wanted = "refused" if "16 bits" in name else "the same"
