@@ -40,9 +40,11 @@ def fuzz_labels(
     clean: dict[str, dict[str, Any]] = {}
     try:
         for name, form in FORMATS.items():
+            (folder / "out.h5").unlink(missing_ok=True)
             mine.send(words(form, bases / form.base, folder / "out.h5"))
             clean[name] = mine.recv()
-            assert _judge(clean[name], clean[name], alike=False) in _GOOD, (name, clean[name])
+            wanted = "refused" if "16 bits" in name else "the same"
+            assert _judge(clean[name], clean[name], alike=False) == wanted, (name, clean[name])
         limit = max(found["peak"] for found in clean.values()) + MEMORY
         while done < rounds and (seconds is None or time.perf_counter() - start < seconds):
             name = rng.choice(list(FORMATS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,21 @@ def read_maps(path: Path) -> list[dict[int, np.ndarray]]:
     with open_artefact(path) as artefact:
         reader = MapsReader(artefact)
         return [reader.maps(index) for index in range(len(reader))]
+
+
+class Meanwhile(Progress):
+    """Does something once, after the first image."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._waiting = [act]
+
+    @contextmanager
+    def track(self, total: int, what: str, *, done: int = 0) -> Iterator[Callable[[int], None]]:
+        def advance(number: int) -> None:
+            while self._waiting:
+                self._waiting.pop()()
+
+        yield advance
 
 
 class Interrupting(Progress):

@@ -84,6 +84,7 @@ def complete(command_line: Iterable[str]) -> None:
 def prepare(folder: Path, stages: Iterable[str] = tuple(COMMANDS)) -> None:
     """Make the inputs of some stages in a folder: a data set, and, where one of them needs it, what comes before it."""
     wanted = set(stages)
+    folder.mkdir(parents=True, exist_ok=True)
     data = f"{folder}/data"
     complete([*PROGRAM, *f"data synth --out {data} --train 24 --val 4 --size {SIZE}".split()])
     if "train-scribble" in wanted:

@@ -24,6 +24,7 @@ from pseudolabel.options import ExportMasksOptions
 from pseudolabel.stages.export_masks import export_masks
 from tests.helpers.artefacts import (
     Interrupting,
+    Meanwhile,
     blurred_truth,
     interrupted,
     read_maps,
@@ -86,6 +87,19 @@ def test_png_and_artefact_hold_the_same_labels(soft: Path, dataset: Dataset, tmp
             np.testing.assert_array_equal(read_label_png(out / f"{name}.png"), expected)
             with Image.open(out / f"{name}.png") as image:
                 assert image.mode == "P"
+
+
+def test_an_artefact_that_is_replaced_meanwhile_is_read_to_its_end(
+    soft: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    labels, whole = Path(shutil.copy(soft, tmp_path / "soft.h5")), tmp_path / "whole"
+    export_masks(options(soft, whole))
+    other = [{0: np.full(dataset.read_mask(record).shape, 255)} for record in dataset.records[:COUNT]]
+    made = write_maps(tmp_path / "other.h5", "soft-labels", dataset, other)
+    export_masks(options(labels, tmp_path / "masks"), Meanwhile(lambda: made.replace(labels)))
+    assert digest(tmp_path / "masks") == digest(whole)
+    used, before = (read_header(folder / "masks.h5").inputs[0].digest for folder in (tmp_path / "masks", whole))
+    assert used == before != read_header(labels).digest
 
 
 def test_the_header_carries_the_protocol_on(soft: Path, dataset: Dataset, tmp_path: Path) -> None:

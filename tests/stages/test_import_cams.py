@@ -17,6 +17,8 @@ from pseudolabel.runs.runner import Freshness
 from pseudolabel.stages.import_cams import fits, import_cams, reduced
 from pseudolabel.stages.refine_crf import refine_crf
 from pseudolabel.stages.search_threshold import search_threshold
+from tests.helpers import irregular
+from tests.helpers.artefacts import Meanwhile
 
 
 class Evil:
@@ -289,3 +291,15 @@ def test_how_photographs_are_read_is_stored_for_later_stages(tmp_path):
             found[name] = MapsReader(artefact).maps(0)[1]
     np.testing.assert_array_equal(found["rgba"], found["rgb"])
     assert (found["white"] != found["rgb"]).any()
+
+
+def test_a_file_that_something_else_takes_the_place_of_meanwhile(folder, synthetic_root, tmp_path):
+    last = tmp_path / "npy" / f"{folder.records[-1].id}.npy"
+    whole = last.read_bytes()
+    with pytest.raises(DatasetError) as error:
+        import_cams(settings(synthetic_root, tmp_path), Meanwhile(lambda: irregular.put("pipe", last)))
+    assert str(error.value) == f"{last} cannot be read: it is a named pipe, not a regular file"
+    last.unlink()
+    last.write_bytes(whole)
+    result = import_cams(settings(synthetic_root, tmp_path, on_error="skip"), Meanwhile(last.unlink))
+    assert (result["images"], result["skipped"]) == (len(folder.records) - 1, 1)
