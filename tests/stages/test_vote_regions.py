@@ -14,7 +14,8 @@ from pseudolabel.artefacts.run_lengths import Regions, label_runs, make_regions,
 from pseudolabel.data import load_dataset
 from pseudolabel.errors import ArtefactError, DatasetError, InputError
 from pseudolabel.labels.assignment import from_soft
-from pseudolabel.options import ExportMasksOptions, RefineCrfOptions, VoteRegionsOptions
+from pseudolabel.options import EvaluateMasksOptions, ExportMasksOptions, RefineCrfOptions, VoteRegionsOptions
+from pseudolabel.stages.evaluate_masks import evaluate_masks
 from pseudolabel.stages.export_masks import export_masks
 from pseudolabel.stages.refine_crf import refine_crf
 from pseudolabel.stages.vote_regions import vote_regions
@@ -165,6 +166,15 @@ def test_worker_processes_and_an_interruption_change_nothing(root: Path) -> None
     interrupted(vote_regions, two, 1)
     vote_regions(two.model_copy(update={"workers": 2}))
     assert read_header(one.out).digest == read_header(two.out).digest
+
+
+def test_a_score_never_stands_without_the_external_models_behind_it(root: Path) -> None:
+    run = root.parent / "run"
+    chosen = options(write_masks(root), columns(root), out=run / "voted.h5")
+    vote_regions(chosen)
+    export_masks(ExportMasksOptions(labels=chosen.out, out=run / "masks", workers=0))
+    result = evaluate_masks(EvaluateMasksOptions(masks=run / "masks", workers=0))
+    assert result["protocol"]["external_models"] == EXTERNAL
 
 
 # Boxes
