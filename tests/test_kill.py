@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from pseudolabel.options import STAGES
+from tests.helpers.every_stage import COMMANDS
 from tests.kill import rounds, summary
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists() or sys.platform == "win32", reason="reads /proc")
+
+
+def test_every_stage_is_played() -> None:
+    assert set(COMMANDS) == {*STAGES, "run"}
 
 
 def test_killed_stages_go_on_and_end_with_the_same_digest(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from PIL import Image
 
 from pseudolabel.artefacts import MapsReader, open_artefact, read_header
 
@@ -28,14 +29,22 @@ COMMANDS = {
     "train-cam": f"train-cam {_DATA} {TRAINING}",
     "train-cosa": f"train-cosa {_DATA} {TRAINING} --regulariser none",
     "train-scribble": f"train-scribble {_DATA} {TRAINING} --scribbles {{folder}}/strokes",
+    "train-semi": f"train-semi {_DATA} {TRAINING} --mask-list {{folder}}/few.txt",
+    "train-affinity": f"train-affinity {{folder}}/masks {TRAINING}",
     "train-segmenter": f"train-segmenter {{folder}}/masks {TRAINING}",
     "make-cams": f"make-cams {{folder}}/cam.h5 {_INFERENCE}",
     "import-cams": f"import-cams {{folder}}/dumps {_DATA} --array cam --workers 2",
+    "make-regions": f"make-regions {_DATA} --method slic --workers 2",
+    "import-regions": f"import-regions {{folder}}/superpixels {_DATA} --model none --licence none --trained-on none",
+    "refine-affinity": "refine-affinity {folder}/cams.h5 --network {folder}/affinity.h5 --device cpu --workers 2",
     "search-threshold": "search-threshold {folder}/cams.h5",
     "search-crf": f"search-crf {_CAMS} --trials 2 --images 4 --workers 2",
     "refine-crf": f"refine-crf {_CAMS} --iterations 150 --workers 2",
+    "refine-par": f"refine-par {_CAMS} --iterations 300 --device cpu --workers 2",
+    "vote-regions": f"vote-regions {_CAMS} --regions {{folder}}/regions.h5 --rule soft --workers 2",
     "export-masks": f"export-masks {_CAMS} --overlays 4 --workers 2",
     "predict-masks": f"predict-masks {{folder}}/segmenter.h5 --split train {_INFERENCE}",
+    "import-masks": "import-masks {folder}/coco/coco.json --from coco --masks {folder}/masks",
     "evaluate-masks": "evaluate-masks {folder}/masks --workers 2",
     "run": "run {folder}/pipeline.yaml",
 }
@@ -43,6 +52,10 @@ COMMANDS = {
 
 FOLDERS = ("export-masks", "predict-masks", "run")
 """What writes a folder."""
+
+_OF_MASKS = {
+    "train-segmenter", "train-affinity", "refine-affinity", "predict-masks", "import-masks", "evaluate-masks"
+}  # fmt: skip
 
 _PIPELINE = """
 name: small
@@ -90,18 +103,45 @@ def prepare(folder: Path, stages: Iterable[str] = tuple(COMMANDS)) -> None:
     if "train-scribble" in wanted:
         complete([*PROGRAM, *f"data scribbles --root {data} --from masks --out {folder}/strokes".split()])
     (folder / "pipeline.yaml").write_text(_PIPELINE.format(folder=folder))
-    if wanted <= {"train-cam", "train-cosa", "train-scribble", "run"}:
+    names = (folder / "data/ImageSets/Segmentation/train.txt").read_text().split()
+    (folder / "few.txt").write_text("".join(f"{name}\n" for name in names[:8]))
+    if "import-regions" in wanted:
+        _superpixels(folder / "superpixels", names)
+    if "vote-regions" in wanted:
+        complete(command("make-regions", folder, folder / "regions.h5"))
+    if wanted <= {"train-cam", "train-cosa", "train-scribble", "train-semi", "make-regions", "import-regions", "run"}:
         return
     short = COMMANDS["train-cam"].format(folder=folder).replace("--epochs 3", "--steps 2").split()
     complete([*PROGRAM, *short, "--out", f"{folder}/cam.h5"])
     complete(command("make-cams", folder, folder / "cams.h5"))
     complete([*PROGRAM, *f"search-threshold {folder}/cams.h5 --method fixed --out {folder}/threshold.h5".split()])
     _dump(folder / "cams.h5", folder / "dumps")
-    if wanted & {"train-segmenter", "predict-masks", "evaluate-masks"}:
+    of_masks = {
+        "train-segmenter",
+        "train-affinity",
+        "refine-affinity",
+        "predict-masks",
+        "import-masks",
+        "evaluate-masks",
+    }
+    if wanted & of_masks:
         complete(command("export-masks", folder, folder / "masks"))
+    if "import-masks" in wanted:
+        complete([*command("export-masks", folder, folder / "coco"), "--as", "coco"])
+    if "refine-affinity" in wanted:
+        short = COMMANDS["train-affinity"].format(folder=folder).replace("--epochs 3", "--steps 2").split()
+        complete([*PROGRAM, *short, "--out", f"{folder}/affinity.h5"])
     if "predict-masks" in wanted:
         short = COMMANDS["train-segmenter"].format(folder=folder).replace("--epochs 3", "--steps 2").split()
         complete([*PROGRAM, *short, "--out", f"{folder}/segmenter.h5"])
+
+
+def _superpixels(folder: Path, names: Iterable[str]) -> None:
+    """A label map of squares for each image, as other code writes superpixels."""
+    folder.mkdir()
+    rows, columns = np.indices((SIZE, SIZE)) // 16
+    for name in names:
+        Image.fromarray((1 + rows * 6 + columns).astype(np.uint8)).save(folder / f"{name}.png")
 
 
 def _dump(cams: Path, folder: Path) -> None:
