@@ -167,7 +167,7 @@ def _check_model(path: Path, facts: Mapping[str, Any], protocol: Mapping[str, An
     """Regions of a trained model say so wherever a score will look."""
     if facts["model"] is None:
         return
-    for field in ("licence", "trained_on"):
+    for field in ("licence", "model_trained_on"):
         if facts[field] is None:
             raise ArtefactError(f"{path}: {field!r} in attribute 'facts' is null beside a model; make it again")
     if not protocol.get(EXTERNAL):

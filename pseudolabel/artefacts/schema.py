@@ -211,14 +211,14 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
         "source": ("string",),
         "model": ("string", "null"),
         "licence": ("string", "null"),
-        "trained_on": ("string", "null"),
+        "model_trained_on": ("string", "null"),
     },
 }
 """What entries of the JSON attributes must be, where they are there."""
 
 NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "thresholds": {"facts": ("method", "fitted_on")},
-    "regions": {"facts": ("source", "model", "licence", "trained_on")},
+    "regions": {"facts": ("source", "model", "licence", "model_trained_on")},
     "crf-search": {"facts": ("settings", "crf", "method", "fitted_on")},
 }
 """What must be there, by kind and attribute; of checkpoints, whoever builds the network asks for more."""

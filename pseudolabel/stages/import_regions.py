@@ -42,7 +42,7 @@ def import_regions(options: ImportRegionsOptions, progress: Progress = Progress(
     warn_of_photographs(dataset, progress)
     sizes = np.asarray([image_size(record.image) for record in dataset.records], dtype=np.int32).reshape(-1, 2)
     images = Images(tuple(record.id for record in dataset.records), sizes[:, 0], sizes[:, 1])
-    about = {"model": options.model, "licence": options.licence, "trained_on": options.trained_on}
+    about = {"model": options.model, "licence": options.licence, "model_trained_on": options.trained_on}
     protocol: dict[str, Any] = {"regions": "imported"}
     if options.model is not None:
         protocol |= {

@@ -54,7 +54,7 @@ def make_regions(options: MakeRegionsOptions, progress: Progress = Progress()) -
         protocol={"regions": settings.words},
         classes=dataset.classes,
         dataset=dataset.spec(),
-        facts={"source": settings.words, "model": None, "licence": None, "trained_on": None},
+        facts={"source": settings.words, "model": None, "licence": None, "model_trained_on": None},
     )
     work = partial(divide, settings=settings, skip=options.on_error == "skip")
     written = 0

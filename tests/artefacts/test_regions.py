@@ -180,7 +180,7 @@ def test_more_regions_than_are_allowed(tmp_path: Path) -> None:
     ("facts", "protocol", "said"),
     [
         ({"licence": None}, None, "'licence' in attribute 'facts' is null beside a model"),
-        ({"trained_on": None}, None, "'trained_on' in attribute 'facts' is null beside a model"),
+        ({"model_trained_on": None}, None, "'model_trained_on' in attribute 'facts' is null beside a model"),
         ({"model": 3}, None, "'model' in attribute 'facts' is 3, wanted string or null"),
         ({}, {}, "'external_models' is missing from attribute 'protocol'"),
         ({}, {"external_models": "SAM"}, "'external_models' in attribute 'protocol' is \"SAM\", wanted strings"),

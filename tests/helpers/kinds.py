@@ -86,7 +86,7 @@ FACTS: dict[str, dict[str, object]] = {
         "source": "imported",
         "model": "SAM ViT-B",
         "licence": "Apache-2.0",
-        "trained_on": "masks of SA-1B",
+        "model_trained_on": "masks of SA-1B",
     },
     "thresholds": {"method": "fixed", "fitted_on": "nothing: given by hand"},
     "crf-search": {

@@ -138,7 +138,9 @@ def predict(folder: Path, checkpoint: Path, dataset: Dataset, *, seed: int, tags
     return folder
 
 
-def multi_stage(folder: Path, root: Path, *, seed: int = 0, ignored: str = "background", crf: str = "irn") -> Path:
+def multi_stage(
+    folder: Path, root: Path, *, seed: int = 0, ignored: str = "background", crf: str = "irn", **refined_by: Any
+) -> Path:
     """A run with CAMs, thresholds, refined labels, a segmenter and its predictions, all of them scored."""
     train, val = (load_dataset({"dataset": "voc", "root": str(root), "split": split}) for split in SPLITS)
     cam = write_network(folder / "one.h5", "train-cam", train)
@@ -153,6 +155,7 @@ def multi_stage(folder: Path, root: Path, *, seed: int = 0, ignored: str = "back
     stage("evaluate-masks", folder / "four", "--out", folder / "five.h5", "--ignored", ignored)
     refined = probabilities(train, noise=1.1, seed=seed + 1, every=False)
     protocol |= {"crf": crf, "threshold": 0.5, "threshold_fitted_on": "values of 4 maps of split train, no masks"}
+    protocol |= refined_by
     soft = write_labels(
         folder / "six.h5", "soft-labels", "refine-crf", train, refined, cams, folder / "three.h5", **protocol
     )

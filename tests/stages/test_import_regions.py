@@ -249,7 +249,7 @@ def test_regions_of_a_model_are_stored_with_its_name_licence_and_data(root: Path
     with open_artefact(out, "regions") as artefact:
         header, reader = artefact.header, RegionsReader(artefact)
         assert [shown(reader.regions(index)) for index in range(2)] == [[LEFT.tolist()], []]
-    model = {"model": "SAM ViT-H", "licence": "Apache-2.0", "trained_on": "masks of SA-1B"}
+    model = {"model": "SAM ViT-H", "licence": "Apache-2.0", "model_trained_on": "masks of SA-1B"}
     assert header.facts == {"source": "imported", **model}
     external = ["SAM ViT-H (Apache-2.0), trained on masks of SA-1B"]
     assert header.protocol == {"regions": "SAM ViT-H", "external_models": external}
@@ -262,7 +262,7 @@ def test_without_a_model_nothing_external_is_stated(root: Path) -> None:
     import_regions(options(root))
     header = read_header(root.parent / "regions.h5")
     assert header.protocol == {"regions": "imported"}
-    assert header.facts == {"source": "imported", "model": None, "licence": None, "trained_on": None}
+    assert header.facts == {"source": "imported", "model": None, "licence": None, "model_trained_on": None}
 
 
 def test_the_folder_is_an_input_that_lineage_and_freshness_see(root: Path) -> None:

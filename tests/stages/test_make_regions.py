@@ -60,7 +60,7 @@ def test_the_artefact_and_its_words(synthetic_root: Path, tmp_path: Path) -> Non
     assert min(counts) > 1
     words = "felzenszwalb, sigma 0.8, scale 50, minimum 100"
     assert header.protocol == {"regions": words}
-    assert header.facts == {"source": words, "model": None, "licence": None, "trained_on": None}
+    assert header.facts == {"source": words, "model": None, "licence": None, "model_trained_on": None}
 
 
 def test_worker_processes_and_an_interruption_change_nothing(synthetic_root: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def write_regions(root: Path, regions: dict[str, Regions | str], **changes: Any)
     """An artefact of regions, or of reasons why there are none; of an external model."""
     sizes = np.array([SIZES.get(name, (2, 2)) if isinstance(r, str) else r.size for name, r in regions.items()])
     path = root.parent / "regions.h5"
-    facts = {"source": "imported", "model": "SAM", "licence": "Apache-2.0", "trained_on": "masks of SA-1B"}
+    facts = {"source": "imported", "model": "SAM", "licence": "Apache-2.0", "model_trained_on": "masks of SA-1B"}
     about = {"facts": facts, "protocol": {"regions": "SAM", "external_models": EXTERNAL}, "classes": CLASSES}
     header = Header("regions", "import-regions", {}, **(about | changes))
     with RegionsWriter(path, header, Images(tuple(regions), sizes[:, 0], sizes[:, 1])) as writer:

@@ -209,7 +209,7 @@ def _scales(protocol: Mapping[str, Any]) -> str:
     return short(protocol["scales"]) + mirrored + propagated
 
 
-_REFINERS = {"crf": "CRF", "par": "PAR", "region_vote": "regions"}
+_REFINERS = {"crf": "CRF", "par": "PAR"}
 """Key of the protocol to name, of every refiner."""
 
 _STATED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
