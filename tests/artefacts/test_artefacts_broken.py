@@ -39,7 +39,7 @@ def cams(tmp_path: Path) -> Path:
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert (
         complaint(tmp_path / "no.h5", "cams")
-        == "no.h5 does not exist; wanted cams artefact (made by make-cams or import-cams)"
+        == "no.h5 does not exist; wanted cams artefact (made by make-cams, import-cams or refine-affinity)"
     )
     (tmp_path / "folder").mkdir()
     assert complaint(tmp_path / "folder") == "folder is a folder, not an artefact; wanted a pseudolabel artefact"

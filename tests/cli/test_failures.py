@@ -85,7 +85,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert main(fixed(text)) == 2
     assert (
         capsys.readouterr().err
-        == f"error: {text} is not an HDF5 file; wanted cams artefact (made by make-cams or import-cams)\n"
+        == f"error: {text} is not an HDF5 file; wanted cams artefact (made by make-cams, import-cams or refine-affinity)\n"
     )
     assert main(fixed(cams, "--quiet", "--json")) == 0
     capsys.readouterr()
@@ -99,7 +99,7 @@ def test_traceback_shows_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(fixed(tmp_path / "no.h5", "--traceback")) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    wanted = "wanted cams artefact (made by make-cams or import-cams)"
+    wanted = "wanted cams artefact (made by make-cams, import-cams or refine-affinity)"
     assert lines[-1] == f"error: {tmp_path}/no.h5 does not exist; {wanted}"
 
 

@@ -11,7 +11,7 @@ from tests.helpers.cli import program
 from tests.helpers.irregular import put
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
-CAMS = "wanted cams artefact (made by make-cams or import-cams)"
+CAMS = "wanted cams artefact (made by make-cams, import-cams or refine-affinity)"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def given(stage: str, **more: Any) -> dict[str, Any]:
     """The least that a stage needs, and more."""
     names = [name for name in STAGES[stage].model_fields if default_of(STAGES[stage], name) is ...]
     kinds = {name: type_of(STAGES[stage], name)[0] for name in names}
-    return {name: f"some/{name}" if kind is Path else get_args(kind)[0] for name, kind in kinds.items()} | more
+    return {name: get_args(kind)[0] if get_args(kind) else f"some/{name}" for name, kind in kinds.items()} | more
 
 
 # Every setting
