@@ -49,7 +49,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 def test_a_file_of_another_format(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    stages = "make-cams, import-cams, export-masks, predict-masks or import-masks"
+    stages = "make-cams, import-cams, refine-affinity, export-masks, predict-masks or import-masks"
     assert (
         complaint(path, "cams", "masks")
         == f"x.h5 is not an HDF5 file; wanted cams or masks artefact (made by {stages})"

@@ -113,8 +113,8 @@ def test_a_checkpoint_of_train_cam(synthetic_root: Path, tmp_path: Path) -> None
     with pytest.raises(ArtefactError) as error:
         Predictor(cam)
     assert str(error.value) == (
-        f"{cam} holds a cam network (made by train-cam); wanted a checkpoint of train-segmenter, train-scribble or "
-        "train-cosa; make-cams takes it"
+        f"{cam} holds a cam network (made by train-cam); wanted a checkpoint of train-segmenter, train-scribble, "
+        "train-semi or train-cosa; make-cams takes it"
     )
 
 

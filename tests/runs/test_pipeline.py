@@ -484,7 +484,7 @@ def broken(**change: Any) -> dict[str, Any]:
         ),
         (
             broken(soft={"stage": "refine"}),
-            ": stage 'soft' names an unknown stage 'refine' (did you mean 'refine-crf'?)",
+            ": stage 'soft' names an unknown stage 'refine' (did you mean 'refine-par'?)",
         ),
         (broken(**{"a b": {"stage": "refine-crf"}}), ": stage 'a b': a key names a file; use letters, digits, - and _"),
         (
@@ -580,10 +580,13 @@ def test_the_command_line_of_a_step_means_the_same_options(step: str, made: Path
     assert build_options(options.stage, given) == options.options
 
 
-def test_an_artefact_of_an_earlier_version_without_an_option_is_made_again(folder: Path) -> None:
+def test_an_option_that_an_earlier_version_did_not_have_counts_as_its_default(folder: Path) -> None:
+    """So that what was made before stays, unless the new option is used."""
     with kinds.edited(folder / "work" / "soft.h5") as file:
         options = json.loads(attribute(file, "options"))
         del options["unary"], options["confidence"]
         file.attrs["options"] = json.dumps(options)
     rows = plan(read(folder))
-    assert rows[2]["reason"] == "was made with another --confidence (None, now 'none')"
+    assert rows[2]["reason"] == ""
+    rows = plan(read(folder, soft__confidence="posterior"))
+    assert rows[2]["reason"] == "was made with another --confidence (None, now 'posterior')"

@@ -73,7 +73,7 @@ def test_later_stages_read_it(checkpoint: Path, photographs: Path, tmp_path: Pat
     refine_crf(RefineCrfOptions(cams=tmp_path / "out/soft.h5", out=tmp_path / "crf.h5", iterations=1, workers=0))
     exported = export_masks(
         ExportMasksOptions(
-            labels=tmp_path / "crf.h5", out=tmp_path / "again", overlays=1, contact_sheet=2, rle=True, workers=0
+            labels=tmp_path / "crf.h5", out=tmp_path / "again", overlays=1, contact_sheet=2, as_="coco", workers=0
         )
     )
     assert exported["images"] == 3
@@ -150,7 +150,9 @@ def test_there_is_no_score_of_them(checkpoint: Path, photographs: Path, tmp_path
 
 def test_masks_are_no_network(photographs: Path, tmp_path: Path) -> None:
     other = photographs / "a 1.JPG"
-    with pytest.raises(ArtefactError, match=r"wanted a checkpoint of train-segmenter, train-scribble or train-cosa"):
+    with pytest.raises(
+        ArtefactError, match=r"wanted a checkpoint of train-segmenter, train-scribble, train-semi or train-cosa"
+    ):
         predict_masks(options(other, photographs, tmp_path / "out"))
 
 
