@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import traceback
@@ -42,7 +43,17 @@ def exit_code(command: Any, arguments: list[str] | None) -> int:
     code, what = (TERMINATED, "terminated") if ending.asked else (INTERRUPTED, "interrupted")
     goes_on = words and (words[0] in STAGES or words[0] in RESUMING)
     then = "goes on from what was saved, if anything was" if goes_on else "starts anew"
+    _forget_interrupt()
     return _say(f"{what}; the same command {then}", code)
+
+
+def _forget_interrupt() -> None:
+    """Let this process end with the exit code that it was given.
+
+    Python notes a KeyboardInterrupt that passes through code which a library runs from C, even if it is caught later,
+    and in place of the exit code then ends itself by SIGINT. Running code from C once more clears the note.
+    """
+    ctypes.pythonapi.PyRun_SimpleString(b"")
 
 
 def _tried(command: Any, words: list[str]) -> int:
