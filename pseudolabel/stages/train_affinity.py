@@ -8,18 +8,14 @@ unlabelled cell teach nothing. Losses are PSA's for form ``features`` and AFA's 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pseudolabel.artefacts import Header, check_output, child_header
+from pseudolabel.artefacts import check_output, child_header
 from pseudolabel.artefacts.header import CostMeter, environment
-from pseudolabel.data import Record, reopen_dataset
 from pseudolabel.data.augmentation import resized
-from pseudolabel.data.inputs import unreadable
-from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import freeze
 from pseudolabel.models.memory_order import picks_channels_last
 from pseudolabel.models.pair_affinity import AnyAffinity, build_pair_affinity
@@ -28,8 +24,15 @@ from pseudolabel.options import TrainAffinityOptions
 from pseudolabel.pairwise.cell_pairs import afa_loss, cell_labels, pair_accuracy, psa_loss
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
-from pseudolabel.training import Batch, Group, Losses, Mean, Run, joined, save_checkpoint, split_records, train
-from pseudolabel.training.masked import MaskCrops, choose_encoder, describe_masks, labelled_at, labelled_rows
+from pseudolabel.training import Batch, Group, Losses, Mean, Run, joined, save_checkpoint, train
+from pseudolabel.training.masked import (
+    LabelledPhotographs,
+    MaskCrops,
+    choose_encoder,
+    describe_masks,
+    labelled_at,
+    open_labelled,
+)
 
 
 def train_affinity(
@@ -53,40 +56,25 @@ def train_affinity(
     """
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
-    path = options.masks / "masks.h5" if options.masks.is_dir() else options.masks
-    parent, rows = labelled_rows(path)
-    dataset = reopen_dataset(parent.dataset, root=options.root)
-    labelled = tuple(record for record in dataset.records if record.id in rows)
-    skipping = options.on_error == "skip"
-    skipped = unreadable(labelled, MaskCrops(path, rows, labelled, options).pair, progress) if skipping else {}
-    records = tuple(record for record in labelled if record.id not in skipped)
-    if len(records) < 2:
-        raise InputError(f"{path} labels {len(records)} usable images of split {dataset.split}; training needs two")
-    kept, held_out = split_records(records, options.holdout, options.seed)
+    found = open_labelled(options, progress)
     with joined(options.device) as (group, device):
-        run = make_run(options, path, parent, MaskCrops(path, rows, kept, options), held_out, group, device)
+        run = make_run(options, found, group, device)
         train(run, progress, cost, overwrite=options.overwrite)
         measured = {name: run.kept_measured.get(name) for name in ("together", "apart")}
-        result = save_checkpoint(run, cost, kept, held_out, skipped=skipped, **measured)
+        result = save_checkpoint(run, cost, found.kept, found.held_out, skipped=found.skipped, **measured)
     return {
         **result,
-        "skipped": len(skipped),
+        "skipped": len(found.skipped),
         **measured,
-        "held_out": len(held_out),
-        "unlabelled": len(dataset.records) - len(labelled),
+        "held_out": len(found.held_out),
+        "unlabelled": found.unlabelled,
     }
 
 
-def make_run(
-    options: TrainAffinityOptions,
-    path: Path,
-    parent: Header,
-    samples: MaskCrops,
-    held_out: tuple[Record, ...],
-    group: Group,
-    device: torch.device,
-) -> Run:
+def make_run(options: TrainAffinityOptions, found: LabelledPhotographs, group: Group, device: torch.device) -> Run:
     """The training: network, views, loss, and the header of its checkpoint."""
+    path, parent, held_out = found.path, found.header, found.held_out
+    samples = MaskCrops(path, found.rows, found.kept, options)
     dtype = pick_dtype(options.precision, device)
     encoder, weights = choose_encoder(options, parent, path)
     architecture = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pseudolabel.artefacts import Header, check_output, child_header
+from pseudolabel.artefacts import check_output, child_header
 from pseudolabel.artefacts.header import CostMeter, environment
-from pseudolabel.data import Record, reopen_dataset
+from pseudolabel.data import Record
 from pseudolabel.data.augmentation import resized
-from pseudolabel.data.inputs import unreadable
 from pseudolabel.data.records import IGNORE
-from pseudolabel.errors import InputError
 from pseudolabel.metrics.confusion import PixelCounter
 from pseudolabel.metrics.scores import summarise
 from pseudolabel.models.backbone import freeze, require_multiple
@@ -42,10 +39,16 @@ from pseudolabel.training import (
     Run,
     joined,
     save_checkpoint,
-    split_records,
     train,
 )
-from pseudolabel.training.masked import MaskCrops, choose_encoder, describe_masks, labelled_at, labelled_rows
+from pseudolabel.training.masked import (
+    LabelledPhotographs,
+    MaskCrops,
+    choose_encoder,
+    describe_masks,
+    labelled_at,
+    open_labelled,
+)
 
 
 def train_segmenter(
@@ -69,40 +72,25 @@ def train_segmenter(
     """
     cost = CostMeter()
     check_output(options.out, overwrite=options.overwrite)
-    path = options.masks / "masks.h5" if options.masks.is_dir() else options.masks
-    parent, rows = labelled_rows(path)
-    dataset = reopen_dataset(parent.dataset, root=options.root)
-    labelled = tuple(record for record in dataset.records if record.id in rows)
-    skipping = options.on_error == "skip"
-    skipped = unreadable(labelled, MaskCrops(path, rows, labelled, options).pair, progress) if skipping else {}
-    records = tuple(record for record in labelled if record.id not in skipped)
-    if len(records) < 2:
-        raise InputError(f"{path} labels {len(records)} usable images of split {dataset.split}; training needs two")
-    kept, held_out = split_records(records, options.holdout, options.seed)
+    found = open_labelled(options, progress)
     with joined(options.device) as (group, device):
-        run = make_run(options, path, parent, MaskCrops(path, rows, kept, options), held_out, group, device)
+        run = make_run(options, found, group, device)
         train(run, progress, cost, overwrite=options.overwrite)
         score = run.kept_measured.get("agreement")
-        result = save_checkpoint(run, cost, kept, held_out, skipped=skipped, agreement=score)
+        result = save_checkpoint(run, cost, found.kept, found.held_out, skipped=found.skipped, agreement=score)
     return {
         **result,
-        "skipped": len(skipped),
+        "skipped": len(found.skipped),
         "agreement": score,
-        "held_out": len(held_out),
-        "unlabelled": len(dataset.records) - len(labelled),
+        "held_out": len(found.held_out),
+        "unlabelled": found.unlabelled,
     }
 
 
-def make_run(
-    options: TrainSegmenterOptions,
-    path: Path,
-    parent: Header,
-    samples: MaskCrops,
-    held_out: tuple[Record, ...],
-    group: Group,
-    device: torch.device,
-) -> Run:
+def make_run(options: TrainSegmenterOptions, found: LabelledPhotographs, group: Group, device: torch.device) -> Run:
     """The training: network, views, loss, and the header of its checkpoint."""
+    path, parent, held_out = found.path, found.header, found.held_out
+    samples = MaskCrops(path, found.rows, found.kept, options)
     dtype = pick_dtype(options.precision, device)
     encoder, weights = choose_encoder(options, parent, path)
     architecture = {"type": "segmenter", **encoder, "decoder": options.decoder, "classes": len(parent.classes)}

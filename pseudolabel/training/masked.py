@@ -3,24 +3,69 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pseudolabel.artefacts import Header, MapsReader, open_artefact
 from pseudolabel.artefacts.header import EXTERNAL
-from pseudolabel.data import Record, read_image
+from pseudolabel.data import Record, read_image, reopen_dataset
 from pseudolabel.data.augmentation import random_crop
+from pseudolabel.data.inputs import unreadable
 from pseudolabel.data.records import IGNORE
 from pseudolabel.data.weak.supervision import ANNOTATION
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.models.timm_models import describe_backbone
 from pseudolabel.models.weights import Weights, choose_weights, trained_for
 from pseudolabel.options import MaskTrainingOptions
-from pseudolabel.training.samples import sample_rng
+from pseudolabel.runtime.progress import Progress
+from pseudolabel.training.samples import sample_rng, split_records
 
 _KEPT = (*ANNOTATION, EXTERNAL)
 """What a network's own protocol states of the masks that it learnt from, besides their making in words."""
+
+
+class LabelledPhotographs(NamedTuple):
+    """The photographs that a masks artefact labels.
+
+    Attributes:
+        path: Of the artefact.
+        header: Its own.
+        rows: Id of every image with a labelled pixel to its row.
+        kept: Records to train on.
+        held_out: Records that are kept from training.
+        skipped: Id to reason of the images that cannot be used.
+        unlabelled: How many images of the data set have no labelled pixel.
+    """
+
+    path: Path
+    header: Header
+    rows: dict[str, int]
+    kept: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+    skipped: dict[str, str]
+    unlabelled: int
+
+
+def open_labelled(options: MaskTrainingOptions, progress: Progress) -> LabelledPhotographs:
+    """Find the photographs of ``options.masks``, and part them.
+
+    Raises:
+        ArtefactError: It is no masks artefact.
+        DatasetError: The data set is not where it was.
+        InputError: Less than two images can be used.
+    """
+    path = options.masks / "masks.h5" if options.masks.is_dir() else options.masks
+    header, rows = labelled_rows(path)
+    dataset = reopen_dataset(header.dataset, root=options.root)
+    labelled = tuple(record for record in dataset.records if record.id in rows)
+    skipping = options.on_error == "skip"
+    skipped = unreadable(labelled, MaskCrops(path, rows, labelled, options).pair, progress) if skipping else {}
+    records = tuple(record for record in labelled if record.id not in skipped)
+    if len(records) < 2:
+        raise InputError(f"{path} labels {len(records)} usable images of split {dataset.split}; training needs two")
+    kept, held_out = split_records(records, options.holdout, options.seed)
+    return LabelledPhotographs(path, header, rows, kept, held_out, skipped, len(dataset.records) - len(labelled))
 
 
 class MaskCrops:
