@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.trials import (
+    by_choice,
     deviation,
     packaged_settings,
     read_rows,
@@ -132,14 +133,6 @@ def one(arguments: Any, row: str, seed: int, train: str, held_out: str) -> dict[
         train_scribble(TrainScribbleOptions(**{**base, **places, **changes}), RichProgress())
     speed = read_header(checkpoint).cost["images_per_second"]
     return {**score_network(checkpoint, held_out), "images_per_second": speed}
-
-
-def by_choice(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
-    """The figures of each choice, one a seed."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(row["choice"], []).append(float(row[key]))
-    return found
 
 
 def plot(scores: dict[str, list[float]], path: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.trials import (
+    by_choice,
     deviation,
     packaged_settings,
     read_rows,
@@ -115,14 +116,6 @@ def listed(arguments: Any, train: str, count: int, seed: int) -> Path:
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_text("".join(f"{name}\n" for name in whole.read_text().split()[:count]))
     return part
-
-
-def by_choice(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
-    """The figures of each choice, one a seed."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(row["choice"], []).append(float(row[key]))
-    return found
 
 
 def plot(scores: dict[str, list[float]], path: Path) -> None:

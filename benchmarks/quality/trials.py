@@ -105,6 +105,14 @@ def is_done(path: Path, name: str, seed: int) -> bool:
     return (name, str(seed)) in {(row["choice"], row["seed"]) for row in read_rows(path)}
 
 
+def by_choice(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
+    """The figures of each choice, one a seed."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["choice"], []).append(float(row[key]))
+    return found
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation."""
     return f"{statistics.mean(values):5.2f} ± {deviation(values):4.2f}"

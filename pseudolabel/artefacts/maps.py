@@ -36,14 +36,13 @@ class Images:
         return dict(zip(self.ids, zip(self.heights.tolist(), self.widths.tolist(), strict=True), strict=True))
 
 
-class MapsReader:
-    """Reads the maps of an open artefact, one image at a time and lazily."""
+class ImageReader:
+    """Which images an open artefact is about, and which of them could not be used."""
 
     def __init__(self, artefact: Artefact) -> None:
         self.header = artefact.header
         self.path = artefact.path
         self._file = artefact.file
-        self._values = artefact.file["maps/values"]
 
     def __len__(self) -> int:
         return int(self._file["images/id"].shape[0])
@@ -55,12 +54,25 @@ class MapsReader:
         return Images(tuple(group["id"].asstr()[:]), group["height"][:], group["width"][:])
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """Id to index of every image."""
+        return {name: index for index, name in enumerate(self.images.ids)}
+
+    @cached_property
     def skipped(self) -> dict[str, str]:
         """Id to reason, of the images that could not be used."""
         if "skipped" not in self._file:
             return {}
         group = self._file["skipped"]
         return dict(zip(group["id"].asstr()[:], group["reason"].asstr()[:], strict=True))
+
+
+class MapsReader(ImageReader):
+    """Reads the maps of an open artefact, one image at a time and lazily."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        super().__init__(artefact)
+        self._values = artefact.file["maps/values"]
 
     @cached_property
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 
 from pseudolabel.artefacts.image_writer import ImageWriter
-from pseudolabel.artefacts.maps import Images
+from pseudolabel.artefacts.maps import ImageReader
 from pseudolabel.artefacts.run_lengths import NO_CLASS, Regions
-from pseudolabel.artefacts.store import Artefact, write_array
+from pseudolabel.artefacts.store import write_array
 from pseudolabel.errors import ArtefactError
 
 _LEVEL = 4  # of gzip
@@ -23,35 +23,8 @@ _ROW = np.dtype(
 )
 
 
-class RegionsReader:
+class RegionsReader(ImageReader):
     """Reads the regions of an open artefact, one image at a time and lazily."""
-
-    def __init__(self, artefact: Artefact) -> None:
-        self.header = artefact.header
-        self.path = artefact.path
-        self._file = artefact.file
-
-    def __len__(self) -> int:
-        return int(self._file["images/id"].shape[0])
-
-    @cached_property
-    def images(self) -> Images:
-        """Ids and sizes of all images, read once."""
-        group = self._file["images"]
-        return Images(tuple(group["id"].asstr()[:]), group["height"][:], group["width"][:])
-
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Id to index of every image."""
-        return {name: index for index, name in enumerate(self.images.ids)}
-
-    @cached_property
-    def skipped(self) -> dict[str, str]:
-        """Id to reason, of the images that could not be used."""
-        if "skipped" not in self._file:
-            return {}
-        group = self._file["skipped"]
-        return dict(zip(group["id"].asstr()[:], group["reason"].asstr()[:], strict=True))
 
     @cached_property
     def classed(self) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pseudolabel.artefacts import Input
-from pseudolabel.data.images import read_image
+from pseudolabel.artefacts import Images, Input
+from pseudolabel.data.images import image_size, read_image
 from pseudolabel.data.lists import files_below
-from pseudolabel.data.records import Record
+from pseudolabel.data.records import Dataset, Record
 from pseudolabel.errors import DatasetError
 from pseudolabel.runtime.files import absolute, open_regular, read_regular
 from pseudolabel.runtime.progress import Progress
@@ -31,12 +31,31 @@ def read_photograph(record: Record, size: tuple[int, int]) -> np.ndarray:
         DatasetError: It is unreadable, or of another size.
     """
     image = read_image(record.image, record.decoding)
-    if image.shape[:2] != size:
-        raise DatasetError(
-            f"{record.image} is {image.shape[1]} x {image.shape[0]} pixels, but its maps were made for "
-            f"{size[1]} x {size[0]}; pass --root with the folder that they were made from, or make them again"
-        )
+    require_size(record, image.shape[:2], size)
     return image
+
+
+def require_size(record: Record, found: Sequence[int], wanted: tuple[int, int]) -> None:
+    """Refuse a photograph of another height and width than its maps were made for.
+
+    Raises:
+        DatasetError: They differ.
+    """
+    if tuple(found) != wanted:
+        raise DatasetError(
+            f"{record.image} is {found[1]} x {found[0]} pixels, but its maps were made for {wanted[1]} x {wanted[0]}; "
+            "pass --root with the folder that they were made from, or make them again"
+        )
+
+
+def images_of(dataset: Dataset) -> Images:
+    """Ids and sizes of a data set's photographs, as an artefact lists them.
+
+    Raises:
+        DatasetError: One is unreadable.
+    """
+    sizes = np.asarray([image_size(record.image) for record in dataset.records], dtype=np.int32).reshape(-1, 2)
+    return Images(tuple(record.id for record in dataset.records), sizes[:, 0], sizes[:, 1])
 
 
 def unreadable(records: Iterable[Record], read: Callable[[Record], object], progress: Progress) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What offline stages read: maps with their thresholds, photographs, others' files; and the loop that writes maps."""
+"""What offline stages read: maps with their thresholds, photographs, others' files; and the loop that writes images."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, open_artefact
+from pseudolabel.artefacts import Header, Images, MapsReader, MapsWriter, RegionsWriter, open_artefact
 from pseudolabel.errors import InputError
 from pseudolabel.labels.assignment import Thresholds, matching_thresholds
 from pseudolabel.runtime.progress import Progress
@@ -89,27 +89,24 @@ def open_maps(path: Path, threshold: Path | None, *kinds: str) -> Iterator[MapsI
         yield MapsInput(MapsReader(artefact), thresholds, parents)
 
 
-def write_maps(
-    writer: MapsWriter,
-    results: Generator[Mapping[int, np.ndarray] | np.ndarray | str, None, None],
-    total: int,
-    progress: Progress,
+def write_images(
+    writer: MapsWriter | RegionsWriter, results: Generator[Any, None, None], total: int, progress: Progress
 ) -> None:
     """Write what was made of every image that an interrupted run has not written, and close ``results`` at any end.
 
     Args:
         writer: Of the new artefact.
-        results: Of the images from ``writer.done`` on, in order: an image's maps, or the reason why it has none.
+        results: Of the images from ``writer.done`` on, in order: what the writer takes, or a reason.
         total: How many images there are.
         progress: Where to report.
     """
     todo = range(writer.done, total)
     with progress.track(total, "images", done=writer.done) as advance, closing(results):
-        for index, maps in zip(todo, results, strict=True):
-            if isinstance(maps, str):
-                writer.skip(index, maps)
+        for index, found in zip(todo, results, strict=True):
+            if isinstance(found, str):
+                writer.skip(index, found)
             else:
-                writer.add(index, maps)
+                writer.add(index, found)
             advance(1)
 
 

@@ -7,6 +7,7 @@ between patches spreads them over what looks alike: TS-CAM (Gao et al. 2021, arX
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def require_attention(backbone: Backbone, times: int, name: str) -> None:
         raise InputError(f"--propagate {times}: {name} has no attention between patches as plain ViTs do; leave it out")
 
 
-class _Reading(TorchFunctionMode):
+class _Reading(TorchFunctionMode, ABC):
     """While it lasts, sees queries and keys of the patches in one forward pass of a plain ViT, block after block."""
 
     def __init__(self, blocks: Sequence[int], prefix: int) -> None:
@@ -69,9 +70,9 @@ class _Reading(TorchFunctionMode):
             self._block += 1
         return func(*args, **(kwargs or {}))
 
+    @abstractmethod
     def read(self, queries: Tensor, keys: Tensor) -> None:
         """Called with (B, heads, N, d) each."""
-        raise NotImplementedError
 
 
 class Attending(_Reading):

@@ -19,13 +19,15 @@ from pseudolabel.data.augmentation import Part, crop_map, crop_of, crop_scribble
 from pseudolabel.data.ground_truth import ground_truth_input
 from pseudolabel.data.records import IGNORE
 from pseudolabel.data.shapes import Box
+from pseudolabel.data.weak.labels import check_size
 from pseudolabel.errors import DatasetError, InputError
 from pseudolabel.options import MixedLabelOptions
 from pseudolabel.runtime.files import read_regular
+from pseudolabel.runtime.progress import Progress
 from pseudolabel.scribble.boxes import boxes_allow, boxes_in_crop, fill_boxes, objectness, outside_boxes
 from pseudolabel.scribble.step import unlabelled_tags
 from pseudolabel.training import sample_rng
-from pseudolabel.training.image_tags import tag_vector
+from pseudolabel.training.image_tags import tag_vector, usable
 
 
 @dataclass
@@ -66,6 +68,28 @@ class CamSource:
                 f"{made_for[1]} x {made_for[0]}; has the photograph changed since?"
             )
         return {label: values for label, values in self._reader.maps(row).items() if label not in (0, IGNORE)}
+
+
+def open_crops(
+    options: MixedLabelOptions, dataset: Dataset, masked: frozenset[str], progress: Progress
+) -> tuple[LabelledCrops, tuple[Record, ...], dict[str, str]]:
+    """The crops of a data set's images, the images that can be used, and reasons by id why others cannot.
+
+    Args:
+        options: Of the training; what an unreadable image does.
+        dataset: That is trained on.
+        masked: Ids of the images whose pixel masks are used.
+        progress: Where to report.
+
+    Raises:
+        DatasetError: An image or its labels cannot be used, and the options do not skip it.
+        InputError: Fewer than two images are left, or the CAMs are not of this data set.
+    """
+    if options.on_error == "stop":  # now, not when a training of hours comes to it
+        for record in dataset.records:
+            check_size(record)
+    crops = LabelledCrops(dataset, masked, open_cams(options.cams, dataset), options)
+    return crops, *usable(dataset, crops.read, options, progress)
 
 
 def open_cams(path: Path | None, dataset: Dataset) -> CamSource | None:

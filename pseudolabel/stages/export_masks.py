@@ -34,7 +34,7 @@ from pseudolabel.export.gallery import OVERLAYS, SHEET, Gallery
 from pseudolabel.interop.formats import PLACES, check_format
 from pseudolabel.interop.sending import write_format
 from pseudolabel.labels.assignment import Thresholds, label_map
-from pseudolabel.labels.inputs import MapsInput, MapsTask, each, open_maps, write_maps
+from pseudolabel.labels.inputs import MapsInput, MapsTask, each, open_maps, write_images
 from pseudolabel.options import ExportMasksOptions
 from pseudolabel.runtime.formatting import counted
 from pseudolabel.runtime.parallel import ordered_map
@@ -95,7 +95,7 @@ def write_masks(
         work = partial(make_mask, kind=source.header.kind, thresholds=source.thresholds)
         tasks = ((source.task(index), staging.place(pngs[index])) for index in range(done, len(pngs)))
         made = each(ordered_map(work, tasks, workers=options.workers), noted)
-        write_maps(writer, made, len(pngs), progress)
+        write_images(writer, made, len(pngs), progress)
         if seen[False] and not seen[True]:
             progress.warn(nothing_found(header.stage, seen[False]))
         skipped = {name for name, _ in writer.skipped}

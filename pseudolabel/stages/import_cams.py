@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pseudolabel.artefacts import Images, MapsWriter, child_header
+from pseudolabel.artefacts import MapsWriter, child_header
 from pseudolabel.artefacts.header import CostMeter
-from pseudolabel.data import Dataset, Record, image_size, open_dataset
-from pseudolabel.data.inputs import npy_input
+from pseudolabel.data import Dataset, Record, open_dataset
+from pseudolabel.data.inputs import images_of, npy_input
 from pseudolabel.data.names import file_named
 from pseudolabel.data.pickled_arrays import read_arrays
 from pseudolabel.data.survey import warn_of_photographs
@@ -46,8 +46,8 @@ def import_cams(options: ImportCamsOptions, progress: Progress = Progress()) -> 
         raise InputError(f"{options.cams} is not a folder of ID.npy files")
     dataset = open_dataset(options)
     warn_of_photographs(dataset, progress)
-    sizes = np.asarray([image_size(record.image) for record in dataset.records], dtype=np.int32).reshape(-1, 2)
-    images = Images(tuple(record.id for record in dataset.records), sizes[:, 0], sizes[:, 1])
+    images = images_of(dataset)
+    sizes = images.sizes()
     header = child_header(
         "cams",
         "import-cams",
@@ -65,7 +65,7 @@ def import_cams(options: ImportCamsOptions, progress: Progress = Progress()) -> 
         with progress.track(len(images.ids), "images", done=writer.done) as advance:
             for index in range(writer.done, len(images.ids)):
                 try:
-                    size = int(sizes[index, 0]), int(sizes[index, 1])
+                    size = sizes[images.ids[index]]
                     maps = read_cam_file(options.cams, dataset.records[index], size, dataset, options)
                 except DatasetError as error:
                     if options.on_error == "stop":

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from pseudolabel.artefacts import Images, RegionsWriter, child_header
+from pseudolabel.artefacts import RegionsWriter, child_header
 from pseudolabel.artefacts.header import EXTERNAL, CostMeter
-from pseudolabel.data import image_size, open_dataset
-from pseudolabel.data.inputs import region_input
+from pseudolabel.data import open_dataset
+from pseudolabel.data.inputs import images_of, region_input
 from pseudolabel.data.region_files import read_regions
 from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.errors import DatasetError, InputError
@@ -40,8 +38,8 @@ def import_regions(options: ImportRegionsOptions, progress: Progress = Progress(
         raise InputError(f"{options.regions} is not a folder of regions")
     dataset = open_dataset(options)
     warn_of_photographs(dataset, progress)
-    sizes = np.asarray([image_size(record.image) for record in dataset.records], dtype=np.int32).reshape(-1, 2)
-    images = Images(tuple(record.id for record in dataset.records), sizes[:, 0], sizes[:, 1])
+    images = images_of(dataset)
+    sizes = images.sizes()
     about = {"model": options.model, "licence": options.licence, "model_trained_on": options.trained_on}
     protocol: dict[str, Any] = {"regions": "imported"}
     if options.model is not None:
@@ -65,8 +63,8 @@ def import_regions(options: ImportRegionsOptions, progress: Progress = Progress(
         with progress.track(len(images.ids), "images", done=writer.done) as advance:
             for index in range(writer.done, len(images.ids)):
                 try:
-                    size = int(sizes[index, 0]), int(sizes[index, 1])
-                    found = read_regions(options.regions, images.ids[index], size, dataset.classes, options.uncovered)
+                    name = images.ids[index]
+                    found = read_regions(options.regions, name, sizes[name], dataset.classes, options.uncovered)
                 except DatasetError as error:
                     if options.on_error == "stop":
                         raise

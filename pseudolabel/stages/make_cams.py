@@ -198,7 +198,7 @@ def cams(
         float32 (B, C, H / stride, W / stride), non-negative; float32 (B, C), averaged over the scales.
     """
     stride = network.backbone.stride
-    grid = (images.shape[2] // stride, images.shape[3] // stride)
+    grid = _grid(images, stride)
     sums: dict[str, Tensor] = {}
     logits = []
     along: dict[float, tuple[tuple[int, int], Tensor]] = {}
@@ -209,7 +209,7 @@ def cams(
         with Attending(network.backbone, how.blocks) if reading else nullcontext() as attending:
             by_head = _by_head(network, view, head)
         if attending is not None and attending.complete:  # not if the head needs fewer blocks
-            own = (view.shape[2] // stride, view.shape[3] // stride)
+            own = _grid(view, stride)
             along[scale] = own, shaped(attending.affinity(own if options.flip else None), how.form)
         logits.append(by_head["auxiliary" if head == "auxiliary" else "main"].logits.float()[: len(images)])
         for name, found in by_head.items():
@@ -217,14 +217,17 @@ def cams(
             sums[name] = sums[name] + maps if name in sums else maps
     absent = [scale for scale in scales if scale not in along]
     for scale, view in zip(absent, scaled_inputs(images, absent, flip=False, multiple=stride), strict=True):
-        own = (view.shape[2] // stride, view.shape[3] // stride)
-        along[scale] = own, affinity_of(network.backbone, view, how, flip=options.flip)
+        along[scale] = _grid(view, stride), affinity_of(network.backbone, view, how, flip=options.flip)
     if along:
         sums = {name: pass_on(maps, list(along.values()), how) for name, maps in sums.items()}
     if head == "mean":
         peak = [maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6) for maps in sums.values()]
         return torch.stack(peak).mean(dim=0), torch.stack(logits).mean(dim=0)
     return sums[head], torch.stack(logits).mean(dim=0)
+
+
+def _grid(images: Tensor, stride: int) -> tuple[int, int]:
+    return images.shape[2] // stride, images.shape[3] // stride
 
 
 def _by_head(network: CamNetwork, view: Tensor, head: str) -> dict[str, HeadOutput]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from pseudolabel.artefacts import Images, RegionsWriter, check_output, child_header
+from pseudolabel.artefacts import RegionsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.artefacts.run_lengths import Regions
 from pseudolabel.artefacts.schema import MOST_REGIONS
-from pseudolabel.data import Record, image_size, open_dataset
-from pseudolabel.data.inputs import read_photograph
+from pseudolabel.data import Record, open_dataset
+from pseudolabel.data.inputs import images_of, read_photograph
 from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.errors import DatasetError
+from pseudolabel.labels.inputs import each, write_images
 from pseudolabel.labels.superpixels import SuperpixelSettings, require_superpixels, superpixels
 from pseudolabel.options import MakeRegionsOptions
 from pseudolabel.runtime.parallel import ordered_map
@@ -43,8 +41,8 @@ def make_regions(options: MakeRegionsOptions, progress: Progress = Progress()) -
     settings = chosen_settings(options)
     dataset = open_dataset(options)
     warn_of_photographs(dataset, progress)
-    sizes = np.asarray([image_size(record.image) for record in dataset.records], dtype=np.int32).reshape(-1, 2)
-    images = Images(tuple(record.id for record in dataset.records), sizes[:, 0], sizes[:, 1])
+    images = images_of(dataset)
+    sizes = images.sizes()
     header = child_header(
         "regions",
         "make-regions",
@@ -58,25 +56,24 @@ def make_regions(options: MakeRegionsOptions, progress: Progress = Progress()) -
     )
     work = partial(divide, settings=settings, skip=options.on_error == "skip")
     written = 0
+
+    def counted(found: Regions | str) -> tuple[Regions | str]:
+        nonlocal written
+        written += 0 if isinstance(found, str) else len(found)
+        return (found,)
+
     with RegionsWriter(options.out, header, images, cost=cost, overwrite=options.overwrite) as writer:
-        todo = range(writer.done, len(images.ids))
-        tasks = ((dataset.records[index], (int(sizes[index, 0]), int(sizes[index, 1]))) for index in todo)
-        results = ordered_map(work, tasks, workers=options.workers)
-        with progress.track(len(images.ids), "images", done=writer.done) as advance, closing(results):
-            for index, found in zip(todo, results, strict=True):
-                if isinstance(found, str):
-                    writer.skip(index, found)
-                else:
-                    writer.add(index, found)
-                    written += len(found)
-                advance(1)
+        done = writer.done
+        tasks = ((record, sizes[record.id]) for record in dataset.records[done:])
+        made = each(ordered_map(work, tasks, workers=options.workers), counted)
+        write_images(writer, made, len(images.ids), progress)
     skipped = len(writer.skipped)
     return {
         "out": str(options.out),
         "images": len(images.ids) - skipped,
         "regions": written,
         "skipped": skipped,
-        "images_per_second": cost.read(len(todo))["images_per_second"],
+        "images_per_second": cost.read(len(images.ids) - done)["images_per_second"],
     }
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from pseudolabel.artefacts import Header, MapsReader, MapsWriter, check_output, child_header, open_artefact
 from pseudolabel.artefacts.header import EXTERNAL, CostMeter, environment
 from pseudolabel.data import Dataset, Record, reopen_dataset
-from pseudolabel.errors import DatasetError, InputError
+from pseudolabel.data.inputs import require_size
+from pseudolabel.errors import InputError
 from pseudolabel.labels.box_constraints import BOX_CONSTRAINED, constrain_cams, require_boxes
 from pseudolabel.models.affinity import propagate, with_mirrored
 from pseudolabel.models.checkpoint import load_network
@@ -134,13 +135,10 @@ def require_sizes(plan: Plan, reader: MapsReader, dataset: Dataset) -> None:
     Raises:
         DatasetError: One is.
     """
-    for index, record in enumerate(dataset.records):
-        found, wanted = (int(plan.images.heights[index]), int(plan.images.widths[index])), reader.size(index)
-        if index not in plan.unreadable and found != wanted:
-            raise DatasetError(
-                f"{record.image} is {found[1]} x {found[0]} pixels, but its maps were made for {wanted[1]} x "
-                f"{wanted[0]}; pass --root with the folder that they were made from, or make them again"
-            )
+    sizes = zip(plan.images.heights.tolist(), plan.images.widths.tolist(), strict=True)
+    for index, (record, size) in enumerate(zip(dataset.records, sizes, strict=True)):
+        if index not in plan.unreadable:
+            require_size(record, size, reader.size(index))
 
 
 def spread(
@@ -171,14 +169,13 @@ def spread(
     """
     if not records:
         return []
-    rows = {name: row for row, name in enumerate(reader.images.ids)}
     backbone = network.backbone
     with autocast(device, dtype), torch.inference_mode():
         images = normalise(pixels.to(device), backbone.mean, backbone.std)
         affinity, grid = walking_affinity(network, images, radius, options)
         found = []
         for record, matrix in zip(records, affinity, strict=True):
-            row = rows[record.id]
+            row = reader.places[record.id]
             maps = walked(reader.maps(row), matrix, grid, options.walk)
             if BOX_CONSTRAINED in reader.header.protocol:
                 maps = constrain_cams(maps, record, reader.size(row))

@@ -19,7 +19,7 @@ import numpy as np
 from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.labels.crf_search import Choice, chosen_crf
-from pseudolabel.labels.inputs import each, write_maps
+from pseudolabel.labels.inputs import each, write_images
 from pseudolabel.labels.refinement import Refinement, RefineTask, Rules, Start, open_refinement, refine
 from pseudolabel.options import CrfEngine, RefineCrfOptions
 from pseudolabel.pairwise import CrfSettings, dense_crf, memory_free, memory_of_crf, require_engine, require_memory
@@ -72,7 +72,7 @@ def refine_crf(options: RefineCrfOptions, progress: Progress = Progress()) -> di
         with MapsWriter(options.out, header, images, dtype="uint8", cost=cost, overwrite=options.overwrite) as writer:
             done, total = writer.done, len(images.ids)
             made = each(ordered_map(work, refinement.tasks(done), workers=workers), counted)
-            write_maps(writer, made, total, progress)
+            write_images(writer, made, total, progress)
     skipped = len(writer.skipped)
     return {
         "out": str(options.out),

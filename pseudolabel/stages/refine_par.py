@@ -18,7 +18,7 @@ import torch
 from pseudolabel.artefacts import Header, MapsWriter, check_output, child_header
 from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.labels.assignment import probabilities, softmax_probabilities
-from pseudolabel.labels.inputs import each, write_maps
+from pseudolabel.labels.inputs import each, write_images
 from pseudolabel.labels.refinement import Refinement, RefineTask, Start, open_refinement, refine
 from pseudolabel.options import RefineParOptions
 from pseudolabel.pairwise import memory_free, require_memory
@@ -56,7 +56,7 @@ def refine_par(options: RefineParOptions, progress: Progress = Progress()) -> di
         with MapsWriter(options.out, header, images, dtype="uint8", cost=cost, overwrite=options.overwrite) as writer:
             done, total = writer.done, len(images.ids)
             batches = of_one_size(refinement.tasks(done), 1 if here else options.batch_size)
-            write_maps(writer, each(ordered_map(work, batches, workers=workers), list), total, progress)
+            write_images(writer, each(ordered_map(work, batches, workers=workers), list), total, progress)
     skipped = len(writer.skipped)
     return {
         "out": str(options.out),

@@ -19,8 +19,7 @@ from pseudolabel.data.survey import warn_of_photographs
 from pseudolabel.models.backbone import freeze
 from pseudolabel.models.cam import CamNetwork, build_cam_network
 from pseudolabel.models.memory_order import picks_channels_last
-from pseudolabel.models.timm_models import describe_backbone
-from pseudolabel.models.weights import choose_weights, trained_for
+from pseudolabel.models.weights import choose_weights
 from pseudolabel.options import TrainCamOptions
 from pseudolabel.runtime.devices import memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
@@ -37,9 +36,8 @@ from pseudolabel.training import (
     train,
 )
 from pseudolabel.training.image_tags import (
-    as_released,
+    classifier_of,
     make_header,
-    pooling_of,
     require_tags,
     tag_map,
     tag_vector,
@@ -144,17 +142,7 @@ def make_run(
 
 def architecture_of(options: TrainCamOptions, classes: int) -> dict[str, Any]:
     """What ``build_cam_network`` needs, as JSON data; ``classes`` does not count the background."""
-    described = describe_backbone(options.backbone, options.in_chans)
-    return {
-        "type": "cam",
-        **described,
-        **trained_for(options.weights),
-        **as_released(options),
-        "output_stride": options.output_stride,
-        "auxiliary_block": options.auxiliary_block,
-        "pooling": pooling_of(options, described),
-        "classes": classes,
-    }
+    return {"type": "cam", **classifier_of(options, classes)}
 
 
 def build_network(options: TrainCamOptions, architecture: dict[str, Any]) -> CamNetwork:

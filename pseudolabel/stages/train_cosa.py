@@ -6,7 +6,7 @@ teacher's maps become the student's masks, the teacher's masks the student's map
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -30,17 +30,16 @@ from pseudolabel.models.affinity import require_attention
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.cosa import CosaNetwork, build_cosa_network
 from pseudolabel.models.memory_order import picks_channels_last
-from pseudolabel.models.timm_models import built_as_vit, describe_backbone
-from pseudolabel.models.weights import choose_weights, trained_for
+from pseudolabel.models.timm_models import built_as_vit
+from pseudolabel.models.weights import choose_weights
 from pseudolabel.options import TrainCosaOptions
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
 from pseudolabel.runtime.resizing import resize
 from pseudolabel.training import Group, Run, joined, sample_rng, save_checkpoint, split_records, total_steps, train
 from pseudolabel.training.image_tags import (
-    as_released,
+    classifier_of,
     make_header,
-    pooling_of,
     require_tags,
     tag_map,
     tag_vector,
@@ -142,8 +141,8 @@ def make_run(
 ) -> Run:
     """The training: networks, views, losses, validation, and the header of the checkpoint."""
     dtype = pick_dtype(options.precision, device)
-    network = build_student(options, len(dataset.classes) - 1)
     architecture = architecture_of(options, len(dataset.classes) - 1)
+    network = build_student(options, architecture)
     freeze(network.backbone.model, options.freeze)
     mean, std = network.backbone.mean, network.backbone.std
     channels_last = picks_channels_last(options.channels_last, network, architecture, device)
@@ -183,28 +182,20 @@ def make_run(
 
 def architecture_of(options: TrainCosaOptions, classes: int) -> dict[str, Any]:
     """What ``build_cosa_network`` needs, as JSON data; ``classes`` does not count the background."""
-    described = describe_backbone(options.backbone, options.in_chans)
     return {
         "type": "cosa",
-        **described,
-        **trained_for(options.weights),
-        **as_released(options),
-        "output_stride": options.output_stride,
-        "auxiliary_block": options.auxiliary_block,
+        **classifier_of(options, classes),
         "auxiliary_stage": options.auxiliary_stage,
-        "pooling": pooling_of(options, described),
         "embedding": None if options.contrastive is None else options.embedding,
-        "classes": classes,
     }
 
 
-def build_student(options: TrainCosaOptions, classes: int) -> CosaNetwork:
+def build_student(options: TrainCosaOptions, architecture: Mapping[str, Any]) -> CosaNetwork:
     """The network as timm initialises it; the same for the same seed.
 
     Raises:
         InputError: The views' side does not fit the network, or there is no auxiliary block.
     """
-    architecture = architecture_of(options, classes)
     if options.auxiliary_block is None and built_as_vit(architecture):
         raise InputError("train-cosa needs its auxiliary head; give --auxiliary-block a number, for instance -3")
     torch.manual_seed(options.seed)

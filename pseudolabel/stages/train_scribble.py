@@ -19,7 +19,6 @@ from pseudolabel.artefacts.header import CostMeter
 from pseudolabel.data import Dataset, Record, open_dataset
 from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.data.survey import warn_of_photographs
-from pseudolabel.data.weak.labels import check_size
 from pseudolabel.data.weak.supervision import (
     annotation_hours,
     count_kinds,
@@ -34,8 +33,7 @@ from pseudolabel.errors import InputError
 from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.memory_order import picks_channels_last
 from pseudolabel.models.scribble import ScribbleNetwork, build_scribble_network
-from pseudolabel.models.timm_models import describe_backbone
-from pseudolabel.models.weights import choose_weights, trained_for
+from pseudolabel.models.weights import choose_weights
 from pseudolabel.options import TrainScribbleOptions
 from pseudolabel.pairwise.loss_modules import RELEASED, Bilateral
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
@@ -43,9 +41,9 @@ from pseudolabel.runtime.progress import Progress
 from pseudolabel.scribble.learning import Phases, WeakLearning
 from pseudolabel.scribble.regularisers import OWN, build_regulariser, default_weight
 from pseudolabel.scribble.step import Method
-from pseudolabel.scribble.training_data import LabelledCrops, label_inputs, open_cams
+from pseudolabel.scribble.training_data import LabelledCrops, label_inputs, open_crops
 from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
-from pseudolabel.training.image_tags import make_header, usable
+from pseudolabel.training.image_tags import encoder_of, make_header
 from pseudolabel.training.validation import (
     chosen_by,
     quick_scores,
@@ -79,12 +77,7 @@ def train_scribble(options: TrainScribbleOptions, progress: Progress = Progress(
     masked = masked_ids(options, dataset)
     require_labels(dataset, masked)
     require_objects(dataset, [record for record in dataset.records if record.id in masked and record.tags != ()])
-    if options.on_error == "stop":  # now, not when a training of hours comes to it
-        for record in dataset.records:
-            check_size(record)
-    cams = open_cams(options.cams, dataset)
-    views = LabelledCrops(dataset, masked, cams, options)
-    records, skipped = usable(dataset, views.read, options, progress)
+    views, records, skipped = open_crops(options, dataset, masked, progress)
     kept, held_out = split_records(records, options.holdout, options.seed)
     warn(dataset, kept, masked, options, progress)
     scored = validation_records(options, dataset, held_out, tagged=False)
@@ -198,9 +191,7 @@ def architecture_of(options: TrainScribbleOptions, classes: int) -> dict[str, An
     embeds = options.regulariser == "dfr" and (in_kernel or consistency_of(options) is not None)
     return {
         "type": "scribble",
-        **describe_backbone(options.backbone, options.in_chans),
-        **trained_for(options.weights),
-        "output_stride": options.output_stride,
+        **encoder_of(options),
         "embedding": options.embedding if embeds else None,
         "classes": classes,
     }

@@ -22,7 +22,7 @@ from pseudolabel.data.ground_truth import require_objects
 from pseudolabel.data.instances import InstanceMasks
 from pseudolabel.data.records import IGNORE
 from pseudolabel.data.survey import warn_of_photographs
-from pseudolabel.data.weak.labels import check_size, listed_ids
+from pseudolabel.data.weak.labels import listed_ids
 from pseudolabel.data.weak.supervision import (
     annotation_hours,
     count_kinds,
@@ -36,18 +36,17 @@ from pseudolabel.models.backbone import freeze, require_multiple
 from pseudolabel.models.memory_order import picks_channels_last
 from pseudolabel.models.pair import PairNetwork, build_pair
 from pseudolabel.models.segmenter import Segmenter, build_segmenter
-from pseudolabel.models.timm_models import describe_backbone
-from pseudolabel.models.weights import choose_weights, trained_for
+from pseudolabel.models.weights import choose_weights
 from pseudolabel.options import TrainSemiOptions
 from pseudolabel.runtime.devices import autocast, memory_format, normalise, pick_dtype
 from pseudolabel.runtime.progress import Progress
-from pseudolabel.scribble.training_data import LabelledCrops, label_inputs, open_cams
+from pseudolabel.scribble.training_data import LabelledCrops, label_inputs, open_crops
 from pseudolabel.semi.cross import CrossLearning
 from pseudolabel.semi.learning import SemiLearning
 from pseudolabel.semi.step import Method
 from pseudolabel.semi.training_data import PairedCrops, Wanted
 from pseudolabel.training import Group, Run, joined, save_checkpoint, split_records, total_steps, train
-from pseudolabel.training.image_tags import make_header, usable
+from pseudolabel.training.image_tags import encoder_of, make_header
 from pseudolabel.training.validation import (
     chosen_by,
     quick_scores,
@@ -87,12 +86,7 @@ def train_semi(options: TrainSemiOptions, progress: Progress = Progress()) -> di
     dataset = open_dataset(options)
     warn_of_photographs(dataset, progress)
     masked = require_masks(options, dataset)
-    if options.on_error == "stop":  # now, not when a training of hours comes to it
-        for record in dataset.records:
-            check_size(record)
-    cams = open_cams(options.cams, dataset)
-    views = LabelledCrops(dataset, masked, cams, options)
-    records, skipped = usable(dataset, views.read, options, progress)
+    views, records, skipped = open_crops(options, dataset, masked, progress)
     few, held_out = split_records(tuple(r for r in records if r.id in masked), options.holdout, options.seed)
     kept = tuple(record for record in records if record not in held_out)
     others = tuple(record for record in kept if record.id not in masked)
@@ -290,10 +284,8 @@ def architecture_of(options: TrainSemiOptions, classes: int) -> dict[str, Any]:
     """What ``build_segmenter`` or ``build_pair`` needs, as JSON data; ``classes`` counts the background."""
     return {
         "type": "semi" if options.method == "ccvc" else "segmenter",
-        **describe_backbone(options.backbone, options.in_chans),
-        **trained_for(options.weights),
+        **encoder_of(options),
         "decoder": "largefov",
-        "output_stride": options.output_stride,
         "classes": classes,
     }
 

@@ -31,7 +31,7 @@ from pseudolabel.data.weak.labels import require_places
 from pseudolabel.errors import InputError
 from pseudolabel.labels.assignment import Thresholds, assign, from_soft, probabilities, quantise
 from pseudolabel.labels.box_constraints import BOX_CONSTRAINED, constrain_probabilities
-from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps, write_maps
+from pseudolabel.labels.inputs import MapsInput, MapsTask, open_maps, write_images
 from pseudolabel.labels.region_votes import split_regions, vote_boxes, vote_fma, vote_sepl, vote_soft
 from pseudolabel.options import VoteRegionsOptions
 from pseudolabel.runtime.formatting import short
@@ -118,7 +118,7 @@ def vote_regions(options: VoteRegionsOptions, progress: Progress = Progress()) -
         with writer:
             todo = range(writer.done, count)
             made = ordered_map(work, map(ballot, todo), workers=options.workers)
-            write_maps(writer, made, count, progress)
+            write_images(writer, made, count, progress)
     skipped = len(writer.skipped)
     return {
         "out": str(options.out),

@@ -16,8 +16,8 @@ from pseudolabel.data.inputs import unreadable
 from pseudolabel.errors import InputError, PseudolabelError
 from pseudolabel.models.backbone import Backbone
 from pseudolabel.models.cam import CamNetwork
-from pseudolabel.models.timm_models import built_as_vit
-from pseudolabel.models.weights import choose_weights, network_facts, weights_inputs, weights_oracle
+from pseudolabel.models.timm_models import built_as_vit, describe_backbone
+from pseudolabel.models.weights import choose_weights, network_facts, trained_for, weights_inputs, weights_oracle
 from pseudolabel.options import BackboneOptions, ClassifierOptions, DatasetOptions
 from pseudolabel.runtime.devices import autocast
 from pseudolabel.runtime.formatting import counted
@@ -93,6 +93,24 @@ def tag_vector(record: Record, classes: int) -> np.ndarray:
     vector = np.zeros(classes, dtype=np.float32)
     vector[[tag - 1 for tag in record.tags or ()]] = 1
     return vector
+
+
+def encoder_of(options: BackboneOptions) -> dict[str, Any]:
+    """The backbone's part of an ``architecture``, as JSON data."""
+    described = describe_backbone(options.backbone, options.in_chans)
+    return {**described, **trained_for(options.weights), "output_stride": options.output_stride}
+
+
+def classifier_of(options: ClassifierOptions, classes: int) -> dict[str, Any]:
+    """The part of an ``architecture`` that networks with CAMs share; ``classes`` does not count the background."""
+    encoder = encoder_of(options)
+    return {
+        **encoder,
+        **as_released(options),
+        "auxiliary_block": options.auxiliary_block,
+        "pooling": pooling_of(options, encoder),
+        "classes": classes,
+    }
 
 
 def as_released(options: ClassifierOptions) -> dict[str, str]:

@@ -109,6 +109,13 @@ class Interrupting(Progress):
         yield advance
 
 
+def refiner_inputs(folder: Path, dataset: Dataset, count: int) -> dict[str, Path]:
+    """CAMs of the data set's first images, and thresholds with a low and a high one: what every refiner reads."""
+    protocol = {"split": "train", "scales": [1.0]}
+    cams = write_maps(folder / "cams.h5", "cams", dataset, blurred_truth(dataset, count), protocol=protocol)
+    return {"cams": cams, "threshold": write_thresholds(folder / "t.h5", dataset.classes, 0.4, 0.2, 0.7)}
+
+
 def interrupted(stage: Callable[..., Any], options: Any, after: int) -> None:
     """Run a stage and break it off."""
     try:

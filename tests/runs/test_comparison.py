@@ -15,6 +15,7 @@ from pseudolabel.artefacts.attributes import attribute
 from pseudolabel.cli.app import main
 from pseudolabel.runs.comparison import HEADLINES, compare_runs
 from pseudolabel.runs.report import tables
+from pseudolabel.runs.report.page import write_report
 from tests.helpers import kinds
 from tests.helpers.runs import compared, multi_stage, stage, write_data
 
@@ -210,3 +211,24 @@ assert main(["report", {str(made / "multi")!r}, "--out", {str(tmp_path / "r.html
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_refiners_and_models_from_outside_stand_beside_the_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the page and in the terminal, of the scores that come of them."""
+    monkeypatch.setenv("COLUMNS", "200")
+    root = write_data(tmp_path / "data")
+    models = ["SAM (Apache-2.0), trained on masks of SA-1B"]
+    run = multi_stage(tmp_path / "run", root, region_vote="sepl; regions: SAM", external_models=models)
+    other = multi_stage(tmp_path / "other", root)
+    write_report([run, other], tmp_path / "page.html")
+    capsys.readouterr()
+    assert main(["compare", str(run), str(other)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in ((tmp_path / "page.html").read_text(encoding="utf-8"), shown):
+        assert "refined by" in text
+        assert "CRF: irn" in text
+        assert "sepl; regions: SAM" in text
+        assert "external models" in text
+        assert models[0] in text

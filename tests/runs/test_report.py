@@ -202,27 +202,6 @@ def test_names_cannot_become_markup(tmp_path: Path) -> None:
     assert any(ODD[1] in str(attributes["alt"]) for attributes in page.all("img"))
 
 
-def test_refiners_and_models_from_outside_stand_beside_the_scores(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the page and in the terminal, of the scores that come of them."""
-    monkeypatch.setenv("COLUMNS", "200")
-    root = write_data(tmp_path / "data")
-    models = ["SAM (Apache-2.0), trained on masks of SA-1B"]
-    run = multi_stage(tmp_path / "run", root, region_vote="sepl; regions: SAM", external_models=models)
-    other = multi_stage(tmp_path / "other", root)
-    write_report([run, other], tmp_path / "page.html")
-    capsys.readouterr()
-    assert main(["compare", str(run), str(other)]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    for text in (Page((tmp_path / "page.html").read_text(encoding="utf-8")).text, shown):
-        assert "refined by" in text
-        assert "CRF: irn" in text
-        assert "sepl; regions: SAM" in text
-        assert "external models" in text
-        assert models[0] in text
-
-
 def test_what_cannot_be_drawn_is_said(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Path(shutil.copytree(made / "multi", tmp_path / "run"))
     with kinds.edited(run / "eight.h5") as file:

@@ -27,6 +27,7 @@ from tests.helpers.artefacts import (
     blurred_truth,
     interrupted,
     read_maps,
+    refiner_inputs,
     synthetic,
     write_maps,
     write_thresholds,
@@ -42,10 +43,7 @@ def dataset(synthetic_root: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def inputs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    protocol = {"split": "train", "scales": [1.0]}
-    cams = write_maps(folder / "cams.h5", "cams", dataset, blurred_truth(dataset, COUNT), protocol=protocol)
-    return {"cams": cams, "threshold": write_thresholds(folder / "t.h5", dataset.classes, 0.4, 0.2, 0.7)}
+    return refiner_inputs(tmp_path_factory.mktemp("inputs"), dataset, COUNT)
 
 
 def options(inputs: dict[str, Path], out: Path, **values: Any) -> RefineCrfOptions:

@@ -21,9 +21,9 @@ from pseudolabel.stages import refine_par as stage
 from pseudolabel.stages.refine_par import of_one_size, refine_par
 from tests.helpers.artefacts import (
     Interrupting,
-    blurred_truth,
     interrupted,
     read_maps,
+    refiner_inputs,
     synthetic,
     write_maps,
     write_thresholds,
@@ -40,10 +40,7 @@ def dataset(synthetic_root: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def inputs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    protocol = {"split": "train", "scales": [1.0]}
-    cams = write_maps(folder / "cams.h5", "cams", dataset, blurred_truth(dataset, COUNT), protocol=protocol)
-    return {"cams": cams, "threshold": write_thresholds(folder / "t.h5", dataset.classes, 0.4, 0.2, 0.7)}
+    return refiner_inputs(tmp_path_factory.mktemp("inputs"), dataset, COUNT)
 
 
 def options(inputs: dict[str, Path], out: Path, **values: Any) -> RefineParOptions:
