@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import re
@@ -87,16 +88,11 @@ def claim(file: io.FileIO) -> bool:
 
 def forget_unfinished(path: Path) -> None:
     """Remove what killed runs have left of a file; what a run has claimed stays."""
-    for left in path.parent.glob(f"{_literal(path.name)}.*.new.partial"):
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.new.partial"):
         if is_unfinished(left) and what_is_there(left, follow=False) is None:
             with suppress(OSError), io.FileIO(left, "r") as file:
                 if claim(file):
                     left.unlink()
-
-
-def _literal(name: str) -> str:
-    """A name as a pattern that means just it."""
-    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 @contextmanager
